@@ -1,0 +1,135 @@
+"""What PaliGemma is given: a picture becomes numbers, a prompt becomes token ids.
+
+What is peculiar about it:
+  - the picture is squeezed into a square of the size the tower was trained on (224, 448 or
+    896 pixels), without cropping and without keeping its proportions;
+  - the prompt begins with one `<image>` per patch: placeholders, whose embeddings the model
+    replaces by the features of the picture;
+  - `<bos>` stands after the image tokens, not at the very start;
+  - a newline ends the prompt and is part of it: the answer begins after it;
+  - a batch is padded on the left, so that all answers begin at the same position.
+
+    <image> <image> ... <image> <bos> detect ▁cat \\n | <loc0123> ... <eos>
+    `------- N times -------'   `----- prompt -----' | `---- answer ----'
+
+Letters in shapes: B batch, N patches (= image tokens), T tokens of the sequence, S side of
+the picture in pixels.
+
+Source: "PaliGemma" (Beyer et al. 2024), section 3.2 and figure 2.
+"""
+
+import numpy as np
+import torch
+from PIL import Image
+from tokenizers import Tokenizer
+
+IMAGE_TOKEN, BOS_TOKEN, PAD_TOKEN, NEWLINE = "<image>", "<bos>", "<pad>", "\n"
+
+
+def add_image_tokens_to_prompt(prompt: str, num_image_tokens: int) -> str:
+    """Writes the text that the tokenizer is given.
+
+    `<image>` N times, then `<bos>`, the prompt and a newline, with nothing in between.
+
+    Example: ("detect cat", 3) -> "<image><image><image><bos>detect cat\\n"
+    Source: PaliGemma, section 3.2.
+    """
+    return f"{IMAGE_TOKEN * num_image_tokens}{BOS_TOKEN}{prompt}{NEWLINE}"
+
+
+def resize(image: Image.Image, image_size: int) -> np.ndarray:
+    """Squeezes a picture into the square that the tower was trained on.
+
+    Bicubic interpolation, which also smooths while shrinking. Proportions are not kept: a wide
+    picture is seen narrow, as in training, and a box found in it scales back exactly.
+
+    Input: an RGB picture of any size. Output: uint8 [S, S, 3], rows from top to bottom.
+    Source: PaliGemma, section 3.2.1.
+    """
+    return np.array(image.resize((image_size, image_size), resample=Image.Resampling.BICUBIC))
+
+
+def rescale(image: np.ndarray, scale: float = 1 / 255) -> np.ndarray:
+    """Turns bytes from 0 to 255 into numbers from 0 to 1.
+
+    Input: uint8, any shape. Output: float32, the same shape.
+    """
+    return image.astype(np.float32) * np.float32(scale)
+
+
+def normalize(image: np.ndarray, mean: float = 0.5, std: float = 0.5) -> np.ndarray:
+    """Centres the values, since a network learns best from inputs around zero.
+
+    (image - mean) / std: with 0.5 and 0.5, from [0, 1] to [-1, 1], the same for every colour.
+
+    Input and output: float32, any shape.
+    Source: SigLIP's own preparation (Zhai et al. 2023), `value_range(-1, 1)`.
+    """
+    return (image - np.float32(mean)) / np.float32(std)
+
+
+def process_images(images: list[Image.Image], image_size: int) -> torch.Tensor:
+    """Prepares pictures of any size and mode for the vision tower.
+
+    To RGB, resized, rescaled, normalised, and the channels moved to the front.
+
+    Output: float32 [B, 3, S, S], values from -1 to 1.
+    """
+    prepared = []
+    for image in images:
+        pixels = resize(image.convert("RGB"), image_size)             # [S, S, 3]
+        pixels = normalize(rescale(pixels))
+        prepared.append(pixels.transpose(2, 0, 1))                    # [3, S, S]
+    return torch.from_numpy(np.stack(prepared))
+
+
+class PaliGemmaProcessor:
+    """Prepares a batch of pictures with a prompt each.
+
+    Attributes: `tokenizer`, `num_image_tokens` (N), `image_size` (S), and the ids of the
+    special tokens: `image_token_id`, `bos_token_id`, `pad_token_id`, `newline_token_id`.
+    Raises ValueError if the tokenizer has no such token.
+    Source: PaliGemma, section 3.2.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, num_image_tokens: int, image_size: int):
+        self.tokenizer = tokenizer
+        self.num_image_tokens = num_image_tokens
+        self.image_size = image_size
+        self.image_token_id = self._token_id(IMAGE_TOKEN)
+        self.bos_token_id = self._token_id(BOS_TOKEN)
+        self.pad_token_id = self._token_id(PAD_TOKEN)
+        self.newline_token_id = self._token_id(NEWLINE)
+
+    def _token_id(self, token: str) -> int:
+        token_id = self.tokenizer.token_to_id(token)
+        if token_id is None:
+            raise ValueError(f"the tokenizer has no {token!r} token: it is not PaliGemma's")
+        return token_id
+
+    def __call__(self, text: list[str], images: list[Image.Image]) -> dict[str, torch.Tensor]:
+        """Turns prompts and pictures, one of each per row, into the tensors of a batch.
+
+        Returns `pixel_values` float32 [B, 3, S, S], `input_ids` int64 [B, T] padded on the left
+        with `<pad>`, and `attention_mask` int64 [B, T], 1 for a token and 0 for padding.
+        Raises ValueError if the lists differ in length or a prompt contains `<image>`.
+        """
+        if len(text) != len(images):
+            raise ValueError(f"{len(text)} prompts for {len(images)} pictures: give one prompt for each")
+        if any(IMAGE_TOKEN in prompt for prompt in text):
+            raise ValueError(f"a prompt must not contain {IMAGE_TOKEN}: the processor puts it there")
+
+        rows = []
+        for prompt in text:
+            prompt = add_image_tokens_to_prompt(prompt, self.num_image_tokens)
+            # The prompt already spells out its special tokens, so none are to be added.
+            rows.append(self.tokenizer.encode(prompt, add_special_tokens=False).ids)
+
+        T = max(len(row) for row in rows)
+        input_ids = torch.tensor([[self.pad_token_id] * (T - len(row)) + row for row in rows])
+        attention_mask = torch.tensor([[0] * (T - len(row)) + [1] * len(row) for row in rows])
+        return {
+            "pixel_values": process_images(images, self.image_size),
+            "input_ids": input_ids,
+            "attention_mask": attention_mask,
+        }

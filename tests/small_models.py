@@ -129,7 +129,7 @@ def tensor_shapes(config: dict) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def random_tensors(config: dict, seed: int = 0, dtype: torch.dtype = torch.float32) -> dict[str, torch.Tensor]:
+def random_tensors(config: dict, seed: int = 0, dtype=torch.float32) -> dict[str, torch.Tensor]:
     """Random weights in the hub's layout, large enough that the answers of a model vary."""
     generator = torch.Generator().manual_seed(seed)
     tensors = {}
@@ -152,8 +152,9 @@ def write_tensors(folder: Path, tensors: dict[str, torch.Tensor], shards: int = 
     names, weight_map = sorted(tensors), {}
     for i in range(shards):
         file = f"model-{i + 1:05d}-of-{shards:05d}.safetensors"
-        save_file({name: tensors[name] for name in names[i::shards]}, folder / file, metadata={"format": "pt"})
-        weight_map |= {name: file for name in names[i::shards]}
+        mine = names[i::shards]
+        save_file({name: tensors[name] for name in mine}, folder / file, metadata={"format": "pt"})
+        weight_map |= dict.fromkeys(mine, file)
     index = {"metadata": {}, "weight_map": weight_map}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index), encoding="utf-8")
 

@@ -1,0 +1,411 @@
+"""From a checkpoint folder in the hub's format to a model that is ready to answer.
+
+    config.json        sizes       -> the dataclasses of decoder_1 and vision_transformer_1
+    tokenizer.json     vocabulary  -> a tokenizers.Tokenizer
+    *.safetensors      weights     -> the parameters of PaliGemmaForConditionalGeneration
+
+What is peculiar about it:
+  - the model is built on the meta device, where a tensor has a shape but no memory: nothing is
+    initialised only to be overwritten;
+  - weights that are stored as they are to be used are memory-mapped: the parameters are the file,
+    and the operating system reads a page of it when it is first touched;
+  - weights of another dtype are converted one at a time, the largest first, so that there is never
+    a second copy of the whole;
+  - names, shapes and sizes are compared before anything is read: a checkpoint of a similar
+    model would otherwise load in part and answer with nonsense;
+  - nothing is unpickled, no code of the checkpoint is run, nothing is fetched.
+"""
+
+import dataclasses
+import importlib
+import json
+import math
+from collections import Counter
+from pathlib import Path
+from types import ModuleType
+from typing import NamedTuple
+
+import psutil
+import torch
+from safetensors import SafetensorError, safe_open
+from tokenizers import Tokenizer
+from torch.overrides import TorchFunctionMode
+from tqdm import tqdm
+
+DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}    # safetensors' names
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+LFS_POINTER = b"version https://git-lfs"                              # how such a file begins
+DOWNLOAD = "hf download google/paligemma-3b-pt-224 --local-dir"
+EMBEDDING, LM_HEAD = "language_model.model.embed_tokens.weight", "language_model.lm_head.weight"
+
+
+class CheckpointError(Exception):
+    """A checkpoint that cannot be used; the message is one line that says why and what helps."""
+
+
+def import_set(module_set: int) -> tuple[ModuleType, ModuleType, ModuleType]:
+    """The three modules of a set: vision tower, processor, decoder.
+
+    Set 1 is the reference, set 0 the one to be filled in. They have the same names inside, and
+    are never mixed.
+    """
+    names = ("vision_transformer", "text_image_token_processor", "decoder")
+    try:
+        return tuple(importlib.import_module(f"{name}_{module_set}") for name in names)
+    except ModuleNotFoundError as error:
+        raise CheckpointError(f"set {module_set} needs {error.name}, which is not here") from error
+
+
+# ------------------------------------------------------------------------------ config.json
+
+
+def read_json(path: Path) -> dict:
+    """A JSON file that holds an object."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path} cannot be read as JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path} must hold a JSON object, not {type(content).__name__}")
+    return content
+
+
+def fill(config_class: type, entries: dict, where: str):
+    """Makes a config from the entries that its fields name; others are of no use here.
+
+    A field that is absent or null takes its default, if it has one.
+    """
+    values = {}
+    for field in dataclasses.fields(config_class):
+        value = entries.get(field.name)
+        if value is None:
+            if field.default is dataclasses.MISSING:
+                raise CheckpointError(f"{where}: field {field.name!r} is missing")
+            continue
+        expected = (int, float) if field.type is float else field.type
+        if isinstance(value, bool) or not isinstance(value, expected):
+            raise CheckpointError(f"{where}: {field.name} must be {field.type.__name__}, not {value!r:.40}")
+        values[field.name] = value
+    return config_class(**values)
+
+
+def read_config(entries: dict, module_set: int = 1):
+    """Turns config.json's entries into the PaliGemmaConfig of the set.
+
+    Both generations of the file are read: `image_token_index` or `image_token_id`, `rope_theta`
+    or `rope_parameters.rope_theta`. Its dtype is not, since the weights say theirs. What the
+    reference does not implement is refused.
+    """
+    vision_transformer, _, decoder = import_set(module_set)
+    supported = "only PaliGemma (model_type paligemma with a gemma decoder) is supported"
+    if (model_type := entries.get("model_type")) != "paligemma":
+        raise CheckpointError(f"config.json: model_type is {model_type!r:.40}; {supported}")
+    text, vision = entries.get("text_config"), entries.get("vision_config")
+    for name, part in (("text_config", text), ("vision_config", vision)):
+        if not isinstance(part, dict):
+            raise CheckpointError(f"config.json: {name} must be an object, not {part!r:.40}")
+    if (model_type := text.get("model_type", "gemma")) == "gemma2":
+        raise CheckpointError(f"config.json: this is PaliGemma 2, whose decoder is gemma2; {supported}")
+    elif model_type != "gemma":
+        raise CheckpointError(f"config.json: the decoder is {model_type!r:.40}; {supported}")
+
+    rope = text.get("rope_parameters") or {}
+    text = {"rope_theta": rope.get("rope_theta"), "vocab_size": entries.get("vocab_size")} | text
+    text_config = fill(decoder.GemmaConfig, text, "config.json: text_config")
+    vision_config = fill(vision_transformer.VisionConfig, vision, "config.json: vision_config")
+    entries = {
+        "image_token_index": entries.get("image_token_id"),
+        "projection_dim": text_config.hidden_size,
+        "pad_token_id": text.get("pad_token_id"),
+    } | entries
+    entries |= {"text_config": text_config, "vision_config": vision_config}
+    config = fill(decoder.PaliGemmaConfig, entries, "config.json")
+
+    for name, value in (vars(vision_config) | vars(text_config)).items():
+        if not value > 0:
+            raise CheckpointError(f"config.json: {name} must be positive, not {value}")
+    gelu = (None, "gelu", "gelu_fast", "gelu_new", "gelu_pytorch_tanh")      # tanh GELU is meant by all
+    num_patches = (vision_config.image_size // vision_config.patch_size) ** 2
+    scaled_rope = text.get("rope_scaling") or rope.get("rope_type", "default") != "default"
+    refused = {
+        "attention_bias must be false": text.get("attention_bias"),
+        "rope_type must be default": scaled_rope,
+        "hidden_act must be gelu": vision.get("hidden_act") not in gelu or text.get("hidden_act") not in gelu,
+        "num_channels must be 3": vision_config.num_channels != 3,
+        "projection_dim must be text_config's hidden_size": config.projection_dim != text_config.hidden_size,
+        "vision_config's hidden_size must be a multiple of num_attention_heads":
+            vision_config.hidden_size % vision_config.num_attention_heads,
+        "num_attention_heads must be a multiple of num_key_value_heads":
+            text_config.num_attention_heads % text_config.num_key_value_heads,
+        "head_dim must be even": text_config.head_dim % 2,
+        f"num_image_tokens must be (image_size / patch_size)^2 = {num_patches}":
+            {text.get("num_image_tokens"), vision.get("num_image_tokens")} - {None, num_patches},
+    }
+    for message, is_refused in refused.items():
+        if is_refused:
+            raise CheckpointError(f"config.json: {message}; other values are not supported")
+    return config
+
+
+# --------------------------------------------------------------------------- tokenizer.json
+
+
+def read_tokenizer(folder: Path, entries: dict, config) -> Tokenizer:
+    """Reads tokenizer.json and checks that it is the one the weights were trained with."""
+    path = folder / "tokenizer.json"
+    if not path.is_file():
+        raise CheckpointError(f"{folder} has no tokenizer.json")
+    refuse_lfs_pointer(path)
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception as error:                                        # tokenizers raises no other class
+        raise CheckpointError(f"{path} cannot be read as a tokenizer: {error}") from error
+
+    expected = {
+        "<image>": config.image_token_index,
+        "<pad>": config.pad_token_id,
+        "<bos>": entries.get("bos_token_id"),
+        "<eos>": entries.get("eos_token_id"),
+        "\n": None,
+    }
+    for token, token_id in expected.items():
+        found = tokenizer.token_to_id(token)
+        if found is None:
+            raise CheckpointError(f"{path} has no {token!r} token: it is not PaliGemma's")
+        if token_id is not None and found != token_id:
+            raise CheckpointError(f"{path}: {token} has the id {found}, but config.json says {token_id}")
+    largest, vocab_size = max(tokenizer.get_vocab().values()), config.text_config.vocab_size
+    if largest >= vocab_size:
+        raise CheckpointError(f"{path} has ids up to {largest}, but config.json's vocab_size is {vocab_size}")
+    return tokenizer
+
+
+# ------------------------------------------------------------------------------ safetensors
+
+
+class StoredTensor(NamedTuple):
+    """Where a tensor lies and what it is, known from the head of its file."""
+
+    file: Path
+    key: str                                                          # its name in the file
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+
+
+def hub_name(key: str) -> str:
+    """The hub's name of a tensor, which is also that of the parameter here.
+
+    Layouts seen, next to the hub's own:
+      model.language_model.layers.…, model.vision_tower.…   state dicts of transformers since 4.52
+      language_model.layers.…                               without `model.`, like these
+      vision_tower.encoder.…                                files of transformers 5: no `vision_model.`
+      lm_head.weight                                        at the top in both
+    """
+    name = "language_model." + key if key == "lm_head.weight" else key.removeprefix("model.")
+    for part, inner in (("vision_tower.", "vision_model."), ("language_model.", "model.")):
+        rest = name.removeprefix(part)
+        if rest != name and not rest.startswith((inner, "lm_head.")):
+            name = part + inner + rest
+    return name
+
+
+def refuse_lfs_pointer(path: Path):
+    with path.open("rb") as file:
+        if file.read(len(LFS_POINTER)) == LFS_POINTER:
+            raise CheckpointError(
+                f"{path} is a git-lfs pointer, not the file itself: run `git lfs pull` in {path.parent}, "
+                f"or `{DOWNLOAD} {path.parent}`"
+            )
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """model.safetensors, or else the shards that model.safetensors.index.json names."""
+    single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
+    if single.is_file():
+        return [single]
+    if not index.is_file():
+        hint = f"get them with `{DOWNLOAD} {folder}`"
+        if any(folder.glob("*.bin")) or any(folder.glob("*.pt*")):
+            hint = "only safetensors files are read, since a pickled .bin or .pt could run any code"
+        raise CheckpointError(f"{folder} has no weights (model.safetensors or {index.name}): {hint}")
+
+    weight_map = read_json(index).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise CheckpointError(f"{index}: weight_map is missing or empty")
+    files = []
+    for name in sorted(set(map(str, weight_map.values()))):
+        # Told from the name alone: in the hub's cache the files are links to elsewhere.
+        if name != Path(name).name or "\\" in name:
+            raise CheckpointError(f"{index} names {name!r}, which is not a file of this folder")
+        if not (folder / name).is_file():
+            raise CheckpointError(f"{folder / name} is missing, but {index.name} names it")
+        files.append(folder / name)
+    return files
+
+
+def find_tensors(files: list[Path]) -> dict[str, StoredTensor]:
+    """What the files hold, by the hub's names; only their heads are read."""
+    tensors = {}
+    for file in files:
+        refuse_lfs_pointer(file)
+        try:
+            with safe_open(file, framework="pt") as stored:
+                for key in stored.keys():                             # noqa: SIM118 (not a dict)
+                    head = stored.get_slice(key)
+                    if head.get_dtype() not in DTYPES:
+                        raise CheckpointError(f"{file}: {key} is {head.get_dtype()}, not one of {[*DTYPES]}")
+                    if hub_name(key) in tensors:
+                        raise CheckpointError(f"{file}: {key} is there twice, also under another name")
+                    tensors[hub_name(key)] = StoredTensor(
+                        file, key, tuple(head.get_shape()), DTYPES[head.get_dtype()]
+                    )
+        except (SafetensorError, OSError) as error:
+            raise CheckpointError(f"{file} is damaged or not complete, get it again: {error}") from error
+    return tensors
+
+
+def read_tensor(tensor: StoredTensor) -> torch.Tensor:
+    """Maps one tensor; its pages leave memory with the last reference to it."""
+    with safe_open(tensor.file, framework="pt") as stored:
+        return stored.get_tensor(tensor.key)
+
+
+def untie(tensors: dict[str, StoredTensor]) -> dict[str, StoredTensor]:
+    """Leaves only the embedding table of the two tied tensors, whichever of them is stored."""
+    tensors = dict(tensors)
+    lm_head = tensors.pop(LM_HEAD, None)
+    embedding = tensors.setdefault(EMBEDDING, lm_head) if lm_head else None
+    if embedding is not lm_head and not torch.equal(read_tensor(embedding), read_tensor(lm_head)):
+        raise CheckpointError("lm_head and embed_tokens differ, but in PaliGemma they are one (tied)")
+    return tensors
+
+
+def compare(tensors: dict[str, StoredTensor], parameters: dict[str, torch.Tensor]):
+    """Refuses a checkpoint whose tensors are not exactly the model's."""
+    wrong = {
+        "missing": sorted(parameters.keys() - tensors.keys()),
+        "unexpected": sorted(tensors.keys() - parameters.keys()),
+        "of the wrong shape": [
+            f"{name} {list(tensors[name].shape)} instead of {list(parameter.shape)}"
+            for name, parameter in parameters.items()
+            if name in tensors and tensors[name].shape != parameter.shape
+        ],
+    }
+    reports = []
+    for what, names in wrong.items():
+        if names:
+            more = ", ..." if len(names) > 3 else ""
+            reports.append(f"{len(names)} {what} ({', '.join(names[:3])}{more})")
+    if reports:
+        raise CheckpointError(f"the weights do not fit config.json; tensors {'; '.join(reports)}")
+
+
+# ---------------------------------------------------------------------------- the whole model
+
+
+def choose_dtype(precision: str, device: torch.device, tensors: dict[str, StoredTensor]) -> torch.dtype:
+    """What the weights are to be held in.
+
+    `auto`: on a GPU bfloat16, or float16 where that is unknown; on a CPU what is stored, so
+    that it can be mapped. Except float16: CPUs lack the instructions (a prompt took seven times as
+    long as in bfloat16 where this was measured) and bfloat16 is as small.
+    """
+    if precision != "auto":
+        return PRECISIONS[precision]
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    if device.type == "mps":
+        return torch.bfloat16 if torch.backends.mps.is_macos_or_newer(14, 0) else torch.float16
+    sizes = Counter()
+    for tensor in tensors.values():
+        sizes[tensor.dtype] += math.prod(tensor.shape)
+    stored = sizes.most_common(1)[0][0]
+    return torch.bfloat16 if stored == torch.float16 else stored
+
+
+def refuse_too_large(tensors: dict[str, StoredTensor], dtype: torch.dtype, device: torch.device):
+    """Stops before the machine runs out of memory, and says what would fit."""
+    # A tenth more than the weights, for the tensors in between.
+    need = 1.1e-9 * sum(math.prod(tensor.shape) for tensor in tensors.values())      # GB a byte
+    is_cuda = device.type == "cuda"
+    free = torch.cuda.mem_get_info(device)[0] if is_cuda else psutil.virtual_memory().available
+    if need * dtype.itemsize <= free / 1e9:
+        return
+    if dtype.itemsize > 2:
+        hint = f"--precision bfloat16 needs {need * 2:.2f} GB"
+    else:
+        hint = "--device cpu needs none of it" if is_cuda else "--model paligemma-tiny needs less"
+    name = str(dtype).removeprefix("torch.")
+    raise CheckpointError(
+        f"not enough memory: in {name} the model needs {need * dtype.itemsize:.2f} GB, "
+        f"and {free / 1e9:.2f} GB of {device.type} memory are free; {hint}"
+    )
+
+
+def load_tensors(
+    tensors: dict[str, StoredTensor], dtype: torch.dtype, device: torch.device
+) -> dict[str, torch.Tensor]:
+    """The tensors themselves: mapped where nothing is to be changed, else converted one by one.
+
+    The largest come first: while it is converted a tensor is there twice, and then there is still
+    room for it.
+    """
+    mapped = {tensor.file: safe_open(tensor.file, framework="pt") for tensor in tensors.values()}
+    loaded = {}
+    largest_first = sorted(tensors, key=lambda name: -math.prod(tensors[name].shape))
+    total = sum(math.prod(tensor.shape) * tensor.dtype.itemsize for tensor in tensors.values())
+    with tqdm(total=total, desc="Loading", unit="B", unit_scale=True, delay=1, leave=False) as bar:
+        for name in largest_first:
+            tensor = tensors[name]
+            if tensor.dtype == dtype and device.type == "cpu":
+                loaded[name] = mapped[tensor.file].get_tensor(tensor.key)
+            else:
+                loaded[name] = read_tensor(tensor).to(device, dtype)
+            bar.update(math.prod(tensor.shape) * tensor.dtype.itemsize)
+    return loaded
+
+
+class WithoutRandomNumbers(TorchFunctionMode):
+    """Leaves out nn.init.normal_, with which nn.Embedding fills its table.
+
+    On the meta device there is nothing to fill, but PyTorch would import half of itself and sympy
+    to find that out: a second of the start.
+    """
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        return kwargs["tensor"] if function is torch.nn.init.normal_ else function(*args, **kwargs)
+
+
+def load_hf_model(model_path, device="cpu", precision: str = "auto", module_set: int = 1):
+    """Loads a checkpoint folder of the hub's format.
+
+    device: what torch.device takes. precision: auto, float32, bfloat16 or float16.
+    Returns the model of the set, in eval mode, and its tokenizers.Tokenizer.
+    Raises CheckpointError, with a message of one line, for anything that cannot be used.
+    """
+    folder, device = Path(model_path), torch.device(device)
+    if not folder.is_dir():
+        what = "is a file, not a folder" if folder.exists() else "does not exist"
+        raise CheckpointError(f"model folder {folder} {what}")
+    if not (folder / "config.json").is_file():
+        what = "has no config.json" if any(folder.iterdir()) else "is empty"
+        raise CheckpointError(f"model folder {folder} {what}: get the model with `{DOWNLOAD} {folder}`")
+
+    entries = read_json(folder / "config.json")
+    config = read_config(entries, module_set)
+    tokenizer = read_tokenizer(folder, entries, config)
+    _, _, decoder = import_set(module_set)
+    with torch.device("meta"), WithoutRandomNumbers():
+        model = decoder.PaliGemmaForConditionalGeneration(config)
+
+    tensors = untie(find_tensors(weight_files(folder)))
+    parameters = {name: tensor for name, tensor in model.state_dict().items() if name != LM_HEAD}
+    compare(tensors, parameters)
+    dtype = choose_dtype(precision, device, tensors)
+    refuse_too_large(tensors, dtype, device)
+
+    # strict=False for lm_head alone, which is tied below; all other names were compared.
+    model.load_state_dict(load_tensors(tensors, dtype, device), strict=False, assign=True)
+    model.language_model.tie_weights()
+    return model.eval(), tokenizer

@@ -3,42 +3,21 @@
 Letters: B batch, N image tokens, T tokens.
 """
 
-from dataclasses import fields
-
 import pytest
 import torch
 from small_models import random_tensors, small_config
 
-from decoder_1 import (
-    GemmaConfig,
-    KVCache,
-    PaliGemmaConfig,
-    PaliGemmaForConditionalGeneration,
-    prefix_lm_mask,
-    repeat_kv,
-)
-from vision_transformer_1 import VisionConfig
+from decoder_1 import KVCache, PaliGemmaForConditionalGeneration, prefix_lm_mask, repeat_kv
+from load_weights import read_config
 
 BOS, NEWLINE, WORDS = 2, 260, range(261, 271)
-
-
-def known(config_class, entries):
-    """Those entries of a config.json that the class has a field for."""
-    return {field.name: entries[field.name] for field in fields(config_class) if field.name in entries}
 
 
 @pytest.fixture(scope="module")
 def model():
     """A small random model in eval mode."""
     config = small_config(text={"num_key_value_heads": 2})
-    model = PaliGemmaForConditionalGeneration(
-        PaliGemmaConfig(
-            vision_config=VisionConfig(**known(VisionConfig, config["vision_config"])),
-            text_config=GemmaConfig(**known(GemmaConfig, config["text_config"])),
-            projection_dim=config["projection_dim"],
-            image_token_index=config["image_token_index"],
-        )
-    )
+    model = PaliGemmaForConditionalGeneration(read_config(config))
     tensors = random_tensors(config)
     tensors["language_model.lm_head.weight"] = tensors["language_model.model.embed_tokens.weight"]
     model.load_state_dict(tensors)

@@ -235,8 +235,8 @@ def weight_files(folder: Path) -> list[Path]:
     files = []
     for name in sorted(set(map(str, weight_map.values()))):
         # Told from the name alone: in the hub's cache the files are links to elsewhere.
-        if name != Path(name).name or "\\" in name:
-            raise CheckpointError(f"{index} names {name!r}, which is not a file of this folder")
+        if name != Path(name).name or "\\" in name or not name.endswith(".safetensors"):
+            raise CheckpointError(f"{index} names {name!r}, which is not a safetensors file of this folder")
         if not (folder / name).is_file():
             raise CheckpointError(f"{folder / name} is missing, but {index.name} names it")
         files.append(folder / name)

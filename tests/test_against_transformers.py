@@ -13,8 +13,15 @@ from functools import cache
 import pytest
 import torch
 import transformers
+from PIL import Image
+from safetensors.torch import save_file
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
 
 from decoder_1 import GemmaConfig, PaliGemmaConfig, PaliGemmaForConditionalGeneration
+from inference import generate
+from load_weights import load_hf_model
+from text_image_token_processor_1 import PaliGemmaProcessor
 from vision_transformer_1 import VisionConfig
 
 PAD, BOS, NEWLINE = 0, 2, 5
@@ -395,3 +402,78 @@ def test_training_loss_and_every_gradient(name, padding_side):
             continue
         difference = (our_gradients[key] - gradient).abs().max() / gradient.abs().max()
         assert difference < 1e-3, f"{key}: {difference:.1e} of the largest value apart"
+
+
+# --- files ------------------------------------------------------------------------------------------
+
+
+def save_tokenizer(folder, name):
+    """A vocabulary of as many words as the model knows, for a model of no language."""
+    special = {PAD: "<pad>", 1: "<eos>", BOS: "<bos>", 3: "<unk>", NEWLINE: "\n"}
+    special[SIZES[name]["image_token_index"]] = "<image>"
+    words = [special.get(i, f"word{i}") for i in range(SIZES[name]["text"]["vocab_size"])]
+    vocabulary = {word: i for i, word in enumerate(words)}
+    Tokenizer(WordLevel(vocabulary, unk_token="<unk>")).save(str(folder / "tokenizer.json"))
+
+
+@pytest.mark.parametrize("layout", ["transformers 5", "transformers 4", "hub"])
+@every_model
+@torch.no_grad()
+def test_loading_what_transformers_saved(name, layout, tmp_path):
+    """People train with transformers and want to see the result here, whatever its names of that year."""
+    theirs, ours = both_models(name)
+    theirs.save_pretrained(tmp_path, save_original_format=layout == "transformers 4", max_shard_size="100KB")
+    save_tokenizer(tmp_path, name)
+    if layout == "hub":
+        (tmp_path / "model.safetensors.index.json").unlink()
+        tensors = {our_name(key): weight for key, weight in theirs.state_dict().items()}
+        del tensors["language_model.lm_head.weight"]                  # tied, so not stored
+        save_file(tensors, tmp_path / "model.safetensors")
+
+    loaded, tokenizer = load_hf_model(tmp_path)
+    assert tokenizer.token_to_id("<image>") == loaded.config.image_token_index
+    assert loaded.config == ours.config
+    batch = batch_of(name, [3, 5])
+    assert torch.equal(loaded(**batch)["logits"], ours(**batch)["logits"])
+
+
+@torch.no_grad()
+def test_a_checkpoint_of_the_hub_means_the_same_to_transformers(checkpoint):
+    """The same folder, read by both: also what its config.json leaves out, as the 3B model's does."""
+    theirs = transformers.PaliGemmaForConditionalGeneration.from_pretrained(checkpoint, dtype=torch.float32)
+    ours, tokenizer = load_hf_model(checkpoint)
+    processor = PaliGemmaProcessor(tokenizer, num_image_tokens=9, image_size=12)
+    batch = processor(["caption en", "detect cat"], [Image.new("RGB", (30, 20), "red")] * 2)
+    real = batch["attention_mask"].bool()
+    expected = theirs(**batch, token_type_ids=torch.zeros_like(batch["input_ids"])).logits
+    assert_near(ours(**batch)["logits"][real], expected[real])
+
+
+def test_generation_sees_each_picture_once(checkpoint):
+    """The tower is costly: in inference.py it runs once, and the decoder on nothing twice."""
+    model, tokenizer = load_hf_model(checkpoint)
+    processor = PaliGemmaProcessor(tokenizer, num_image_tokens=9, image_size=12)
+    batch = processor(["caption en", "a"], [Image.new("RGB", (30, 20), "red")] * 2)
+    pictures, positions, tokens = [], [], []
+    model.vision_tower.register_forward_hook(lambda module, args, output: pictures.append(len(args[0])))
+    model.language_model.lm_head.register_forward_hook(
+        lambda module, args, output: positions.append(args[0].shape[1])
+    )
+    model.language_model.model.layers[0].register_forward_hook(
+        lambda module, args, output: tokens.append(args[0].shape[1])
+    )
+    steps = list(generate(model, batch, eos_token_id=-1, max_tokens=6))
+    assert len(steps) == 6
+    assert pictures == [2]
+    assert positions == [1] * 6
+    assert tokens == [batch["input_ids"].shape[1]] + [1] * 5
+
+
+@every_model
+def test_generate_of_inference_equals_transformers(name):
+    """The loop that users run, not only the tests' own."""
+    theirs, ours = both_models(name)
+    batch = batch_of(name, [2, 6], seed=2)
+    expected, _ = their_greedy(theirs, batch, 10)
+    steps = list(generate(ours, batch, eos_token_id=-1, max_tokens=10))
+    assert [list(row) for row in zip(*steps, strict=True)] == expected.tolist()

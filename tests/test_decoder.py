@@ -116,6 +116,17 @@ def test_what_stands_in_the_padding_never_matters(model):
 
 
 @torch.no_grad()
+def test_padding_that_sees_nothing_spoils_nothing(model):
+    """Text without a prefix, padded on the left: a softmax over no key must not be NaN, for that spreads."""
+    words = torch.tensor([list(WORDS)])
+    alone = model(words, token_type_ids=torch.ones_like(words))["logits"]
+    padded = torch.nn.functional.pad(words, (3, 0))
+    mask = (padded != 0).long()
+    logits = model(padded, attention_mask=mask, token_type_ids=torch.ones_like(padded))["logits"]
+    torch.testing.assert_close(logits[:, 3:], alone, rtol=0, atol=1e-4)
+
+
+@torch.no_grad()
 def test_each_picture_stays_in_its_own_row(model):
     """Features are put in place for the whole batch at once, and must not slip into another row."""
     batch = inputs(model, batch_size=3)

@@ -111,8 +111,8 @@ def draw_boxes(picture: Image.Image, boxes: list[dict]) -> Image.Image:
     """A copy of the picture with the boxes and their labels, one colour for each label."""
     picture = picture.copy()
     draw = ImageDraw.Draw(picture)
-    line = max(1, round(min(picture.size) / 150))
-    font = ImageFont.load_default(size=max(10, min(picture.size) / 25))
+    line = max(2, round(min(picture.size) / 150))
+    font = ImageFont.load_default(size=max(12, min(picture.size) / 20))
     labels = list(dict.fromkeys(box["label"] for box in boxes))       # in order, each once
     for box in boxes:
         colour = COLOURS[labels.index(box["label"]) % len(COLOURS)]
@@ -225,7 +225,7 @@ def number(kind: type, lowest: float, highest: float):
 
     def parse(text: str):
         value = kind(text)
-        if not lowest <= value <= highest:                            # not: nan is never within
+        if not lowest <= value <= highest:                            # true of nan, too
             raise argparse.ArgumentTypeError(f"{text} is not from {lowest} to {highest}")
         return value
 
@@ -336,10 +336,36 @@ def peak_memory() -> int:
     """The most bytes that this process has held in memory at once, mapped weights included."""
     if sys.platform == "win32":
         return psutil.Process().memory_info().peak_wset
-    import resource  # not there on Windows
+    if sys.platform == "linux":
+        # Not ru_maxrss, which there also counts the program that this one was started from.
+        status = Path("/proc/self/status").read_text(encoding="utf-8")
+        return int(re.search(r"VmHWM:\s*(\d+) kB", status)[1]) * 1024
+    import resource  # which Windows lacks
 
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024          # bytes there, KiB on Linux
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss         # in bytes on macOS
+
+
+def opening(prompt: str) -> str:
+    """What is shown in front of an answer: a sentence that was to be continued (ends in a space)."""
+    return prompt if prompt.endswith(" ") else ""
+
+
+def write_results(args: argparse.Namespace, pictures: list[Image.Image], answers: list[Answer]):
+    """What can be written only at the end: JSON, the answers of several pictures, the drawing."""
+    for path, prompt, picture, answer in zip(args.image, args.prompt, pictures, answers, strict=True):
+        boxes = parse_boxes(answer.text, *picture.size)
+        if args.json:
+            entry = {"image": path, "prompt": prompt, "answer": answer.text}
+            entry |= {"tokens": len(answer.tokens), "seconds": round(answer.seconds, 3)}
+            print(json.dumps(entry | ({"boxes": boxes} if boxes else {}), ensure_ascii=False), flush=True)
+        elif len(pictures) > 1:
+            print(f"{path}: {' '.join((opening(prompt) + answer.text).splitlines())}", flush=True)
+        if args.draw is not None:
+            try:
+                draw_boxes(picture, boxes).save(args.draw)
+            except OSError as error:
+                raise InputError(f"--draw {args.draw}: {error.strerror or error}") from error
+            log(f"Boxes drawn in {args.draw}: {len(boxes)}")
 
 
 def run(args: argparse.Namespace):
@@ -365,8 +391,6 @@ def run(args: argparse.Namespace):
     batch = {name: tensor.to(device) for name, tensor in processor(args.prompt, pictures).items()}
     eos_token_id = tokenizer.token_to_id("<eos>")
     answers = [Answer(tokenizer) for _ in pictures]
-    # A prompt that ends in a space is a sentence to be continued, and is shown with its end.
-    openings = [prompt if prompt.endswith(" ") else "" for prompt in args.prompt]
     stream = len(pictures) == 1 and not args.json
     first_token, num_tokens = None, 0
     for tokens in generate(
@@ -377,32 +401,18 @@ def run(args: argparse.Namespace):
             first_token = latency
             log("Result!!!")
             if stream:
-                print(openings[0], end="", flush=True)
+                print(opening(args.prompt[0]), end="", flush=True)
         for answer, token in zip(answers, tokens, strict=True):
             if token is None:
                 continue
-            answer.seconds = latency
             num_tokens += 1
-            if token != eos_token_id:
-                new = answer.append(token)
-                if stream:
-                    print(new, end="", flush=True)
+            answer.seconds = latency
+            new = "" if token == eos_token_id else answer.append(token)
+            if stream:
+                print(new, end="", flush=True)
     if stream:
         print(flush=True)
-
-    for path, prompt, opening, picture, answer in zip(
-        args.image, args.prompt, openings, pictures, answers, strict=True
-    ):
-        boxes = parse_boxes(answer.text, *picture.size)
-        if args.json:
-            entry = {"image": path, "prompt": prompt, "answer": answer.text}
-            entry |= {"tokens": len(answer.tokens), "seconds": round(answer.seconds, 3)}
-            print(json.dumps(entry | ({"boxes": boxes} if boxes else {}), ensure_ascii=False), flush=True)
-        elif not stream:
-            print(f"{path}: {' '.join((opening + answer.text).splitlines())}", flush=True)
-        if args.draw is not None:
-            draw_boxes(picture, boxes).save(args.draw)
-            log(f"Boxes drawn in {args.draw}: {len(boxes)}")
+    write_results(args, pictures, answers)
 
     log(f"InferenceLatency: {latency:.2f} seconds")
     log(f"Memory Usage: {peak_memory() / 1e9:.2f} GB")                # GB: 10^9 bytes, here and below
@@ -423,7 +433,9 @@ def main(argv: list[str] | None = None):
         run(args)
     except (InputError, CheckpointError) as error:
         parser.error(error)
-    except (MemoryError, torch.OutOfMemoryError):
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "memory" not in str(error):
+            raise
         parser.error("out of memory: try --precision bfloat16, --device cpu or fewer pictures")
     except BrokenPipeError:
         # The reader of the answer has left, as `| head` does. Nothing more can be written.

@@ -88,7 +88,7 @@ def tensor_shapes(config: dict) -> dict[str, tuple[int, ...]]:
     """Every tensor of a checkpoint in the hub's layout. Written out, not read off the model."""
     text, vision = config["text_config"], config["vision_config"]
     C, M, P = vision["hidden_size"], vision["intermediate_size"], vision["patch_size"]
-    N = (vision["image_size"] // P) ** 2
+    N = (vision.get("image_size", 224) // P) ** 2
     tower = "vision_tower.vision_model."
     shapes = {
         tower + "embeddings.patch_embedding.weight": (C, 3, P, P),

@@ -98,8 +98,10 @@ class GemmaRMSNorm(nn.Module):
     result is cast back at the very end.
 
     Input and output: [..., D], the dtype of x.
-    Source: "Root Mean Square Layer Normalization" (Zhang and Sennrich 2019), section 3; the
-    `1 +` is Gemma's, whose checkpoint stores the weight as an offset from one.
+    Attributes: `weight` [D], zeros at the start: Gemma's checkpoint stores it as an offset from
+    one, hence the `1 +`.
+    Source: "Root Mean Square Layer Normalization" (Zhang and Sennrich 2019), section 3.
+    Exercise 15 of 15 (medium, 15 minutes).
     """
 
     def __init__(self, dim: int, eps: float = 1e-6):

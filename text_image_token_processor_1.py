@@ -27,12 +27,14 @@ IMAGE_TOKEN, BOS_TOKEN, PAD_TOKEN, NEWLINE = "<image>", "<bos>", "<pad>", "\n"
 
 
 def add_image_tokens_to_prompt(prompt: str, num_image_tokens: int) -> str:
-    """Writes the text that the tokenizer is given.
+    """Writes the text that the tokenizer is given: places for the picture, then the prompt.
 
     `<image>` N times, then `<bos>`, the prompt and a newline, with nothing in between.
 
+    Input: the prompt, and N. Output: the text, as one string.
     Example: ("detect cat", 3) -> "<image><image><image><bos>detect cat\\n"
     Source: PaliGemma, section 3.2.
+    Exercise 1 of 15 (easy, 5 minutes).
     """
     return f"{IMAGE_TOKEN * num_image_tokens}{BOS_TOKEN}{prompt}{NEWLINE}"
 
@@ -43,16 +45,22 @@ def resize(image: Image.Image, image_size: int) -> np.ndarray:
     Bicubic interpolation, which also smooths while shrinking. Proportions are not kept: a wide
     picture is seen narrow, as in training, and a box found in it scales back exactly.
 
-    Input: an RGB picture of any size. Output: uint8 [S, S, 3], rows from top to bottom.
+    Input: an RGB picture of any size, left as it was, and S. Output: uint8 array [S, S, 3], rows
+    from top to bottom.
     Source: PaliGemma, section 3.2.1.
+    Exercise 2 of 15 (easy, 10 minutes).
     """
     return np.array(image.resize((image_size, image_size), resample=Image.Resampling.BICUBIC))
 
 
 def rescale(image: np.ndarray, scale: float = 1 / 255) -> np.ndarray:
-    """Turns bytes from 0 to 255 into numbers from 0 to 1.
+    """Turns bytes from 0 to 255 into numbers from 0 to 1, which a network can work with.
 
-    Input: uint8, any shape. Output: float32, the same shape.
+    image * scale
+
+    Input: uint8 array, any shape. Output: float32, the same shape.
+    Source: SigLIP's own preparation (Zhai et al. 2023), together with normalize.
+    Exercise 3 of 15 (easy, 5 minutes).
     """
     return image.astype(np.float32) * np.float32(scale)
 
@@ -62,8 +70,9 @@ def normalize(image: np.ndarray, mean: float = 0.5, std: float = 0.5) -> np.ndar
 
     (image - mean) / std: with 0.5 and 0.5, from [0, 1] to [-1, 1], the same for every colour.
 
-    Input and output: float32, any shape.
+    Input and output: float32 array, any shape; the input is left as it was.
     Source: SigLIP's own preparation (Zhai et al. 2023), `value_range(-1, 1)`.
+    Exercise 4 of 15 (easy, 5 minutes). Builds on: rescale.
     """
     return (image - np.float32(mean)) / np.float32(std)
 
@@ -73,7 +82,9 @@ def process_images(images: list[Image.Image], image_size: int) -> torch.Tensor:
 
     To RGB, resized, rescaled, normalised, and the channels moved to the front.
 
-    Output: float32 [B, 3, S, S], values from -1 to 1.
+    Input: B pictures, and S. Output: float32 tensor [B, 3, S, S], values from -1 to 1.
+    Source: SigLIP's own preparation; channels first is what nn.Conv2d reads.
+    Exercise 5 of 15 (medium, 15 minutes). Builds on: resize, rescale, normalize.
     """
     prepared = []
     for image in images:
@@ -84,12 +95,16 @@ def process_images(images: list[Image.Image], image_size: int) -> torch.Tensor:
 
 
 class PaliGemmaProcessor:
-    """Prepares a batch of pictures with a prompt each.
+    """Prepares a batch of pictures with a prompt each; a wrong tokenizer is refused at once.
 
+    id = tokenizer.token_to_id(token): the place of a token in the embedding table.
+
+    Input: a tokenizer, N and S.
     Attributes: `tokenizer`, `num_image_tokens` (N), `image_size` (S), and the ids of the
     special tokens: `image_token_id`, `bos_token_id`, `pad_token_id`, `newline_token_id`.
     Raises ValueError if the tokenizer has no such token.
     Source: PaliGemma, section 3.2.
+    Exercise 6 of 15 (easy, 10 minutes).
     """
 
     def __init__(self, tokenizer: Tokenizer, num_image_tokens: int, image_size: int):
@@ -110,9 +125,15 @@ class PaliGemmaProcessor:
     def __call__(self, text: list[str], images: list[Image.Image]) -> dict[str, torch.Tensor]:
         """Turns prompts and pictures, one of each per row, into the tensors of a batch.
 
-        Returns `pixel_values` float32 [B, 3, S, S], `input_ids` int64 [B, T] padded on the left
-        with `<pad>`, and `attention_mask` int64 [B, T], 1 for a token and 0 for padding.
+        row = <pad> ... <pad> <image> * N <bos> prompt \\n, as long as the longest one
+
+        Input: B prompts, and B pictures of any size and mode.
+        Returns a dict: `pixel_values` float32 [B, 3, S, S], `input_ids` int64 [B, T] padded on
+        the left with `<pad>`, and `attention_mask` int64 [B, T], 1 for a token and 0 for padding.
         Raises ValueError if the lists differ in length or a prompt contains `<image>`.
+        Source: PaliGemma, section 3.2 and figure 2.
+        Exercise 7 of 15 (hard, 40 minutes). Builds on: add_image_tokens_to_prompt, process_images,
+        PaliGemmaProcessor.
         """
         if len(text) != len(images):
             raise ValueError(f"{len(text)} prompts for {len(images)} pictures: give one prompt for each")

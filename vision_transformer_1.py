@@ -52,7 +52,10 @@ class VisionEmbeddings(nn.Module):
 
     Input: float [B, 3, S, S], values from -1 to 1. Output: [B, N, C], patches row by row from
     the top left, in the dtype of the weights.
+    Attributes: `patch_embedding`, weight [C, 3, P, P] and bias; `position_embedding`, weight
+    [N, C].
     Source: ViT, section 3.1, equation 1 (without the class token).
+    Exercise 8 of 15 (medium, 20 minutes).
     """
 
     def __init__(self, config: VisionConfig):
@@ -78,8 +81,10 @@ class Attention(nn.Module):
 
     softmax(Q K^T / sqrt(Hd)) V, in H heads side by side; no mask, for a picture has no order.
 
-    Input and output: [B, N, C].
+    Input and output: [B, N, C], in the dtype of the weights.
+    Attributes: `q_proj`, `k_proj`, `v_proj` and `out_proj`, weight [C, C] and bias each.
     Source: "Attention Is All You Need" (Vaswani et al. 2017), section 3.2.
+    Exercise 9 of 15 (hard, 35 minutes).
     """
 
     def __init__(self, config: VisionConfig):
@@ -112,8 +117,10 @@ class MLP(nn.Module):
 
     fc2(gelu(fc1(x))), widening C to M and narrowing back.
 
-    Input and output: [B, N, C].
+    Input and output: [B, N, C], in the dtype of the weights.
+    Attributes: `fc1`, weight [M, C] and bias; `fc2`, weight [C, M] and bias.
     Source: ViT, section 3.1, equation 3; GELU by its tanh formula, as SigLIP was trained.
+    Exercise 10 of 15 (easy, 10 minutes).
     """
 
     def __init__(self, config: VisionConfig):
@@ -130,8 +137,11 @@ class EncoderLayer(nn.Module):
 
     x = x + self_attn(layer_norm1(x));  x = x + mlp(layer_norm2(x))
 
-    Input and output: [B, N, C].
+    Input and output: [B, N, C], in the dtype of the weights; the input is left as it was.
+    Attributes: `layer_norm1`, `self_attn`, `layer_norm2` and `mlp`; the norms take their eps
+    from config.layer_norm_eps.
     Source: ViT, section 3.1, equations 2 and 3 (pre-norm).
+    Exercise 11 of 15 (medium, 15 minutes). Builds on: Attention, MLP.
     """
 
     def __init__(self, config: VisionConfig):
@@ -148,10 +158,14 @@ class EncoderLayer(nn.Module):
 
 
 class Encoder(nn.Module):
-    """The stack of blocks, 27 of them in the 3B model.
+    """The stack of blocks, 27 of them in the 3B model: one look around is not enough.
 
-    Input and output: [B, N, C].
+    x = layers[i](x) for i = 0, 1, 2, ...
+
+    Input and output: [B, N, C], in the dtype of the weights.
+    Attributes: `layers`, an nn.ModuleList of config.num_hidden_layers blocks.
     Source: ViT, section 3.1.
+    Exercise 12 of 15 (easy, 10 minutes). Builds on: EncoderLayer.
     """
 
     def __init__(self, config: VisionConfig):
@@ -169,8 +183,12 @@ class VisionTransformer(nn.Module):
 
     post_layernorm(encoder(embeddings(pixel_values)))
 
-    Input: float [B, 3, S, S]. Output: [B, N, C], one feature per patch.
+    Input: float [B, 3, S, S]. Output: [B, N, C], one feature per patch, in the dtype of the
+    weights.
+    Attributes: `embeddings`, `encoder`, and `post_layernorm`, whose eps is
+    config.layer_norm_eps.
     Source: ViT, section 3.1, equation 4, applied to every patch; PaliGemma, section 3.1.
+    Exercise 13 of 15 (easy, 10 minutes). Builds on: VisionEmbeddings, Encoder.
     """
 
     def __init__(self, config: VisionConfig):
@@ -188,7 +206,12 @@ class VisionTransformer(nn.Module):
 class VisionModel(nn.Module):
     """Holds the tower under the name that the checkpoint's tensors carry: `vision_model.`.
 
-    Input: float [B, 3, S, S]. Output: [B, N, C].
+    vision_model(pixel_values), and nothing else: the class is there for the name.
+
+    Input: float [B, 3, S, S]. Output: [B, N, C], in the dtype of the weights.
+    Attributes: `vision_model`.
+    Source: the tensor names of google/paligemma-3b-pt-224.
+    Exercise 14 of 15 (easy, 5 minutes). Builds on: VisionTransformer.
     """
 
     def __init__(self, config: VisionConfig):

@@ -1,0 +1,506 @@
+"""The Gemma decoder of PaliGemma: it reads picture and prompt at once, then writes the answer.
+
+What is peculiar about it, next to a GPT:
+  - image features, projected to the decoder's width, take the place of the first N tokens;
+  - prefix-LM attention: picture and prompt see each other in both directions, only what comes
+    after them (the answer) is causal;
+  - every input embedding is multiplied by sqrt(D);
+  - RMSNorm multiplies by (1 + weight): a weight of zero leaves the vector alone;
+  - the MLP is a GeGLU: gelu(gate) * up, with the tanh GELU;
+  - one key/value head serves all eight query heads (multi-query attention);
+  - rotary positions, by halves of a head and not by neighbouring pairs;
+  - no biases; the output layer is the embedding table itself (tied).
+
+Letters in shapes: B batch, N patches (= image tokens), T tokens given now, L tokens that can be
+looked at (those in the cache, then those given now), C width of the vision tower, D width of
+the decoder, H heads, K key/value heads, Hd size of a head, M width of the MLP, V vocabulary.
+
+Sources: "Gemma" (Gemma Team 2024, section 2) and "PaliGemma" (Beyer et al. 2024, section 3).
+Parameter names are the tensor names of google/paligemma-3b-pt-224.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from vision_transformer_0 import VisionConfig, VisionModel
+
+
+@dataclass
+class GemmaConfig:
+    """Sizes of the decoder; the values after each name are those of the 3B model."""
+
+    vocab_size: int               # V, 257_216
+    hidden_size: int              # D, 2048
+    intermediate_size: int        # M, 16_384
+    num_hidden_layers: int        # 18
+    num_attention_heads: int      # H, 8
+    num_key_value_heads: int      # K, 1
+    head_dim: int = 256           # Hd; H * Hd need not be D
+    rms_norm_eps: float = 1e-6
+    rope_theta: float = 10_000.0
+
+
+@dataclass
+class PaliGemmaConfig:
+    """The two models and what joins them; the values after each name are those of the 3B model."""
+
+    vision_config: VisionConfig
+    text_config: GemmaConfig
+    projection_dim: int           # D again: the width that image features are projected to, 2048
+    image_token_index: int        # id of <image>, 257_152
+    pad_token_id: int = 0
+    ignore_index: int = -100      # a label that the loss leaves out
+
+
+class KVCache:
+    """Keeps the keys and values of all earlier tokens, so that each is computed only once.
+
+    Without it, token t would cost t times the work. Queries need no keeping: a token asks only
+    when it is new.
+
+    Attributes: `key_cache` and `value_cache`, lists with one tensor [B, K, L, Hd] per layer.
+    Source: "Fast Transformer Decoding" (Shazeer 2019), section 2.
+    """
+
+    def __init__(self):
+        self.key_cache: list[torch.Tensor] = []
+        self.value_cache: list[torch.Tensor] = []
+
+    def num_items(self) -> int:
+        """How many tokens are in the cache: 0 before the first."""
+        return self.key_cache[0].shape[2] if self.key_cache else 0
+
+    def update(
+        self, key: torch.Tensor, value: torch.Tensor, layer_idx: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Appends the new tokens' keys and values to those of the layer and returns them all.
+
+        Input: [B, K, T, Hd] each. Output: [B, K, L, Hd] each, oldest token first.
+        """
+        if layer_idx == len(self.key_cache):
+            self.key_cache.append(key)
+            self.value_cache.append(value)
+        else:
+            self.key_cache[layer_idx] = torch.cat([self.key_cache[layer_idx], key], dim=2)
+            self.value_cache[layer_idx] = torch.cat([self.value_cache[layer_idx], value], dim=2)
+        return self.key_cache[layer_idx], self.value_cache[layer_idx]
+
+
+class GemmaRMSNorm(nn.Module):
+    """Brings each vector to the same length before a layer works on it.
+
+    x / sqrt(mean(x^2) + eps) * (1 + weight)
+
+    In float32 whatever the dtype of x, for squares of bfloat16 lose most of their digits; the
+    result is cast back at the very end.
+
+    Input and output: [..., D], the dtype of x.
+    Attributes: `weight` [D], zeros at the start: Gemma's checkpoint stores it as an offset from
+    one, hence the `1 +`.
+    Source: "Root Mean Square Layer Normalization" (Zhang and Sennrich 2019), section 3.
+    Exercise 15 of 15 (medium, 15 minutes).
+    """
+
+    def __init__(self, dim: int, eps: float = 1e-6):
+        super().__init__()
+        # TODO 1. Keep eps, and make the parameter weight: dim zeros.
+        raise NotImplementedError("Exercise 15, GemmaRMSNorm, is to do: python -m pytest -k GemmaRMSNorm")
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        # TODO 2. Go to float32, whatever the dtype of x.
+        # TODO 3. Divide each vector by the root of the mean of its squares, with eps added under
+        #         the root.
+        # TODO 4. Multiply by one plus the weight, still in float32.
+        # TODO 5. Go back to the dtype of x.
+        raise NotImplementedError("Exercise 15, GemmaRMSNorm, is to do: python -m pytest -k GemmaRMSNorm")
+
+
+class GemmaRotaryEmbedding(nn.Module):
+    """Gives the angles by which queries and keys are turned, so that attention knows distances.
+
+    angle(t, i) = t * theta^(-2i / Hd) for i = 0 .. Hd/2 - 1: fast hands for near tokens, slow
+    ones for far. Turned by these, query . key depends on the difference of positions alone.
+
+    Input: x, only for its dtype; position_ids int64 [B, T].
+    Output: cos and sin, [B, T, Hd] each, the angles twice in a row (one for each half of a
+    head), computed in float32 and cast to the dtype of x.
+    Source: "RoFormer" (Su et al. 2021), section 3.2.2.
+    """
+
+    def __init__(self, head_dim: int, rope_theta: float):
+        super().__init__()
+        self.head_dim = head_dim
+        self.rope_theta = rope_theta
+
+    def forward(
+        self, x: torch.Tensor, position_ids: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        exponents = torch.arange(0, self.head_dim, 2, device=x.device).float() / self.head_dim
+        inv_freq = self.rope_theta**-exponents                        # [Hd/2]
+        angles = position_ids[:, :, None].float() * inv_freq          # [B, T, Hd/2]
+        angles = torch.cat([angles, angles], dim=-1)                  # [B, T, Hd]
+        return angles.cos().to(x.dtype), angles.sin().to(x.dtype)
+
+
+def rotate_half(x: torch.Tensor) -> torch.Tensor:
+    """Turns every pair (x[i], x[i + Hd/2]) by a right angle.
+
+    [a, b] -> [-b, a], where a and b are the two halves of the last dimension. The paper pairs
+    neighbours instead; the checkpoint's weights are ordered for halves.
+
+    Input and output: [..., Hd].
+    Source: RoFormer, section 3.4.2, equation 34, in another order.
+    """
+    first, second = x.chunk(2, dim=-1)
+    return torch.cat([-second, first], dim=-1)
+
+
+def apply_rotary_pos_emb(
+    query: torch.Tensor, key: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Turns queries and keys by the angles of their positions.
+
+    x * cos + rotate_half(x) * sin: the rotation of a plane, for Hd/2 planes at once.
+
+    Input: query [B, H, T, Hd], key [B, K, T, Hd], cos and sin [B, T, Hd].
+    Output: query and key, turned, shapes as given.
+    Source: RoFormer, section 3.4.2.
+    """
+    cos, sin = cos[:, None], sin[:, None]                             # [B, 1, T, Hd]
+    query = query * cos + rotate_half(query) * sin
+    key = key * cos + rotate_half(key) * sin
+    return query, key
+
+
+def repeat_kv(hidden_states: torch.Tensor, num_repeats: int) -> torch.Tensor:
+    """Lends each key/value head to the H / K query heads that share it.
+
+    The same as torch.repeat_interleave(hidden_states, num_repeats, dim=1): heads 0 and 1
+    repeated twice are 0 0 1 1, not 0 1 0 1.
+
+    Input: [B, K, L, Hd]. Output: [B, K * num_repeats, L, Hd].
+    Source: "GQA" (Ainslie et al. 2023), section 2.2.
+    """
+    B, K, L, Hd = hidden_states.shape
+    hidden_states = hidden_states[:, :, None].expand(B, K, num_repeats, L, Hd)
+    return hidden_states.reshape(B, K * num_repeats, L, Hd)
+
+
+def prefix_lm_mask(attention_mask: torch.Tensor, token_type_ids: torch.Tensor) -> torch.Tensor:
+    """Says which token may look at which: the whole prefix, and the past of the suffix.
+
+    A query sees a key if the key is not padding, and is not later than the query or belongs to
+    the prefix (picture and prompt).
+
+    Input: attention_mask int64 [B, L], 0 for padding, 1 for a token; token_type_ids int64
+    [B, T] of the last T of these tokens, 0 for prefix, 1 for suffix.
+    Output: bool [B, 1, T, L], True where the query (row) may look at the key (column).
+
+    Examples, rows are queries:
+      types [0 0 0 1 1] -> 11100   types [0 0 1], padding first -> 010   one new token after
+      mask  [1 1 1 1 1]    11100   mask  [0 1 1]                   010   four cached ones:
+                           11100                                   011   types [1]
+                           11110                                         mask [1 1 1 1 1]
+                           11111                                         -> 11111
+    Source: PaliGemma, section 3.2.2 and figure 2.
+    """
+    T, L = token_type_ids.shape[1], attention_mask.shape[1]
+    positions = torch.arange(L, device=attention_mask.device)
+    not_later = positions[None, :] <= positions[L - T:, None]         # [T, L]
+    # Keys in the cache are earlier than every query, whatever their type.
+    is_prefix = F.pad(token_type_ids == 0, (L - T, 0))                # [B, L]
+    allowed = not_later[None] | is_prefix[:, None, :]                 # [B, T, L]
+    allowed = allowed & attention_mask[:, None, :].bool()
+    return allowed[:, None]
+
+
+class GemmaMLP(nn.Module):
+    """Works on each token by itself; two thirds of the decoder's weights are here.
+
+    down_proj(gelu(gate_proj(x)) * up_proj(x)): one projection decides how much of the other
+    passes (GeGLU).
+
+    Input and output: [B, T, D].
+    Source: "GLU Variants Improve Transformer" (Shazeer 2020), section 2; GELU by its tanh formula.
+    """
+
+    def __init__(self, config: GemmaConfig):
+        super().__init__()
+        self.gate_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
+        self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
+        self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        gate = F.gelu(self.gate_proj(hidden_states), approximate="tanh")
+        return self.down_proj(gate * self.up_proj(hidden_states))
+
+
+class GemmaAttention(nn.Module):
+    """Lets each token gather information from the tokens it may look at.
+
+    softmax(Q K^T / sqrt(Hd), masked) V, with queries and keys turned by their positions, few
+    key/value heads shared by many query heads, and earlier keys and values from the cache.
+
+    Input: hidden_states [B, T, D]; attention_mask bool [B, 1, T, L]; position_embeddings, the
+    cos and sin of GemmaRotaryEmbedding, [B, T, Hd] each; kv_cache, which is extended in place.
+    Output: [B, T, D].
+    Source: Gemma, section 2; "Fast Transformer Decoding" (Shazeer 2019), section 3 (multi-query).
+    """
+
+    def __init__(self, config: GemmaConfig, layer_idx: int):
+        super().__init__()
+        self.layer_idx = layer_idx
+        self.num_heads = config.num_attention_heads
+        self.num_key_value_heads = config.num_key_value_heads
+        self.head_dim = config.head_dim
+        self.q_proj = nn.Linear(config.hidden_size, self.num_heads * self.head_dim, bias=False)
+        self.k_proj = nn.Linear(config.hidden_size, self.num_key_value_heads * self.head_dim, bias=False)
+        self.v_proj = nn.Linear(config.hidden_size, self.num_key_value_heads * self.head_dim, bias=False)
+        self.o_proj = nn.Linear(self.num_heads * self.head_dim, config.hidden_size, bias=False)
+
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        attention_mask: torch.Tensor,
+        position_embeddings: tuple[torch.Tensor, torch.Tensor],
+        kv_cache: KVCache,
+    ) -> torch.Tensor:
+        B, T, D = hidden_states.shape
+        # [B, T, D] -> [B, T, heads, Hd] -> [B, heads, T, Hd]
+        query = self.q_proj(hidden_states).view(B, T, self.num_heads, self.head_dim).transpose(1, 2)
+        key = self.k_proj(hidden_states).view(B, T, self.num_key_value_heads, self.head_dim).transpose(1, 2)
+        value = self.v_proj(hidden_states).view(B, T, self.num_key_value_heads, self.head_dim).transpose(1, 2)
+
+        cos, sin = position_embeddings
+        query, key = apply_rotary_pos_emb(query, key, cos, sin)
+        # Keys are kept after they are turned: their position never changes.
+        key, value = kv_cache.update(key, value, self.layer_idx)      # [B, K, L, Hd]
+        key = repeat_kv(key, self.num_heads // self.num_key_value_heads)
+        value = repeat_kv(value, self.num_heads // self.num_key_value_heads)
+
+        # (B, H, T, L) = (B, H, T, Hd) @ (B, H, Hd, L)
+        scores = query @ key.transpose(2, 3) * self.head_dim**-0.5
+        # The lowest number instead of -inf: a row with nothing to look at stays free of NaN.
+        scores = scores.masked_fill(~attention_mask, torch.finfo(scores.dtype).min)
+        weights = F.softmax(scores, dim=-1, dtype=torch.float32).to(query.dtype)
+        # (B, H, T, Hd) = (B, H, T, L) @ (B, H, L, Hd)
+        attended = weights @ value
+        return self.o_proj(attended.transpose(1, 2).reshape(B, T, self.num_heads * self.head_dim))
+
+
+class GemmaDecoderLayer(nn.Module):
+    """One block of the decoder: tokens look at each other, then each is worked on alone.
+
+    x = x + self_attn(input_layernorm(x));  x = x + mlp(post_attention_layernorm(x))
+
+    Input: as GemmaAttention. Output: [B, T, D].
+    Source: Gemma, section 2 (pre-norm, as the vision tower's EncoderLayer).
+    """
+
+    def __init__(self, config: GemmaConfig, layer_idx: int):
+        super().__init__()
+        self.input_layernorm = GemmaRMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+        self.self_attn = GemmaAttention(config, layer_idx)
+        self.post_attention_layernorm = GemmaRMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+        self.mlp = GemmaMLP(config)
+
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        attention_mask: torch.Tensor,
+        position_embeddings: tuple[torch.Tensor, torch.Tensor],
+        kv_cache: KVCache,
+    ) -> torch.Tensor:
+        hidden_states = hidden_states + self.self_attn(
+            self.input_layernorm(hidden_states), attention_mask, position_embeddings, kv_cache
+        )
+        hidden_states = hidden_states + self.mlp(self.post_attention_layernorm(hidden_states))
+        return hidden_states
+
+
+class GemmaModel(nn.Module):
+    """The stack of decoder blocks, from embeddings to the features that the next token is read from.
+
+    norm(layers(inputs_embeds * sqrt(D))); sqrt(D) is rounded to the dtype first (45.25 in
+    bfloat16 for D = 2048), as in training.
+
+    Input: inputs_embeds [B, T, D], not yet scaled; attention_mask bool [B, 1, T, L];
+    position_ids int64 [B, T]; kv_cache, which is extended in place. Output: [B, T, D].
+    Source: Gemma, section 2.
+    """
+
+    def __init__(self, config: GemmaConfig):
+        super().__init__()
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.rotary_emb = GemmaRotaryEmbedding(config.head_dim, config.rope_theta)
+        self.layers = nn.ModuleList(
+            [GemmaDecoderLayer(config, layer_idx) for layer_idx in range(config.num_hidden_layers)]
+        )
+        self.norm = GemmaRMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+
+    def forward(
+        self,
+        inputs_embeds: torch.Tensor,
+        attention_mask: torch.Tensor,
+        position_ids: torch.Tensor,
+        kv_cache: KVCache,
+    ) -> torch.Tensor:
+        normalizer = torch.tensor(inputs_embeds.shape[-1] ** 0.5, dtype=inputs_embeds.dtype)
+        hidden_states = inputs_embeds * normalizer
+        # All layers turn by the same angles.
+        position_embeddings = self.rotary_emb(hidden_states, position_ids)
+        for layer in self.layers:
+            hidden_states = layer(hidden_states, attention_mask, position_embeddings, kv_cache)
+        return self.norm(hidden_states)
+
+
+class GemmaForCausalLM(nn.Module):
+    """The decoder with its output layer: for each token, a score for every possible next one.
+
+    logits = lm_head(model(...)), and lm_head's weight is embed_tokens' (tied): the checkpoint
+    stores it once, and 0.5 billion parameters serve twice.
+
+    Input: as GemmaModel; logits_to_keep, how many of the last positions to score (0: all).
+    Output: float32 logits [B, T or logits_to_keep, V].
+    Source: Gemma, section 2; "Using the Output Embedding" (Press and Wolf 2017) for the tying.
+    """
+
+    def __init__(self, config: GemmaConfig):
+        super().__init__()
+        self.model = GemmaModel(config)
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.tie_weights()
+
+    def tie_weights(self):
+        """Makes lm_head and embed_tokens one parameter; to be called again after loading."""
+        self.lm_head.weight = self.model.embed_tokens.weight
+
+    def forward(
+        self,
+        inputs_embeds: torch.Tensor,
+        attention_mask: torch.Tensor,
+        position_ids: torch.Tensor,
+        kv_cache: KVCache,
+        logits_to_keep: int = 0,
+    ) -> torch.Tensor:
+        hidden_states = self.model(inputs_embeds, attention_mask, position_ids, kv_cache)
+        # For the next token only the last position matters. ([-0:] is [0:], which keeps all.)
+        return self.lm_head(hidden_states[:, -logits_to_keep:]).float()
+
+
+class PaliGemmaMultiModalProjector(nn.Module):
+    """Translates image features into the decoder's language: C numbers become D.
+
+    linear(image_features): one matrix, which the paper found to do as well as an MLP.
+
+    Input: [B, N, C]. Output: [B, N, D].
+    Source: PaliGemma, sections 3.1 and 5.5.
+    """
+
+    def __init__(self, config: PaliGemmaConfig):
+        super().__init__()
+        self.linear = nn.Linear(config.vision_config.hidden_size, config.projection_dim)
+
+    def forward(self, image_features: torch.Tensor) -> torch.Tensor:
+        return self.linear(image_features)
+
+
+class PaliGemmaForConditionalGeneration(nn.Module):
+    """The whole model: picture and token ids in, logits for the next token out.
+
+    tower -> projector -> merged with the token embeddings -> decoder.
+
+    forward takes
+      input_ids       int64 [B, T]
+      pixel_values    float32 [B, 3, S, S], with the prompt; None in a decoding step
+      attention_mask  int64 [B, L], 0 for padding, over the cached tokens too; None: no padding
+      kv_cache        the one returned before; None at the start
+      token_type_ids  int64 [B, T], 0 prefix, 1 suffix; None: a prompt is all prefix, and
+                      what is added to a cache is all suffix
+      labels          int64 [B, T], for training: the ids themselves where they are to be
+                      learnt, ignore_index elsewhere
+      logits_to_keep  how many of the last positions to score; 0: all
+    and returns a dict with `logits` float32 [B, T or logits_to_keep, V], `kv_cache`, and, where
+    labels are given, `loss`: the mean cross entropy of each label under the logits before it.
+    Raises ValueError for labels without token_type_ids, since a prefix that saw the answer
+    would learn to copy, and if there are not N image tokens in each row of a picture's prompt.
+    Source: PaliGemma, section 3.
+    """
+
+    def __init__(self, config: PaliGemmaConfig):
+        super().__init__()
+        self.config = config
+        self.vision_tower = VisionModel(config.vision_config)
+        self.multi_modal_projector = PaliGemmaMultiModalProjector(config)
+        self.language_model = GemmaForCausalLM(config.text_config)
+
+    def _merge_input_ids_with_image_features(
+        self, image_features: torch.Tensor, inputs_embeds: torch.Tensor, input_ids: torch.Tensor
+    ) -> torch.Tensor:
+        """Puts the features of the picture where the prompt holds `<image>`.
+
+        Where input_ids is image_token_index: image_features / sqrt(D), in order; elsewhere
+        inputs_embeds. GemmaModel multiplies everything by sqrt(D), and image features are not
+        to be scaled: divided first, they come out as they were.
+
+        Input: image_features [B, N, D], inputs_embeds [B, T, D], input_ids int64 [B, T].
+        Output: [B, T, D], a new tensor in the dtype of inputs_embeds.
+        Source: PaliGemma, section 3.1 and figure 2.
+        """
+        B, N, D = image_features.shape
+        is_image = input_ids == self.config.image_token_index         # [B, T]
+        if (is_image.sum(dim=1) != N).any():
+            counts = is_image.sum(dim=1).tolist()
+            raise ValueError(f"each prompt needs {N} image tokens, one per patch, but they have {counts}")
+
+        normalizer = torch.tensor(D**0.5, dtype=inputs_embeds.dtype)
+        image_features = image_features.to(inputs_embeds.dtype) / normalizer
+        # masked_scatter fills the places row by row, so features stay with their own picture.
+        return inputs_embeds.masked_scatter(is_image[:, :, None], image_features)
+
+    def forward(
+        self,
+        input_ids: torch.Tensor,
+        pixel_values: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        kv_cache: KVCache | None = None,
+        token_type_ids: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        logits_to_keep: int = 0,
+    ) -> dict:
+        if labels is not None and token_type_ids is None:
+            raise ValueError("labels need token_type_ids (0 prefix, 1 suffix): the answer must be causal")
+        kv_cache = KVCache() if kv_cache is None else kv_cache
+        num_cached = kv_cache.num_items()
+        B, T = input_ids.shape
+        if attention_mask is None:
+            attention_mask = input_ids.new_ones(B, num_cached + T)
+        if token_type_ids is None:
+            token_type_ids = torch.full_like(input_ids, 1 if num_cached else 0)
+
+        inputs_embeds = self.language_model.model.embed_tokens(input_ids)
+        if pixel_values is not None:
+            image_features = self.multi_modal_projector(self.vision_tower(pixel_values))
+            inputs_embeds = self._merge_input_ids_with_image_features(
+                image_features, inputs_embeds, input_ids
+            )
+
+        # Padding is not counted: the first real token is at position 1 in every row.
+        position_ids = attention_mask.cumsum(dim=1)[:, num_cached:]
+        logits = self.language_model(
+            inputs_embeds,
+            prefix_lm_mask(attention_mask, token_type_ids),
+            position_ids,
+            kv_cache,
+            logits_to_keep,
+        )
+        output = {"logits": logits, "kv_cache": kv_cache}
+        if labels is not None:
+            # The logits at a position are about the token after it.
+            output["loss"] = F.cross_entropy(
+                logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), ignore_index=self.config.ignore_index
+            )
+        return output

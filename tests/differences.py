@@ -1,0 +1,179 @@
+"""Puts the difference of two arrays into words: how large, where, and what still holds."""
+
+import numpy as np
+
+
+def distance(right: np.ndarray, got: np.ndarray, tolerance: float) -> float:
+    """The largest difference, as a multiple of what is tolerated: up to 1 they count as equal.
+
+    Tolerated is tolerance * (size of the value + usual size of all values), so that small values
+    among large ones need not be righter than the arithmetic allows.
+    """
+    ratios = error_ratios(right, got, tolerance)
+    return float(ratios.max()) if ratios.size else 0.0
+
+
+def error_ratios(right: np.ndarray, got: np.ndarray, tolerance: float) -> np.ndarray:
+    if right.dtype.kind not in "fc":  # whole numbers, True and False: equal or not
+        return np.where(right == got, 0.0, np.inf)
+    right, got = right.astype(np.float64), got.astype(np.float64)
+    finite = right[np.isfinite(right)]
+    usual = np.sqrt(np.mean(finite**2)) if finite.size else 0.0
+    with np.errstate(invalid="ignore", over="ignore"):
+        ratios = np.abs(got - right) / (tolerance * (np.abs(right) + usual) + 1e-30)
+    ratios[(got == right) | (np.isnan(got) & np.isnan(right))] = 0.0
+    ratios[np.isnan(ratios)] = np.inf
+    return ratios
+
+
+def number(count: int, thing: str) -> str:
+    return f"{count} {thing}" + ("" if count == 1 else "s")
+
+
+def show(value) -> str:
+    return f"{value:.4g}" if isinstance(value, (float, np.floating)) else str(value)
+
+
+def describe_values(
+    right: np.ndarray,
+    got: np.ndarray,
+    tolerance: float,
+    letters: str,
+    sizes: dict[str, int],
+    exact: float = 0.0,
+) -> list[str]:
+    """Lines for a learner whose values are wrong though shape and dtype are right."""
+    ratios = error_ratios(right, got, tolerance)
+    wrong = ratios > 1
+    if exact and not wrong.any():
+        share = (right == got).mean()
+        return [
+            f"They are right to about two digits, but only {share:.0%} of them are right to the last bit: "
+            "something is computed in bfloat16 that has to be float32."
+        ]
+    axes = letters.split() if len(letters.split()) == right.ndim else []
+    lines = []
+    if got.dtype.kind == "f" and np.isnan(got).any():
+        lines.append(
+            f"{np.isnan(got).mean():.0%} of the values are NaN: something like 0 / 0, inf - inf, "
+            "the root of a negative number, or a softmax over nothing but -inf."
+        )
+    place = np.unravel_index(np.argmax(np.where(np.isnan(ratios), np.inf, ratios)), right.shape)
+    if right.dtype.kind == "f":
+        finite = np.abs(np.where(np.isfinite(got), got, 0.0) - right)
+        place = np.unravel_index(np.argmax(finite), right.shape) if not np.isnan(got).any() else place
+        lines.append(
+            f"Largest difference at {position(place, axes)}: {show(got[place])} instead of "
+            f"{show(right[place])}."
+        )
+    else:
+        lines.append(
+            f"First difference at {position(np.argwhere(wrong)[0], axes)}: "
+            f"{got[tuple(np.argwhere(wrong)[0])]} instead of {right[tuple(np.argwhere(wrong)[0])]}."
+        )
+    lines.append(f"Right: {1 - wrong.mean():.0%} of {number(right.size, 'value')}.")
+    if right.dtype.kind == "b" and right.ndim >= 2 and right.shape[-1] <= 24:
+        lines += side_by_side(right, got, wrong)
+    return lines + what_holds(right, got, wrong, tolerance, axes, sizes)
+
+
+def position(index, axes: list[str]) -> str:
+    numbers = "[" + ", ".join(str(int(i)) for i in index) + "]"
+    return f"[{', '.join(axes)}] = {numbers}" if axes else numbers
+
+
+def side_by_side(right: np.ndarray, got: np.ndarray, wrong: np.ndarray) -> list[str]:
+    """A mask of zeros and ones, next to the right one: the first that is wrong of a batch."""
+    first = tuple(np.argwhere(wrong)[0][:-2])
+    lines = (
+        [f"At {position(first, [])}, yours and the right one:"] if first else ["Yours, and the right one:"]
+    )
+    for row, right_row in zip(got[first], right[first], strict=True):
+        lines.append(
+            "    " + "".join("01"[int(x)] for x in row) + "   " + "".join("01"[int(x)] for x in right_row)
+        )
+    return lines
+
+
+def what_holds(
+    right: np.ndarray,
+    got: np.ndarray,
+    wrong: np.ndarray,
+    tolerance: float,
+    axes: list[str],
+    sizes: dict[str, int],
+) -> list[str]:
+    """What is right about it all the same."""
+    lines = []
+    for axis in range(right.ndim):
+        others = tuple(i for i in range(right.ndim) if i != axis)
+        wrong_here = wrong.any(axis=others)
+        if right.shape[axis] > 1 and wrong_here.any() and not wrong_here.all():
+            name = f"axis {axis}" + (f" ({axes[axis]})" if axes else "")
+            lines.append(f"Along {name}: right at {ranges(~wrong_here)}, wrong at {ranges(wrong_here)}.")
+    if right.dtype.kind != "f" or not np.isfinite(got).all() or right.size < 2:
+        return lines + same_numbers(right, got)
+
+    factor = float((got * right).sum() / max((right * right).sum(), 1e-30))
+    if factor and distance(right * factor, got, 10 * tolerance) <= 1:
+        return [
+            *lines,
+            f"All values are right up to a factor: {show(abs(factor))} times too large"
+            f"{' and the sign turned' if factor < 0 else ''}{known_factor(abs(factor), sizes)}."
+            if abs(factor) != 1
+            else "Every sign is turned; apart from that, the values are right.",
+        ]
+    shift = float((got - right).mean())
+    if distance(right + shift, got, 10 * tolerance) <= 1:
+        return [*lines, f"All values are right up to a constant: {show(shift)} too large."]
+    if np.allclose(np.abs(got), np.abs(right), rtol=10 * tolerance, atol=tolerance):
+        return [
+            *lines,
+            f"The sizes are right, but {(np.sign(got) != np.sign(right)).mean():.0%} "
+            "of the signs are turned.",
+        ]
+    found = same_numbers(right, got)
+    if not found and abs(shift) < 1e-3 * right.std() and right.std() > 0:
+        found = ["The values are right on average."]
+    return lines + found
+
+
+def same_numbers(right: np.ndarray, got: np.ndarray) -> list[str]:
+    """The right values in other places: transposed, reversed, or mixed up."""
+    if right.size < 2 or not np.isfinite(got.astype(float)).all():
+        return []
+    for axis in range(right.ndim):
+        if right.shape[axis] > 1 and np.allclose(np.flip(got, axis), right, rtol=1e-4, atol=1e-6):
+            return [f"These are the right values in reverse order along axis {axis}."]
+    for one in range(right.ndim):
+        for other in range(one):
+            if right.shape[one] == right.shape[other] and np.allclose(
+                got.swapaxes(one, other), right, rtol=1e-4, atol=1e-6
+            ):
+                return [f"These are the right values with axes {other} and {one} swapped."]
+    if right.dtype.kind == "f" and np.allclose(
+        np.sort(got, None), np.sort(right, None), rtol=1e-4, atol=1e-6
+    ):
+        return ["These are the right values in the wrong places."]
+    return []
+
+
+def known_factor(factor: float, sizes: dict[str, int]) -> str:
+    """Is it the size of something, or the root of one?"""
+    for letter, size in sizes.items():
+        for value, words in (
+            (size, letter),
+            (size**0.5, f"sqrt({letter})"),
+            (1 / size, f"1 / {letter}"),
+            (size**-0.5, f"1 / sqrt({letter})"),
+        ):
+            if abs(factor / value - 1) < 1e-3:
+                return f", which is {words} ({letter} = {size} here)"
+    return ""
+
+
+def ranges(flags: np.ndarray) -> str:
+    """[True, True, False, True] -> "0-1, 3"."""
+    indices = np.flatnonzero(flags)
+    groups = np.split(indices, np.flatnonzero(np.diff(indices) > 1) + 1)
+    return ", ".join(str(group[0]) if len(group) == 1 else f"{group[0]}-{group[-1]}" for group in groups)

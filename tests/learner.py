@@ -1,0 +1,358 @@
+"""Reads a learner's file piece by piece, so that one broken piece leaves the others usable.
+
+An exercise is tried in a copy of the reference module in which only its own definition is the
+learner's (and whatever else the learner added: imports, constants, helper functions). So it does
+not matter what state its neighbours are in, and exercises can be solved in any order.
+"""
+
+import ast
+import importlib
+import re
+import types
+from dataclasses import dataclass
+
+from exercise_types import ROOT, Exercise
+from variants import find
+
+FILES = ("text_image_token_processor", "vision_transformer", "decoder")  # in the order of the path
+FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
+
+
+class Problem(Exception):
+    """What keeps the learner's definition from being used: said in words for a beginner."""
+
+    def __init__(self, headline: str, details: list[str] | None = None):
+        super().__init__(headline)
+        self.headline, self.details = headline, details or []
+
+
+@dataclass
+class Module:
+    """A module's names with a dot in front: module.Attention."""
+
+    names: dict
+
+    def __getattr__(self, name: str):
+        try:
+            return self.names[name]
+        except KeyError:
+            raise AttributeError(name) from None
+
+
+def reference(file: str) -> types.ModuleType:
+    return importlib.import_module(f"{file}_1")
+
+
+def reference_source(file: str) -> str:
+    return (ROOT / f"{file}_1.py").read_text(encoding="utf-8")
+
+
+def statements(function: ast.AST) -> list[ast.stmt]:
+    """The body without its docstring."""
+    return function.body[1:] if ast.get_docstring(function) is not None else function.body
+
+
+def is_todo(statement: ast.stmt) -> bool:
+    """Is this the raise that a skeleton ends with?"""
+    return (
+        isinstance(statement, ast.Raise)
+        and "NotImplementedError" in ast.unparse(statement)
+        and "is to do" in ast.unparse(statement)
+    )
+
+
+def is_given(statement: ast.stmt) -> bool:
+    """The line that a skeleton's __init__ begins with."""
+    return ast.unparse(statement) == "super().__init__()"
+
+
+class LearnerFile:
+    """A `_0` file, or a text in its place."""
+
+    def __init__(self, file: str, text: str | None = None):
+        self.file = file
+        self.path = ROOT / f"{file}_0.py"
+        self.missing = ""  # why the whole file cannot be read
+        self.broken: dict[str, SyntaxError] = {}  # name of a class, function or method: its error
+        self.error: SyntaxError | None = None  # the one that Python would stop at
+        if text is None:
+            text = self._read()
+        self.text = text
+        self.lines = text.splitlines()
+        try:
+            self.tree = ast.parse(text)
+        except (SyntaxError, ValueError) as error:  # ValueError: a null byte
+            self.error = error if isinstance(error, SyntaxError) else SyntaxError(str(error))
+            self.tree = ast.Module(body=self._parse_pieces(), type_ignores=[])
+        self._namespace = None
+
+    def _read(self) -> str:
+        if not self.path.exists():
+            self.missing = (
+                f"there is no {self.path.name} (was it renamed or moved?). Give it its name back, or get a "
+                f"new one: git checkout {self.path.name}"
+            )
+            return ""
+        try:
+            return self.path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            self.missing = f"{self.path.name} cannot be read ({error}). Save it as UTF-8 text."
+            return ""
+
+    def _parse_pieces(self) -> list[ast.stmt]:
+        """Parses each class and function by itself; in a broken class, each method."""
+        body = []
+        for start, end in self._pieces(0, len(self.lines), r"(class|def|async def|@|if __name__)\b|@"):
+            try:
+                body += self._parse(start, end)
+            except (SyntaxError, ValueError) as error:
+                match = re.match(r"(?:@.*\n)*(class|def|async def)\s+(\w+)", self._text(start, end))
+                if match is None:
+                    body += self._parse_lines(start, end)
+                elif match[1] == "class":
+                    body += self._parse_class(match[2], start, end, error)
+                else:
+                    self.broken[match[2]] = error
+        return body
+
+    def _parse_class(self, name: str, start: int, end: int, error: Exception) -> list[ast.stmt]:
+        pieces = self._pieces(start, end, r"    (def|async def|@)")
+        try:
+            [node] = self._parse(*pieces[0], after="\n    pass")
+        except (SyntaxError, ValueError):
+            self.broken[name] = error
+            return []
+        header = self.lines[start]
+        for first, last in pieces[1:]:
+            try:
+                # The header takes the line above the method, so that line numbers stay right.
+                piece = "\n" * (first - 1) + header + "\n" + self._text(first, last)
+                node.body += ast.parse(piece).body[0].body
+            except (SyntaxError, ValueError) as method_error:
+                match = re.search(r"def\s+(\w+)", self._text(first, last))
+                self.broken[f"{name}.{match[1] if match else '?'}"] = method_error
+        return [node]
+
+    def _parse_lines(self, start: int, end: int) -> list[ast.stmt]:
+        """Imports and constants at the top: whatever lines can be read."""
+        body = []
+        for number in range(start, end):
+            try:
+                body += self._parse(number, number + 1)
+            except (SyntaxError, ValueError):
+                continue
+        return body
+
+    def _pieces(self, start: int, end: int, beginning: str) -> list[tuple[int, int]]:
+        """Ranges of lines, each beginning where a definition (or its first decorator) does."""
+        cuts = [start]
+        for number in range(start + 1, end):
+            if re.match(beginning, self.lines[number]) and not self.lines[number - 1].lstrip().startswith(
+                "@"
+            ):
+                cuts.append(number)
+        return list(zip(cuts, [*cuts[1:], end], strict=True))
+
+    def _text(self, start: int, end: int) -> str:
+        return "\n".join(self.lines[start:end])
+
+    def _parse(self, start: int, end: int, after: str = "") -> list[ast.stmt]:
+        return ast.parse("\n" * start + self._text(start, end) + after).body
+
+    # What state an exercise is in, before anything is run.
+
+    def untouched_parts(self, exercise: Exercise) -> list[str]:
+        """The functions that still are what the skeleton has: a raise, and nothing before it."""
+        untouched = []
+        for part in exercise.parts:
+            node = find(self.tree, part)
+            if isinstance(node, FUNCTIONS):
+                body = [line for line in statements(node) if not is_given(line)]
+                if len(body) == 1 and is_todo(body[0]):
+                    untouched.append(part)
+        return untouched
+
+    def line_of(self, exercise: Exercise) -> int:
+        """Where the learner is to write: the first part that is to do, or the first part."""
+        for part in [*self.untouched_parts(exercise), *exercise.parts, exercise.owner]:
+            node = find(self.tree, part)
+            if node is not None:
+                return node.lineno
+        match = re.search(rf"^(class|def) {exercise.owner}\b", self.text, re.MULTILINE)
+        return self.text[: match.start()].count("\n") + 1 if match else 1
+
+    def twice(self, exercise: Exercise) -> list[int]:
+        """The lines of a definition that stands in the file more than once."""
+        for name in (exercise.owner, *exercise.parts):
+            owner, _, method = name.partition(".")
+            tree = find(self.tree, owner) if method else self.tree
+            lines = [
+                node.lineno
+                for node in getattr(tree, "body", [])
+                if getattr(node, "name", None) == (method or owner)
+            ]
+            if len(lines) > 1:
+                return lines
+        return []
+
+    # The module in which it is run.
+
+    def module_for(self, exercise: Exercise, others: dict[str, Exercise]) -> Module:
+        """The reference's names, with this exercise's definition taken from the learner's file.
+
+        others: which exercise each part of a class belongs to; parts of other exercises come
+        from the reference.
+        """
+        if self.missing:
+            raise Problem(self.missing)
+        self._refuse_broken(exercise)
+        node = find(self.tree, exercise.owner)
+        if node is None and exercise.owner not in self._added_names():
+            raise Problem(*self._not_found(exercise.owner))
+        for part in exercise.parts:
+            if isinstance(node, ast.ClassDef) and not self._has(node, part.split(".")[-1]):
+                raise Problem(
+                    f"{self.path.name}:{node.lineno}: class {exercise.owner} has no {part.split('.')[-1]} "
+                    "any more: it was deleted or renamed, or is not indented into the class.",
+                )
+
+        names = dict(vars(reference(self.file)))
+        names["__name__"], names["__file__"] = f"{self.file}_0", str(self.path)
+        for statement in self._added():
+            self._execute(statement, names, quiet=True)
+        if node is not None:
+            self._execute(node, names)
+        made = names[exercise.owner]
+        if isinstance(made, type):
+            for part, other in others.items():
+                owner, _, method = part.partition(".")
+                if owner == exercise.owner and other.name != exercise.name:
+                    given = getattr(reference(self.file), owner).__dict__[method]
+                    setattr(made, method, rebind(given, made))
+        return Module(names)
+
+    def _refuse_broken(self, exercise: Exercise) -> None:
+        for name, error in self.broken.items():
+            if name == exercise.owner or name in exercise.parts:
+                raise Problem(*describe_syntax_error(error, self))
+
+    def _has(self, node: ast.ClassDef, method: str) -> bool:
+        names = {getattr(child, "name", None) for child in node.body}
+        for child in node.body:
+            if isinstance(child, ast.Assign):
+                names |= {
+                    name.id
+                    for target in child.targets
+                    for name in ast.walk(target)
+                    if isinstance(name, ast.Name)
+                }
+        return method in names
+
+    def _not_found(self, name: str) -> tuple[str, list[str]]:
+        kind = "class" if isinstance(getattr(reference(self.file), name), type) else "function"
+        known = vars(reference(self.file))
+        new = [
+            f"{node.name} (line {node.lineno})"
+            for node in self.tree.body
+            if isinstance(node, (*FUNCTIONS, ast.ClassDef)) and node.name not in known
+        ]
+        details = [f"It was deleted or renamed. Give it its name back: {kind} {name}."]
+        if new:
+            details.append("New names in the file: " + ", ".join(new))
+        details.append(f"The skeleton as it was: git show HEAD:{self.path.name}")
+        return f"{self.path.name}: there is no {kind} {name}.", details
+
+    def _added(self) -> list[ast.stmt]:
+        """What the learner wrote at the top level besides the given definitions.
+
+        Only what makes names: a print or a trial run of the learner's is left alone here.
+        """
+        makes_names = (
+            *FUNCTIONS,
+            ast.ClassDef,
+            ast.Import,
+            ast.ImportFrom,
+            ast.Assign,
+            ast.AnnAssign,
+            ast.If,
+            ast.Try,
+        )
+        given = {node.name for node in ast.parse(reference_source(self.file)).body if hasattr(node, "name")}
+        return [
+            node
+            for node in self.tree.body
+            if isinstance(node, makes_names) and getattr(node, "name", None) not in given
+        ]
+
+    def _added_names(self) -> set[str]:
+        return {
+            name.id
+            for node in self._added()
+            if isinstance(node, ast.Assign)
+            for target in node.targets
+            for name in ast.walk(target)
+            if isinstance(name, ast.Name)
+        }
+
+    def _execute(self, statement: ast.stmt, names: dict, quiet: bool = False) -> None:
+        statement = (
+            UseReference().visit(ast.parse(ast.unparse(statement)).body[0])
+            if isinstance(statement, (ast.Import, ast.ImportFrom))
+            else statement
+        )
+        try:
+            code = compile(ast.Module(body=[statement], type_ignores=[]), str(self.path), "exec")
+            exec(code, names)
+        except Exception as error:
+            # A constant that cannot be made is noticed where it is used.
+            if not quiet:
+                raise Problem(
+                    f"{self.path.name}:{statement.lineno}: the definition itself stops with "
+                    f"{type(error).__name__}: {error}",
+                    ["    " + self.lines[statement.lineno - 1].strip()],
+                ) from error
+
+
+class UseReference(ast.NodeTransformer):
+    """Imports of the learner's other files are answered by the reference."""
+
+    def visit_ImportFrom(self, node: ast.ImportFrom) -> ast.ImportFrom:
+        if node.module and node.module.removesuffix("_0") in FILES:
+            node.module = node.module.removesuffix("_0") + "_1"
+        return node
+
+    def visit_Import(self, node: ast.Import) -> ast.Import:
+        for name in node.names:
+            if name.name.removesuffix("_0") in FILES and name.name.endswith("_0"):
+                name.asname = name.asname or name.name
+                name.name = name.name.removesuffix("_0") + "_1"
+        return node
+
+
+def rebind(function, cls: type):
+    """A method of one class as a method of another: super() is to mean the new one's."""
+    if not isinstance(function, types.FunctionType) or not function.__closure__:
+        return function
+    cells = [
+        types.CellType(cls) if name == "__class__" else cell
+        for name, cell in zip(function.__code__.co_freevars, function.__closure__, strict=True)
+    ]
+    copy = types.FunctionType(
+        function.__code__, function.__globals__, function.__name__, function.__defaults__, tuple(cells)
+    )
+    copy.__kwdefaults__ = function.__kwdefaults__
+    return copy
+
+
+def describe_syntax_error(error: SyntaxError, file: LearnerFile) -> tuple[str, list[str]]:
+    """The line that Python cannot read, and what to look for."""
+    line = error.lineno or 1
+    code = file.lines[line - 1].strip() if line <= len(file.lines) else ""
+    details = [f"    {code}"] if code else []
+    if isinstance(error, IndentationError):
+        details.append("Look at the spaces at the beginning of this line and the one above.")
+    else:
+        details.append(
+            "Look for a bracket, a quote, a comma or a colon that is missing, here or in the line above."
+        )
+    return f"{file.path.name}:{line}: Python cannot read this line ({error.msg}).", details

@@ -440,6 +440,8 @@ def main(argv: list[str] | None = None):
     except BrokenPipeError:
         # The reader of the answer has left, as `| head` does. Nothing more can be written.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        parser.error(error)
 
 
 if __name__ == "__main__":

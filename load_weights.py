@@ -101,7 +101,8 @@ def read_config(entries: dict, module_set: int = 1):
     if (model_type := entries.get("model_type")) != "paligemma":
         raise CheckpointError(f"config.json: model_type is {model_type!r:.40}; {supported}")
     text, vision = entries.get("text_config"), entries.get("vision_config")
-    for name, part in (("text_config", text), ("vision_config", vision)):
+    rope = text.get("rope_parameters") or {} if isinstance(text, dict) else {}
+    for name, part in (("text_config", text), ("vision_config", vision), ("rope_parameters", rope)):
         if not isinstance(part, dict):
             raise CheckpointError(f"config.json: {name} must be an object, not {part!r:.40}")
     if (model_type := text.get("model_type", "gemma")) == "gemma2":
@@ -109,7 +110,6 @@ def read_config(entries: dict, module_set: int = 1):
     elif model_type != "gemma":
         raise CheckpointError(f"config.json: the decoder is {model_type!r:.40}; {supported}")
 
-    rope = text.get("rope_parameters") or {}
     text = {"rope_theta": rope.get("rope_theta"), "vocab_size": entries.get("vocab_size")} | text
     text_config = fill(decoder.GemmaConfig, text, "config.json: text_config")
     vision_config = fill(vision_transformer.VisionConfig, vision, "config.json: vision_config")
@@ -121,11 +121,12 @@ def read_config(entries: dict, module_set: int = 1):
     entries |= {"text_config": text_config, "vision_config": vision_config}
     config = fill(decoder.PaliGemmaConfig, entries, "config.json")
 
-    for name, value in (vars(vision_config) | vars(text_config)).items():
+    for name, value in [*vars(vision_config).items(), *vars(text_config).items()]:
         if not value > 0:
             raise CheckpointError(f"config.json: {name} must be positive, not {value}")
     gelu = (None, "gelu", "gelu_fast", "gelu_new", "gelu_pytorch_tanh")      # tanh GELU is meant by all
     num_patches = (vision_config.image_size // vision_config.patch_size) ** 2
+    stated = (text.get("num_image_tokens"), vision.get("num_image_tokens"))
     scaled_rope = text.get("rope_scaling") or rope.get("rope_type", "default") != "default"
     refused = {
         "attention_bias must be false": text.get("attention_bias"),
@@ -139,7 +140,7 @@ def read_config(entries: dict, module_set: int = 1):
             text_config.num_attention_heads % text_config.num_key_value_heads,
         "head_dim must be even": text_config.head_dim % 2,
         f"num_image_tokens must be (image_size / patch_size)^2 = {num_patches}":
-            {text.get("num_image_tokens"), vision.get("num_image_tokens")} - {None, num_patches},
+            any(number not in (None, num_patches) for number in stated),
     }
     for message, is_refused in refused.items():
         if is_refused:
@@ -274,8 +275,10 @@ def untie(tensors: dict[str, StoredTensor]) -> dict[str, StoredTensor]:
     """Leaves only the embedding table of the two tied tensors, whichever of them is stored."""
     tensors = dict(tensors)
     lm_head = tensors.pop(LM_HEAD, None)
-    embedding = tensors.setdefault(EMBEDDING, lm_head) if lm_head else None
-    if embedding is not lm_head and not torch.equal(read_tensor(embedding), read_tensor(lm_head)):
+    if lm_head is None:
+        return tensors
+    embedding = tensors.setdefault(EMBEDDING, lm_head)
+    if not torch.equal(read_tensor(embedding).to(lm_head.dtype), read_tensor(lm_head)):
         raise CheckpointError("lm_head and embed_tokens differ, but in PaliGemma they are one (tied)")
     return tensors
 
@@ -382,7 +385,8 @@ def load_hf_model(model_path, device="cpu", precision: str = "auto", module_set:
 
     device: what torch.device takes. precision: auto, float32, bfloat16 or float16.
     Returns the model of the set, in eval mode, and its tokenizers.Tokenizer.
-    Raises CheckpointError, with a message of one line, for anything that cannot be used.
+    Raises CheckpointError, with a message of one line, for anything that cannot be used, and
+    OSError for what cannot be opened.
     """
     folder, device = Path(model_path), torch.device(device)
     if not folder.is_dir():

@@ -727,6 +727,12 @@ def test_bad_checkpoints_are_one_line(refused, pictures, checkpoint, tmp_path, m
     write_config(folder, small_config())
     (folder / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid x\n")
     refused(*image, model=folder, words=["git lfs pull"])
+    def forbidden(*_):
+        raise PermissionError(13, "Permission denied", "tokenizer.json")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(inference, "load_hf_model", forbidden)
+        refused(*image, words=["Permission denied", "tokenizer.json"])
     (folder / "tokenizer.json").write_text("{\n}")
     refused(*image, model=folder, words=["tokenizer.json"])
 

@@ -120,6 +120,12 @@ def test_lm_head_that_is_not_tied(folder, tensors):
     refuse(folder, "lm_head", "embed_tokens")
 
 
+def test_lm_head_of_another_dtype(folder, tensors):
+    tied = tensors[EMBEDDING].bfloat16()
+    write_tensors(folder, tensors | {EMBEDDING: tied.float(), "lm_head.weight": tied})
+    assert_loaded(load_hf_model(folder)[0], tensors | {EMBEDDING: tied.float()})
+
+
 def test_neither_lm_head_nor_embedding(folder, tensors):
     del (stored := dict(tensors))[EMBEDDING]
     write_tensors(folder, stored)
@@ -302,6 +308,9 @@ def test_null_is_absent():
         (dict(image_token_index=None), ["image_token_index", "missing"]),
         (dict(text={"num_key_value_heads": 0}), ["num_key_value_heads", "positive"]),
         (dict(text={"intermediate_size": -1}), ["intermediate_size", "positive"]),
+        (dict(vision={"num_attention_heads": 0}), ["num_attention_heads", "positive"]),
+        (dict(text={"rope_parameters": [1]}), ["rope_parameters", "object"]),
+        (dict(text={"num_image_tokens": [9]}), ["num_image_tokens", "9"]),
         (dict(text={"num_key_value_heads": 3}), ["num_key_value_heads", "multiple"]),
         (dict(vision={"num_attention_heads": 5}), ["num_attention_heads", "multiple"]),
         (dict(text={"head_dim": 9}), ["head_dim", "even"]),
@@ -523,7 +532,7 @@ def test_sets_are_never_mixed(checkpoint, tmp_path):
     env = os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{root}"}
     for module_set in (0, 1):
         command = [sys.executable, "-c", program, checkpoint, str(module_set)]
-        result = subprocess.run(command, capture_output=True, text=True, check=True, env=env)
+        result = subprocess.run(command, capture_output=True, text=True, check=True, env=env, cwd=tmp_path)
         assert result.stdout.strip() == str(
             [f"{x}_{module_set}" for x in ("decoder", "text_image_token_processor", "vision_transformer")]
         )

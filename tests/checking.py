@@ -695,12 +695,14 @@ def not_begun(outcome: Outcome) -> bool:
 
 def compose(exercise: Exercise, result: Result, headline: str, cause: str, details: list[str]) -> str:
     """The message: what is wrong, the likely cause, then the numbers."""
-    headline = headline[0].upper() + headline[1:] if not headline.startswith("`") else headline
+    if headline.split()[0].isalpha():  # not the name of a file, and not code
+        headline = headline[0].upper() + headline[1:]
     lines = [f"{exercise.name} ({result.where})", "", f"  {headline}"]
     if cause:
         lines += [f"  {cause}"]
     lines += ["", *(f"    {line}" for line in details)] if details else []
-    lines += ["", f"  A hint: python hint.py {exercise.name}"]
+    if result.kind != "definition":
+        lines += ["", f"  A hint: python hint.py {exercise.name}"]
     return "\n".join(lines)
 
 

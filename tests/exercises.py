@@ -23,6 +23,9 @@ How to fill in an Exercise
   result      letters of the axes of what comes back, "B N C"; {"input_ids": "B T"} for parts.
   sizes       {"Hd": 6}: sizes whose product or root a learner may have forgotten.
   compare     after success: what is worth looking at in the reference.
+  solved=True is for the first exercise alone, which ships with the reference's lines.
+Lay the entry out with `ruff format tests/exercises_*.py`. Then run it:
+  python tests/skeletons.py && python -m pytest tests/test_exercises_proof.py
 
 A Case is one look at it, with one plausible cause if it fails. They are tried in order, so begin with
 the plainest. Every size differs from every other (a swapped axis is seen); eps and theta are not

@@ -42,7 +42,12 @@ def pytest_runtest_logreport(report):
 
 
 def pytest_terminal_summary(terminalreporter, config):
-    reports = [report for group in terminalreporter.stats.values() for report in group]
+    reports = [
+        report
+        for group in terminalreporter.stats.values()
+        for report in group
+        if getattr(report, "when", None) == "call"
+    ]
     results = {
         report.exercise.exercise.name: report.exercise
         for report in reports

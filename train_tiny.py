@@ -1,0 +1,565 @@
+"""Trains `paligemma-tiny`, the shipped checkpoint, from nothing, with the reference files.
+
+    python train_tiny.py            train (resumes where it was interrupted)
+    python train_tiny.py --smoke    the same in small: every step in two minutes, learns little
+
+What to look at if you want to train a PaliGemma yourself:
+  - a training row is  <image> * N <bos> prompt \\n answer <eos>.  Picture and prompt are the
+    prefix (token type 0): they see each other in both directions. The answer is the suffix
+    (type 1): it sees the prefix and its own past. Only the answer is learnt (`prefix_lm_loss`);
+  - several prompts share one pass of the vision tower, which is where most of the work is;
+  - the tower is not trained by the answers alone. The real one was pretrained on pictures with
+    texts; this one first learns to say of every patch what it shows and where that thing's box
+    lies (stage 1). Without such a start the questions do not "click" for a long time;
+  - the matrices are trained by Muon, everything else by AdamW.
+
+Letters in shapes: B pictures, Q prompts per picture, N patches (= image tokens), T tokens of
+the sequence, A tokens of the longest answer, C width of the tower, D width of the decoder,
+V vocabulary, S side of the picture in pixels.
+
+Sources: "PaliGemma" (Beyer et al. 2024), section 3.2; "Muon" (Jordan et al. 2024).
+"""
+
+import argparse
+import itertools
+import json
+import math
+import os
+import re
+import time
+from collections.abc import Iterator
+from contextlib import nullcontext
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from safetensors.torch import save_file
+from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from torch import nn
+from torch.utils.data import DataLoader, IterableDataset
+from tqdm import tqdm
+
+import tiny_scenes
+from decoder_1 import (
+    GemmaConfig,
+    KVCache,
+    PaliGemmaConfig,
+    PaliGemmaForConditionalGeneration,
+    prefix_lm_mask,
+)
+from text_image_token_processor_1 import add_image_tokens_to_prompt, resize
+from tiny_scenes import HELD_OUT_STYLES, THINGS, TRAINING_STYLES
+from vision_transformer_1 import VisionConfig
+
+PLAN = {
+    "tower": {"batches": 4000, "scenes": 64, "rates": (2e-3, 0.0)},
+    "answers": {"batches": 4000, "scenes": 48, "rates": (8e-4, 2e-3)},
+    "look_every": 250,
+    "final_scenes": 500,
+}
+SMOKE_PLAN = {
+    "tower": {"batches": 12, "scenes": 8, "rates": (2e-3, 0.0)},
+    "answers": {"batches": 12, "scenes": 6, "rates": (8e-4, 2e-3)},
+    "look_every": 12,
+    "final_scenes": 12,
+}  # fmt: skip
+PROMPTS_PER_PICTURE = 3
+LOC_SPREAD = 8       # a <loc> is also nearly right this many bins to either side
+GROUND = len(THINGS)  # the label of a patch that shows no thing
+
+
+# -- The model: its sizes, its tokenizer, how it starts -------------------------------------------
+
+
+def build_tokenizer() -> Tokenizer:
+    """A small BPE in Gemma's manner: spaces become ▁, ids 0 to 3 are pad, eos, bos, unk."""
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
+    tokenizer.normalizer = normalizers.Replace(" ", "▁")
+    tokenizer.pre_tokenizer = pre_tokenizers.Split("▁", "merged_with_next")
+    tokenizer.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.Fuse()])
+
+    texts = ["caption en", "yes", "no", "0", "1", "2", "3", " ; ", " and ", ", "] * 20
+    for word in THINGS:
+        many, a = tiny_scenes.plural(word), tiny_scenes.article(word)
+        texts += [f"detect {word}", f"segment {word}", f"answer en how many {many} are there?"]
+        texts += [f"answer en is there {a} {word}?", f"answer en where is the {word}?"]
+        texts += [f"{a} {word}", f"two {many}", f"three {many}", f" {a} {word}", f" two {many}"]
+    texts += ["left", "right", "middle", "top left", "top right", "bottom left", "bottom right"] * 9
+    printable = [chr(code) for code in range(33, 127)] + list("▁äöüßéèàçñ")
+    specials = ["<pad>", "<eos>", "<bos>", "<unk>"]
+    tokenizer.train_from_iterator(
+        texts,
+        trainers.BpeTrainer(
+            vocab_size=512,
+            special_tokens=[*specials, "\n"],
+            initial_alphabet=printable,
+            show_progress=False,
+        ),
+    )
+    # A newline is text, though it must stay a token of its own; so are places and segments.
+    plain = ["\n", *(f"<loc{i:04d}>" for i in range(1024)), *(f"<seg{i:03d}>" for i in range(128))]
+    tokenizer.add_special_tokens([AddedToken(token, special=True) for token in specials])
+    tokenizer.add_tokens([AddedToken(token, normalized=False) for token in plain])
+    tokenizer.add_special_tokens([AddedToken("<image>", special=True, normalized=False)])
+    return tokenizer
+
+
+def build_config(tokenizer: Tokenizer) -> dict:
+    """config.json in the hub's form: the same fields as google/paligemma-3b-pt-224."""
+    vocab_size, width = tokenizer.get_vocab_size(), 128
+    vision = {
+        "hidden_size": 192, "image_size": 160, "intermediate_size": 768,
+        "model_type": "siglip_vision_model", "num_attention_heads": 6, "num_hidden_layers": 5,
+        "num_image_tokens": 100, "patch_size": 16, "projection_dim": width, "vision_use_head": False,
+    }  # fmt: skip
+    text = {
+        "head_dim": 32, "hidden_size": width, "intermediate_size": 384, "model_type": "gemma",
+        "num_attention_heads": 4, "num_hidden_layers": 4, "num_image_tokens": 100,
+        "num_key_value_heads": 1, "rms_norm_eps": 1e-6, "rope_theta": 10000.0,
+        "torch_dtype": "bfloat16", "vocab_size": vocab_size,
+    }  # fmt: skip
+    return {
+        "architectures": ["PaliGemmaForConditionalGeneration"],
+        "bos_token_id": tokenizer.token_to_id("<bos>"),
+        "eos_token_id": tokenizer.token_to_id("<eos>"),
+        "hidden_size": width,
+        "ignore_index": -100,
+        "image_token_index": tokenizer.token_to_id("<image>"),
+        "model_type": "paligemma",
+        "pad_token_id": tokenizer.token_to_id("<pad>"),
+        "projection_dim": width,
+        "text_config": text,
+        "torch_dtype": "bfloat16",
+        "vision_config": vision,
+        "vocab_size": vocab_size,
+    }
+
+
+def build_model(config: dict) -> PaliGemmaForConditionalGeneration:
+    """The reference model with these sizes, in float32, with PyTorch's own initial weights."""
+
+    def fields(of: dict, cls) -> dict:
+        return {name: of[name] for name in cls.__dataclass_fields__ if name in of}
+
+    vision = VisionConfig(**fields(config["vision_config"], VisionConfig))
+    text = GemmaConfig(**fields(config["text_config"], GemmaConfig))
+    joined = {**config, "vision_config": vision, "text_config": text}
+    return PaliGemmaForConditionalGeneration(PaliGemmaConfig(**fields(joined, PaliGemmaConfig)))
+
+
+@torch.no_grad()
+def initialise(model: PaliGemmaForConditionalGeneration, tokenizer: Tokenizer):
+    """Gives the weights a start that knows about places, so that less has to be learnt."""
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Linear):
+            nn.init.xavier_uniform_(module.weight)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        # What writes into the residual stream starts small, so that all layers can be heard.
+        if name.endswith(("out_proj", "fc2", "o_proj", "down_proj")):
+            module.weight.mul_(0.3)
+
+    # Sine and cosine of row and column: neighbours start out alike.
+    positions = model.vision_tower.vision_model.embeddings.position_embedding.weight
+    side, C = math.isqrt(len(positions)), positions.shape[1]
+    y, x = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
+    frequencies = math.pi / 2 ** torch.linspace(0, 4, C // 4)
+    angles = [(axis.flatten()[:, None] + 0.5) * frequencies for axis in (y, x)]
+    positions.copy_(torch.cat([f(angle) for angle in angles for f in (torch.sin, torch.cos)], dim=1))
+    # Queries equal to keys: a patch first looks at what is like it, and so at its neighbours.
+    for layer in model.vision_tower.vision_model.encoder.layers:
+        layer.self_attn.k_proj.weight.copy_(layer.self_attn.q_proj.weight)
+
+    # Rows of length one; <loc> embeddings that vary smoothly with the coordinate.
+    table = model.language_model.model.embed_tokens.weight
+    D = table.shape[1]
+    table.copy_(torch.randn_like(table) / D**0.5)
+    first = tokenizer.token_to_id("<loc0000>")
+    cycles = 32 ** torch.linspace(-0.2, 1, D // 2)
+    angles = 2 * math.pi * torch.arange(1024)[:, None] / 1024 * cycles
+    table[first : first + 1024] = torch.cat([angles.sin(), angles.cos()], dim=1) / (D / 2) ** 0.5
+
+
+# -- The data: scenes are drawn by a worker while the model computes ------------------------------
+
+
+class Scenes(IterableDataset):
+    """An endless stream of batches, each a dict of tensors.
+
+    pixels uint8 [B, S, S, 3]; labels int64 [B, N] and boxes float32 [B, N, 4] of the patches;
+    with prompts, for B * Q rows padded on the left: input_ids, attention_mask, token_type_ids
+    (1 for the answer) int64 [B * Q, T], and answer_length int64 [], the longest answer's tokens.
+    """
+
+    def __init__(self, drawings, tokenizer, config: dict, stage: str, plan: dict, done: int):
+        self.drawings, self.tokenizer, self.config = drawings, tokenizer, config
+        self.stage, self.plan, self.done = stage, plan, done
+
+    def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
+        # A resumed run draws other scenes than those that it has seen.
+        rng = np.random.default_rng(1000 + self.done)
+        vision = self.config["vision_config"]
+        size, grid = vision["image_size"], vision["image_size"] // vision["patch_size"]
+        for number in itertools.count(self.done):
+            scenes = []
+            for _ in range(self.plan["scenes"]):
+                if self.stage == "tower":
+                    count = int(rng.choice((1, 2, 3, 4, 5, 6, 6)))  # more to see, more to learn
+                else:
+                    is_easy = number < self.plan["batches"] // 10 and rng.random() < 0.8
+                    count = 1 if is_easy else None
+                scenes.append(draw_scene_of_any_resolution(rng, self.drawings, size, count))
+            labels, boxes = zip(*(tiny_scenes.patch_labels(scene, grid) for scene in scenes), strict=True)
+            batch = {
+                "pixels": torch.from_numpy(np.stack([scene.pixels for scene in scenes])),
+                "labels": torch.from_numpy(np.stack(labels)),
+                "boxes": torch.from_numpy(np.stack(boxes)),
+            }
+            if self.stage == "answers":
+                asked = [tiny_scenes.ask(rng, s) for s in scenes for _ in range(PROMPTS_PER_PICTURE)]
+                batch |= training_rows(self.tokenizer, asked, vision["num_image_tokens"])
+            yield batch
+
+
+def draw_scene_of_any_resolution(rng: np.random.Generator, drawings, size: int, count: int | None):
+    """Most scenes are drawn at the model's size, some at twice that and shrunk, as photographs are."""
+    if rng.random() > 0.12:
+        return tiny_scenes.draw_scene(rng, drawings, size, count)
+    scene = tiny_scenes.draw_scene(rng, drawings, 2 * size, count)
+    scene.pixels = resize(Image.fromarray(scene.pixels), size)
+    scene.owner = scene.owner[::2, ::2]
+    return scene
+
+
+def training_rows(tokenizer: Tokenizer, asked: list[tuple[str, str]], num_image_tokens: int) -> dict:
+    """Prompts with their answers, as one sequence each, padded on the left."""
+    rows = []
+    for prompt, answer in asked:
+        prefix = tokenizer.encode(
+            add_image_tokens_to_prompt(prompt, num_image_tokens), add_special_tokens=False
+        ).ids
+        suffix = tokenizer.encode(answer + "<eos>", add_special_tokens=False).ids
+        rows.append((prefix, suffix))
+    T = max(len(prefix) + len(suffix) for prefix, suffix in rows)
+
+    def padded(parts: list[list[int]]) -> torch.Tensor:
+        return torch.tensor([[0] * (T - len(row)) + row for row in parts])
+
+    return {
+        "input_ids": padded([prefix + suffix for prefix, suffix in rows]),
+        "attention_mask": padded([[1] * len(prefix + suffix) for prefix, suffix in rows]),
+        "token_type_ids": padded([[0] * len(prefix) + [1] * len(suffix) for prefix, suffix in rows]),
+        "answer_length": torch.tensor(max(len(suffix) for _, suffix in rows)),
+    }
+
+
+def to_pixel_values(pixels: torch.Tensor) -> torch.Tensor:
+    """uint8 [B, S, S, 3] -> float32 [B, 3, S, S] from -1 to 1, as the processor prepares them."""
+    return pixels.permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+# -- The losses -----------------------------------------------------------------------------------
+
+
+class PatchHead(nn.Linear):
+    """Thrown away after training: from a patch's feature, what it shows and that thing's box."""
+
+    def __init__(self, width: int):
+        super().__init__(width, len(THINGS) + 1 + 4)
+
+    def loss(self, features: torch.Tensor, labels: torch.Tensor, boxes: torch.Tensor):
+        """[B, N, C], [B, N], [B, N, 4] -> the loss and the share of thing patches named rightly."""
+        classes, places = self(features).float().split([len(THINGS) + 1, 4], dim=-1)
+        is_thing = labels != GROUND
+        loss = F.cross_entropy(classes.flatten(0, 1), labels.flatten(), label_smoothing=0.05)
+        loss = loss + 2 * F.l1_loss(places[is_thing], boxes[is_thing])
+        accuracy = (classes.argmax(-1) == labels)[is_thing].float().mean()
+        return loss, accuracy
+
+
+def prefix_lm_loss(
+    model: PaliGemmaForConditionalGeneration, features: torch.Tensor, batch: dict, first_loc: int
+) -> torch.Tensor:
+    """The cross entropy of each answer token, given picture, prompt and the answer before it.
+
+    features [B, N, C] of the tower serve Q prompts each. The reference's own loss would do as
+    well; here a <loc> has soft targets, for a box that is off by a bin is not wrong, and words
+    weigh twice as much, being few beside the four numbers of each box.
+    """
+    input_ids, attention_mask = batch["input_ids"], batch["attention_mask"]
+    token_type_ids, A = batch["token_type_ids"], int(batch["answer_length"])
+    image_features = model.multi_modal_projector(features).repeat_interleave(PROMPTS_PER_PICTURE, dim=0)
+    inputs_embeds = model.language_model.model.embed_tokens(input_ids)
+    inputs_embeds = model._merge_input_ids_with_image_features(image_features, inputs_embeds, input_ids)
+    logits = model.language_model(
+        inputs_embeds,
+        prefix_lm_mask(attention_mask, token_type_ids),
+        attention_mask.cumsum(dim=1),
+        KVCache(),
+        logits_to_keep=A + 1,  # padded on the left, all answers end at the last position
+    )
+    # The logits at a position are about the token after it.
+    is_answer = token_type_ids[:, -A:] == 1                           # [B * Q, A]
+    log_probs = logits[:, :-1][is_answer].log_softmax(dim=-1)         # [answer tokens, V]
+    targets = input_ids[:, -A:][is_answer]                            # [answer tokens]
+    is_loc = (targets >= first_loc) & (targets < first_loc + 1024)
+
+    word_loss = -log_probs[~is_loc].gather(1, targets[~is_loc, None]).sum()
+    bins = torch.arange(1024)
+    nearness = torch.exp(-(((bins - (targets[is_loc, None] - first_loc)) / LOC_SPREAD) ** 2) / 2)
+    nearness = nearness / nearness.sum(dim=1, keepdim=True)           # [locs, 1024]
+    loc_loss = -(nearness * log_probs[is_loc, first_loc : first_loc + 1024]).sum()
+    return (2 * word_loss + loc_loss) / len(targets)
+
+
+# -- Training -------------------------------------------------------------------------------------
+
+
+class Optimizer:
+    """Muon for the matrices inside the blocks, AdamW for all else, both on one cosine schedule."""
+
+    def __init__(self, modules: list[tuple[nn.Module, float]], total: int):
+        """`modules`: each with its learning rate."""
+        matrices, others = [], []
+        for module, rate in modules:
+            for name, parameter in module.named_parameters():
+                is_matrix = "layers." in name and parameter.ndim == 2
+                (matrices if is_matrix else others).append({"params": [parameter], "lr": rate})
+        self.optimizers = [
+            torch.optim.Muon(matrices, weight_decay=0.03, adjust_lr_fn="match_rms_adamw"),
+            torch.optim.AdamW(others, betas=(0.9, 0.98), weight_decay=0.01),
+        ]
+        self.parameters = [p for group in matrices + others for p in group["params"]]
+        # Warmed up over 3 % of the steps, then down to nothing along a cosine.
+        warmup = max(1, total * 3 // 100)
+        self.schedules = [
+            torch.optim.lr_scheduler.LambdaLR(
+                optimizer,
+                lambda step: min((step + 1) / warmup, 0.5 + 0.5 * math.cos(math.pi * min(1, step / total))),
+            )
+            for optimizer in self.optimizers
+        ]
+
+    def step(self, loss: torch.Tensor):
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.parameters, 1.0)
+        for optimizer, schedule in zip(self.optimizers, self.schedules, strict=True):
+            optimizer.step()
+            schedule.step()
+            optimizer.zero_grad()
+
+    def state_dict(self) -> list:
+        return [part.state_dict() for part in (*self.optimizers, *self.schedules)]
+
+    def load_state_dict(self, state: list):
+        for part, values in zip((*self.optimizers, *self.schedules), state, strict=True):
+            part.load_state_dict(values)
+
+
+@torch.no_grad()
+def answer(
+    model: PaliGemmaForConditionalGeneration, tokenizer: Tokenizer, pixels: np.ndarray, prompts: list[str]
+) -> list[str]:
+    """The most probable answer to one prompt for each picture, uint8 [B, S, S, 3]."""
+    asked = [(prompt, "") for prompt in prompts]
+    rows = training_rows(tokenizer, asked, model.config.vision_config.num_patches)
+    # The rows end in the <eos> of an empty answer, which is for the model to say.
+    input_ids, attention_mask = rows["input_ids"][:, :-1], rows["attention_mask"][:, :-1]
+    output = model(input_ids, to_pixel_values(torch.from_numpy(pixels)), attention_mask, logits_to_keep=1)
+    eos, tokens = tokenizer.token_to_id("<eos>"), []
+    for _ in range(32):
+        tokens.append(output["logits"][:, -1].argmax(dim=-1))
+        if all((row == eos).any() for row in torch.stack(tokens, dim=1)):
+            break
+        attention_mask = F.pad(attention_mask, (0, 1), value=1)
+        output = model(tokens[-1][:, None], None, attention_mask, output["kv_cache"])
+    answers = []
+    for row in torch.stack(tokens, dim=1).tolist():
+        row = row[: row.index(eos)] if eos in row else row
+        answers.append(tokenizer.decode(row, skip_special_tokens=False))
+    return answers
+
+
+def boxes_of(answer: str, thing: str) -> list[tuple[float, ...]] | None:
+    """The boxes (y1, x1, y2, x2) in 0..1 of a detect answer; None if it is not of that form."""
+    boxes = []
+    for part in answer.split(" ; ") if answer else []:
+        found = re.fullmatch(r"<loc(\d{4})><loc(\d{4})><loc(\d{4})><loc(\d{4})> (.+)", part)
+        if not found or found[5] != thing:
+            return None
+        boxes.append(tuple(int(number) / 1024 for number in found.groups()[:4]))
+    return boxes
+
+
+def intersection_over_union(a: tuple[float, ...], b: tuple[float, ...]) -> float:
+    height = max(0.0, min(a[2], b[2]) - max(a[0], b[0]))
+    width = max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
+    area = sum(max(0.0, box[2] - box[0]) * max(0.0, box[3] - box[1]) for box in (a, b))
+    return height * width / (area - height * width + 1e-9)
+
+
+def evaluate(model, tokenizer: Tokenizer, drawings, jitter: bool, num_scenes: int, seed: int) -> dict[str, float]:
+    """Asks every kind of question about new scenes -> the share of right answers to each.
+
+    `iou` is the mean over the boxes of present things of the best intersection over union with
+    a box of the answer, 0 for a box that was missed.
+    """
+    rng = np.random.default_rng(seed)
+    size = model.config.vision_config.image_size
+    right: dict[str, list[float]] = {}
+
+    def note(kind: str, value: float):
+        right.setdefault(kind, []).append(float(value))
+
+    for start in range(0, num_scenes, 40):
+        scenes = [
+            tiny_scenes.draw_scene(rng, drawings, size, jitter=jitter)
+            for _ in range(min(40, num_scenes - start))
+        ]
+        pixels = np.stack([scene.pixels for scene in scenes])
+        for kind in ("caption", "is there", "count", "where"):
+            asked = [tiny_scenes.ask(rng, scene, kind) for scene in scenes]
+            answers = answer(model, tokenizer, pixels, [prompt for prompt, _ in asked])
+            for scene, (prompt, truth), given in zip(scenes, asked, answers, strict=True):
+                # Where no thing is single, "where" cannot be asked, and "is there" is instead.
+                note("is there" if " is there " in prompt else kind, given == truth)
+                if kind == "caption":
+                    note(f"caption {len(scene.things)}", given == truth)
+
+        present = [str(rng.choice([thing.name for thing in scene.things])) for scene in scenes]
+        answers = answer(model, tokenizer, pixels, [f"detect {name}" for name in present])
+        for scene, name, given in zip(scenes, present, answers, strict=True):
+            truth, found = tiny_scenes.named(scene, name), boxes_of(given, name)
+            note("detect", found is not None and len(found) == len(truth))
+            for thing in truth:
+                note("iou", max((intersection_over_union(thing.box, box) for box in found or []), default=0))
+        absent = [
+            str(rng.choice([word for word in THINGS if not tiny_scenes.named(scene, word)]))
+            for scene in scenes
+        ]
+        for given in answer(model, tokenizer, pixels, [f"detect {name}" for name in absent]):
+            note("absent", given == "")
+    return {kind: sum(values) / len(values) for kind, values in right.items()}
+
+
+@torch.no_grad()
+def patch_accuracy(model, head: PatchHead, drawings, num_scenes: int = 128) -> float:
+    """The share of thing patches that the tower names rightly, on scenes that are always the same."""
+    rng = np.random.default_rng(1)
+    size, patch = model.config.vision_config.image_size, model.config.vision_config.patch_size
+    scenes = [tiny_scenes.draw_scene(rng, drawings, size) for _ in range(num_scenes)]
+    pixels = torch.from_numpy(np.stack([scene.pixels for scene in scenes]))
+    labels = torch.from_numpy(np.stack([tiny_scenes.patch_labels(s, size // patch)[0] for s in scenes]))
+    found = head(model.vision_tower(to_pixel_values(pixels)))[..., : GROUND + 1].argmax(-1)
+    return (found == labels)[labels != GROUND].float().mean().item()
+
+
+def bfloat16_is_faster() -> bool:
+    """Whether this processor multiplies bfloat16 matrices faster than float32 ones (a probe)."""
+    seconds = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        a = torch.randn(3200, 192).to(dtype)
+        b = torch.randn(192, 768).to(dtype)
+        a @ b
+        start = time.perf_counter()
+        for _ in range(10):
+            a @ b
+        seconds[dtype] = time.perf_counter() - start
+    return seconds[torch.bfloat16] < 0.8 * seconds[torch.float32]
+
+
+def save_state(path: Path, state: dict):
+    """Written aside and renamed, so that an interruption leaves the old file or the new one."""
+    torch.save(state, path.with_suffix(".part"))
+    os.replace(path.with_suffix(".part"), path)
+
+
+def train(stage: str, model, head: PatchHead, tokenizer, config: dict, drawings, plan: dict, state_file: Path):
+    """One stage: "tower" (patches only) or "answers" (everything). Goes on from state_file."""
+    total, rates = plan[stage]["batches"], plan[stage]["rates"]
+    tower, rest = rates
+    optimizer = Optimizer(
+        [(model.vision_tower, tower), (head, tower)]
+        + ([(model.multi_modal_projector, rest), (model.language_model, rest)] if stage == "answers" else []),
+        total,
+    )
+    first_loc = tokenizer.token_to_id("<loc0000>")
+    done, elapsed = 0, 0.0
+    if state_file.exists():
+        state = torch.load(state_file, weights_only=True)
+        model.load_state_dict(state["model"])
+        head.load_state_dict(state["head"])
+        if state["stage"] == stage:
+            optimizer.load_state_dict(state["optimizer"])
+            done, elapsed = state["done"], state["elapsed"]
+        elif stage == "tower":
+            return  # the state is of a later stage
+
+    def save():
+        parts = {"model": model.state_dict(), "head": head.state_dict(), "optimizer": optimizer.state_dict()}
+        spent = elapsed + time.time() - start
+        save_state(state_file, {"stage": stage, "done": done, "elapsed": spent, **parts})
+
+    dataset = Scenes(drawings["training"], tokenizer, config, stage, plan[stage], done)
+    loader = iter(DataLoader(dataset, batch_size=None, num_workers=1, prefetch_factor=8))
+    autocast = torch.autocast("cpu", torch.bfloat16) if bfloat16_is_faster() else nullcontext()
+    start = saved = time.time()
+    bar = tqdm(total=total, initial=done, desc=stage, unit="batch", dynamic_ncols=True)
+    try:
+        while done < total:
+            batch = next(loader)
+            with autocast:
+                features = model.vision_tower(to_pixel_values(batch["pixels"]))
+                loss, accuracy = head.loss(features, batch["labels"], batch["boxes"])
+                if stage == "answers":
+                    # Patches matter less and less; what the answers need takes over.
+                    patches = loss * (1 - done / total)
+                    loss = prefix_lm_loss(model, features, batch, first_loc) + patches
+            optimizer.step(loss)
+            done += 1
+            bar.update()
+            bar.set_postfix_str(f"loss {loss.item():.3f} patches {accuracy:.2f}", refresh=False)
+            if done % plan["look_every"] == 0 or done == total:
+                unseen = f"patches {patch_accuracy(model, head, drawings['held out']):.3f}"
+                if stage == "answers":
+                    looked = evaluate(model, tokenizer, drawings["held out"], False, 80, seed=1)
+                    unseen += f" caption {looked['caption']:.2f} detect {looked['detect']:.2f}"
+                tqdm.write(
+                    f"{stage} {done}/{total}, {(elapsed + time.time() - start) / 60:.0f} min: "
+                    f"loss {loss.item():.3f}, drawings never seen: {unseen}"
+                )
+            if time.time() - saved > 120:
+                save()
+                saved = time.time()
+    finally:  # also when interrupted
+        bar.close()
+        save()
+
+
+def main(argv: list[str] | None = None):
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--out", type=Path, default=Path("training"), help="folder for the results")
+    parser.add_argument("--smoke", action="store_true", help="every step in small, in two minutes")
+    args = parser.parse_args(argv)
+    plan = SMOKE_PLAN if args.smoke else PLAN
+    args.out.mkdir(parents=True, exist_ok=True)
+    state_file = args.out / "state.pt"
+
+    torch.manual_seed(0)
+    drawings = {
+        "training": tiny_scenes.load_drawings(TRAINING_STYLES),
+        "held out": tiny_scenes.load_drawings(HELD_OUT_STYLES),
+    }
+    tokenizer = build_tokenizer()
+    config = build_config(tokenizer)
+    model = build_model(config)
+    initialise(model, tokenizer)
+    head = PatchHead(config["vision_config"]["hidden_size"])
+    for stage in ("tower", "answers"):
+        train(stage, model, head, tokenizer, config, drawings, plan, state_file)
+
+
+if __name__ == "__main__":
+    main()

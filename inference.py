@@ -37,6 +37,7 @@ HERE = Path(__file__).parent
 FULL_MODEL, TINY_MODEL, SAMPLES = HERE / "paligemma-3b-pt-224", HERE / "paligemma-tiny", HERE / "images"
 DRAWABLE = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tiff")
 COLOURS = ("#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#008080", "#9a6324", "#f032e6")
+SMALL = 20_000_000        # parameters; threads that wait for each other cost such a model more than they save
 EXAMPLES = """\
 prompts, by what is to be done:
   --prompt "caption en"                             describe the picture (en: in English)
@@ -380,6 +381,8 @@ def run(args: argparse.Namespace):
     log("Loading model")
     start = time.perf_counter()
     model, tokenizer = load_hf_model(args.model, device, args.precision, args.set)
+    if sum(parameter.numel() for parameter in model.parameters()) < SMALL:
+        torch.set_num_threads(1)
     _, processor_module, _ = import_set(args.set)
     processor = processor_module.PaliGemmaProcessor(
         tokenizer, model.config.vision_config.num_patches, model.config.vision_config.image_size

@@ -90,16 +90,18 @@ def normalize(image: np.ndarray, mean: float = 0.5, std: float = 0.5) -> np.ndar
 def process_images(images: list[Image.Image], image_size: int) -> torch.Tensor:
     """Prepares pictures of any size and mode for the vision tower.
 
-    To RGB, resized, rescaled, normalised, and the channels moved to the front.
+    To RGB with transparent parts on white, resized, rescaled, normalised, and the channels moved
+    to the front.
 
-    Input: B pictures, and S. Output: float32 tensor [B, 3, S, S], values from -1 to 1.
+    Input: B pictures, left as they were, and S. Output: float32 tensor [B, 3, S, S], values from -1 to 1.
     Source: SigLIP's own preparation; channels first is what nn.Conv2d reads.
     Exercise 5 of 15 (medium, 15 minutes). Builds on: resize, rescale, normalize.
     """
-    # TODO 1. Turn each picture into one with three colours, whatever its mode.
-    # TODO 2. Bring it to image_size, to values from 0 to 1, and from there to -1 to 1.
-    # TODO 3. Move the colours to the front: [3, S, S].
-    # TODO 4. Stack the pictures into one batch, and make it a tensor.
+    # TODO 1. If a picture has transparent parts, lay it on a white ground of its size.
+    # TODO 2. Turn each picture into one with three colours, whatever its mode.
+    # TODO 3. Bring it to image_size, to values from 0 to 1, and from there to -1 to 1.
+    # TODO 4. Move the colours to the front: [3, S, S].
+    # TODO 5. Stack the pictures into one batch, and make it a tensor.
     raise NotImplementedError("Exercise 5, process_images, is to do: python -m pytest -k process_images")
 
 

@@ -80,14 +80,19 @@ def normalize(image: np.ndarray, mean: float = 0.5, std: float = 0.5) -> np.ndar
 def process_images(images: list[Image.Image], image_size: int) -> torch.Tensor:
     """Prepares pictures of any size and mode for the vision tower.
 
-    To RGB, resized, rescaled, normalised, and the channels moved to the front.
+    To RGB with transparent parts on white, resized, rescaled, normalised, and the channels moved
+    to the front.
 
-    Input: B pictures, and S. Output: float32 tensor [B, 3, S, S], values from -1 to 1.
+    Input: B pictures, left as they were, and S. Output: float32 tensor [B, 3, S, S], values from -1 to 1.
     Source: SigLIP's own preparation; channels first is what nn.Conv2d reads.
     Exercise 5 of 15 (medium, 15 minutes). Builds on: resize, rescale, normalize.
     """
     prepared = []
     for image in images:
+        if image.has_transparency_data:
+            # Where nothing is to be seen a file may hold any colour, often black: white is shown.
+            white = Image.new("RGBA", image.size, "white")
+            image = Image.alpha_composite(white, image.convert("RGBA"))
         pixels = resize(image.convert("RGB"), image_size)             # [S, S, 3]
         pixels = normalize(rescale(pixels))
         prepared.append(pixels.transpose(2, 0, 1))                    # [3, S, S]

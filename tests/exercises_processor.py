@@ -5,6 +5,7 @@ import functools
 import numpy as np
 from exercise_inputs import picture
 from exercise_types import Case, Exercise, Mistake, RightWay
+from PIL import Image
 from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers, processors
 
 SPECIAL = ["<pad>", "<eos>", "<bos>", "<unk>"]  # ids 0 to 3, as Gemma's
@@ -35,6 +36,12 @@ def tokenizer(without: str = "", pad_first: bool = True) -> Tokenizer:
 
 def bytes_image() -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (5, 4, 3), dtype=np.uint8)
+
+
+def transparent_colour(image: Image.Image) -> Image.Image:
+    """An indexed picture as GIFs are: its first colour is not to be seen."""
+    image.info["transparency"] = 0
+    return image
 
 
 def all_bytes() -> np.ndarray:
@@ -449,16 +456,19 @@ def normalize(image, mean=0.5, std=0.5):
         "form only.",
         builds_on=("resize", "rescale", "normalize"),
         steps=[
+            "If a picture has transparent parts, lay it on a white ground of its size.",
             "Turn each picture into one with three colours, whatever its mode.",
             "Bring it to image_size, to values from 0 to 1, and from there to -1 to 1.",
             "Move the colours to the front: [3, S, S].",
             "Stack the pictures into one batch, and make it a tensor.",
         ],
         hints=(
-            "Follow one picture through the three functions above, and note its shape. What is the mode of "
-            "a PNG with a transparent ground?",
-            "convert gives any picture another mode; transpose of an array takes all axes in their new "
-            "order; np.stack makes a batch; torch can take over a numpy array.",
+            "Follow one picture through the three functions above, and note its shape. Which colour has a "
+            "PNG where nothing is to be seen?",
+            "has_transparency_data tells whether there is anything to do about it, and "
+            "Image.alpha_composite lays one RGBA picture on another; convert gives any picture another "
+            "mode; transpose of an array takes all axes in their new order; np.stack makes a batch.",
+            'Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA")); then '
             'normalize(rescale(resize(image.convert("RGB"), image_size))).transpose(2, 0, 1), for each; '
             "torch.from_numpy(np.stack(...)).",
         ),
@@ -474,7 +484,11 @@ def normalize(image, mean=0.5, std=0.5):
                     f"a picture of mode {mode}",
                     lambda mode=mode: {"images": [picture(17, 9, mode=mode)], "image_size": 13},
                 )
-                for mode in ("RGBA", "L", "P", "CMYK", "1", "LA")
+                for mode in ("L", "P", "CMYK", "1", "RGBA", "LA")
+            ),
+            Case(
+                "an indexed picture, one of whose colours is transparent",
+                lambda: {"images": [transparent_colour(picture(17, 9, mode="P"))], "image_size": 13},
             ),
         ],
         mistakes=[
@@ -482,6 +496,21 @@ def normalize(image, mean=0.5, std=0.5):
                 "without the conversion to RGB",
                 {'image.convert("RGB")': "image"},
                 "a grey picture has one channel and a transparent one has four; the tower wants three.",
+            ),
+            Mistake(
+                "without the white ground",
+                {"image.has_transparency_data": "False"},
+                'under transparent parts lies any colour, often black; `convert("RGB")` alone shows it.',
+            ),
+            Mistake(
+                "with a black ground",
+                {'"white"': '"black"'},
+                "PaliGemma saw such pictures on white.",
+            ),
+            Mistake(
+                "with indexed pictures left out",
+                {"image.has_transparency_data": 'image.mode in ("RGBA", "LA")'},
+                "a colour of the palette can be transparent too, without a channel for it.",
             ),
             Mistake(
                 "with the colours left at the end",
@@ -543,16 +572,28 @@ def normalize(image, mean=0.5, std=0.5):
             RightWay(
                 "in torch",
                 """
+def on_white(image):
+    ground = Image.new("RGBA", image.size, (255, 255, 255))
+    return Image.alpha_composite(ground, image.convert("RGBA")).convert("RGB")
+
 def process_images(images, image_size):
-    arrays = [normalize(rescale(resize(image.convert("RGB"), image_size))) for image in images]
+    arrays = [normalize(rescale(resize(on_white(image), image_size))) for image in images]
     return torch.stack([torch.from_numpy(array) for array in arrays]).permute(0, 3, 1, 2).contiguous()
 """,
             ),
             RightWay(
-                "all at once",
+                "pasted through its own alpha, all at once",
                 """
 def process_images(images, image_size):
-    pixels = np.stack([resize(image.convert("RGB"), image_size) for image in images])
+    rgb = []
+    for image in images:
+        if "A" in image.getbands() or "transparency" in image.info:
+            image = image.convert("RGBA")
+            ground = Image.new("RGB", image.size, "white")
+            ground.paste(image, mask=image.getchannel("A"))
+            image = ground
+        rgb.append(image.convert("RGB"))
+    pixels = np.stack([resize(image, image_size) for image in rgb])
     return torch.tensor(normalize(rescale(pixels))).permute(0, 3, 1, 2)
 """,
             ),

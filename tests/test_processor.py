@@ -68,11 +68,6 @@ def test_pictures_of_other_modes(mode):
     assert_same_pixels(picture(mode, 61, 47), 56)
 
 
-# transformers composes such pictures on white since 5.x, and Pillow's convert("RGB") drops the alpha.
-transparency = pytest.mark.xfail(strict=True, reason="process_images drops transparency")
-
-
-@transparency
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "PA"])
 def test_pictures_that_are_partly_transparent(mode):
     """Under transparent pixels files hold anything, often black: transformers shows white there."""
@@ -82,7 +77,6 @@ def test_pictures_that_are_partly_transparent(mode):
     assert_same_pixels(image, 56)
 
 
-@transparency
 def test_palette_with_a_transparent_colour():
     """A GIF or PNG of this kind has no alpha channel, but a transparent entry all the same."""
     image = picture("P", 61, 47)

@@ -26,6 +26,7 @@ import json
 import math
 import os
 import re
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -400,7 +401,9 @@ def intersection_over_union(a: tuple[float, ...], b: tuple[float, ...]) -> float
     return height * width / (area - height * width + 1e-9)
 
 
-def evaluate(model, tokenizer: Tokenizer, drawings, jitter: bool, num_scenes: int, seed: int) -> dict[str, float]:
+def evaluate(
+    model, tokenizer: Tokenizer, drawings, jitter: bool, num_scenes: int, seed: int
+) -> dict[str, float]:
     """Asks every kind of question about new scenes -> the share of right answers to each.
 
     `iou` is the mean over the boxes of present things of the best intersection over union with
@@ -470,42 +473,46 @@ def bfloat16_is_faster() -> bool:
     return seconds[torch.bfloat16] < 0.8 * seconds[torch.float32]
 
 
-def save_state(path: Path, state: dict):
-    """Written aside and renamed, so that an interruption leaves the old file or the new one."""
-    torch.save(state, path.with_suffix(".part"))
-    os.replace(path.with_suffix(".part"), path)
+def train(
+    stage: str, model, head: PatchHead, tokenizer, config: dict, drawings, plan: dict, state_file: Path
+) -> float:
+    """One stage: "tower" (patches only) or "answers" (everything), from where state_file left off.
 
-
-def train(stage: str, model, head: PatchHead, tokenizer, config: dict, drawings, plan: dict, state_file: Path):
-    """One stage: "tower" (patches only) or "answers" (everything). Goes on from state_file."""
-    total, rates = plan[stage]["batches"], plan[stage]["rates"]
-    tower, rest = rates
-    optimizer = Optimizer(
-        [(model.vision_tower, tower), (head, tower)]
-        + ([(model.multi_modal_projector, rest), (model.language_model, rest)] if stage == "answers" else []),
-        total,
-    )
-    first_loc = tokenizer.token_to_id("<loc0000>")
-    done, elapsed = 0, 0.0
+    Returns the seconds of training so far, those of earlier runs and stages included.
+    """
+    total, (tower_rate, rate) = plan[stage]["batches"], plan[stage]["rates"]
+    modules = [(model.vision_tower, tower_rate), (head, tower_rate)]
+    if stage == "answers":
+        modules += [(model.multi_modal_projector, rate), (model.language_model, rate)]
+    optimizer = Optimizer(modules, total)
+    done, seconds = 0, 0.0
     if state_file.exists():
         state = torch.load(state_file, weights_only=True)
         model.load_state_dict(state["model"])
         head.load_state_dict(state["head"])
+        seconds = state["seconds"]
         if state["stage"] == stage:
             optimizer.load_state_dict(state["optimizer"])
-            done, elapsed = state["done"], state["elapsed"]
+            done = state["done"]
         elif stage == "tower":
-            return  # the state is of a later stage
+            return seconds  # that was over long ago
+    start = saved = time.time()
+
+    def seconds_so_far() -> float:
+        return seconds + time.time() - start
 
     def save():
-        parts = {"model": model.state_dict(), "head": head.state_dict(), "optimizer": optimizer.state_dict()}
-        spent = elapsed + time.time() - start
-        save_state(state_file, {"stage": stage, "done": done, "elapsed": spent, **parts})
+        parts = {"model": model, "head": head, "optimizer": optimizer}
+        state = {name: part.state_dict() for name, part in parts.items()}
+        state |= {"stage": stage, "done": done, "seconds": seconds_so_far()}
+        # Written aside and renamed, so that an interruption leaves the old file or the new one.
+        torch.save(state, state_file.with_suffix(".part"))
+        os.replace(state_file.with_suffix(".part"), state_file)
 
     dataset = Scenes(drawings["training"], tokenizer, config, stage, plan[stage], done)
     loader = iter(DataLoader(dataset, batch_size=None, num_workers=1, prefetch_factor=8))
     autocast = torch.autocast("cpu", torch.bfloat16) if bfloat16_is_faster() else nullcontext()
-    start = saved = time.time()
+    first_loc = tokenizer.token_to_id("<loc0000>")
     bar = tqdm(total=total, initial=done, desc=stage, unit="batch", dynamic_ncols=True)
     try:
         while done < total:
@@ -527,7 +534,7 @@ def train(stage: str, model, head: PatchHead, tokenizer, config: dict, drawings,
                     looked = evaluate(model, tokenizer, drawings["held out"], False, 80, seed=1)
                     unseen += f" caption {looked['caption']:.2f} detect {looked['detect']:.2f}"
                 tqdm.write(
-                    f"{stage} {done}/{total}, {(elapsed + time.time() - start) / 60:.0f} min: "
+                    f"{stage} {done}/{total}, {seconds_so_far() / 60:.0f} min: "
                     f"loss {loss.item():.3f}, drawings never seen: {unseen}"
                 )
             if time.time() - saved > 120:
@@ -536,21 +543,137 @@ def train(stage: str, model, head: PatchHead, tokenizer, config: dict, drawings,
     finally:  # also when interrupted
         bar.close()
         save()
+    return seconds_so_far()
+
+
+# -- The result -----------------------------------------------------------------------------------
+
+COLUMNS = {  # of the accuracy table: a title, the drawings, with jitter or without, the seed
+    "training sets": ("training", True, 2),
+    "training sets, true colours": ("training", False, 3),
+    "Twemoji": ("held out", True, 4),
+    "Twemoji, true colours": ("held out", False, 5),
+}
+ROWS = {
+    "`caption en`, exactly right": "caption",
+    "… of one thing": "caption 1",
+    "… of two": "caption 2",
+    "… of three": "caption 3",
+    "`answer en is there …?`": "is there",
+    "`answer en how many …?`": "count",
+    "`answer en where is …?`": "where",
+    "`detect …`: right labels and number of boxes": "detect",
+    "`detect …`: mean IoU of the boxes (a miss counts 0)": "iou",
+    "`detect …` of what is not there: no box": "absent",
+}
+
+
+def accuracy_table(model, tokenizer: Tokenizer, drawings, num_scenes: int) -> str:
+    """Asks about new scenes of each kind -> a Markdown table."""
+    columns = [
+        evaluate(model, tokenizer, drawings[which], jitter, num_scenes, seed)
+        for which, jitter, seed in tqdm(COLUMNS.values(), desc="accuracy", unit="column")
+    ]
+    lines = [f"| | {' | '.join(COLUMNS)} |", "|---|" + "---|" * len(COLUMNS)]
+    for title, kind in ROWS.items():
+        cells = " | ".join(f"{column[kind]:.2f}" if kind in column else "" for column in columns)
+        lines.append(f"| {title} | {cells} |")
+    return "\n".join(lines)
+
+
+def model_card(model, table: str, minutes: float, plan: dict) -> str:
+    """README.md of the checkpoint: what it is, what it can do, and how often it is wrong."""
+    sets = json.loads(tiny_scenes.DRAWINGS_FILE.read_text(encoding="utf-8"))
+    credits = "\n".join(
+        f"| [{name}]({entry['url']}) | {entry['author']} | {entry['licence']} | `{entry['package']}` "
+        f"{entry['version']} | {'no' if name in HELD_OUT_STYLES else 'yes'} |"
+        for name, entry in sets.items()
+    )
+    millions = sum(parameter.numel() for parameter in model.parameters()) / 1e6
+    scenes = {stage: plan[stage]["batches"] * plan[stage]["scenes"] for stage in ("tower", "answers")}
+    return f"""# paligemma-tiny
+
+A PaliGemma of {millions:.1f} million parameters in the format of `google/paligemma-3b-pt-224`: the same
+files, the same tensor names, the same code path. It exists so that a clone of this repository can answer
+about a picture in seconds, and so that every exercise can be seen at work.
+
+**It knows drawings of 42 things** ({", ".join(THINGS)}), one to three of them on a picture. **It knows no
+photographs**, no other things, no people, no text, and no other language than these English forms:
+
+| prompt | answer |
+|---|---|
+| `caption en` | `a cat`, `two apples and a car`, from left to right |
+| `detect cat` | `<locY1><locX1><locY2><locX2> cat`, several joined by ` ; `; nothing if there is none |
+| `answer en how many cats are there?` | `0` to `3` |
+| `answer en is there a cat?` | `yes` or `no` |
+| `answer en where is the cat?` (of a single thing) | `left`, `top right`, `middle`, … |
+
+Asked about anything else it answers all the same, and wrongly. `<seg>` tokens are in its vocabulary, but it
+was not trained to use them.
+
+## How often it is right
+
+The share of right answers about {plan["final_scenes"]} new scenes in each column. The Twemoji set was never
+trained on, so its columns tell how well the model reads drawings by another hand. "True colours": without
+the shifts of colour, the grain and the blur that training has.
+
+{table}
+
+Small drawings (a fifth of the picture's side) of what looks alike, three on one picture, are what it gets
+wrong most.
+
+## How it was made
+
+`python train_tiny.py` (seed 0): {scenes["tower"]:,} scenes for the tower alone, then {scenes["answers"]:,}
+scenes with {PROMPTS_PER_PICTURE} questions each for the whole; {minutes:.0f} minutes on 2 cores. The weights
+are stored in bfloat16, and the table was made with them as stored.
+
+## The drawings
+
+The scenes are made of drawings from these sets (in `tiny_drawings.json`, unchanged). The checkpoint holds
+none of them.
+
+| set | author | licence | npm package | trained on |
+|---|---|---|---|---|
+{credits}
+
+The weights are under the licence of this repository.
+"""
+
+
+def write_checkpoint(folder: Path, model, tokenizer: Tokenizer, config: dict, card: str):
+    """The hub's format: config.json, tokenizer.json, model.safetensors (lm_head is tied, so absent)."""
+    folder.mkdir(exist_ok=True)
+    tensors = {name: tensor.bfloat16() for name, tensor in model.named_parameters()}  # tied ones once
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    tokenizer.save(str(folder / "tokenizer.json"))
+    (folder / "README.md").write_text(card, encoding="utf-8")
 
 
 def main(argv: list[str] | None = None):
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--out", type=Path, default=Path("training"), help="folder for the results")
+    parser = argparse.ArgumentParser(
+        description="Trains paligemma-tiny from nothing; goes on where it was interrupted."
+    )
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="folder for the results (default: training or training-smoke)"
+    )
     parser.add_argument("--smoke", action="store_true", help="every step in small, in two minutes")
     args = parser.parse_args(argv)
     plan = SMOKE_PLAN if args.smoke else PLAN
-    args.out.mkdir(parents=True, exist_ok=True)
-    state_file = args.out / "state.pt"
+    out = args.out or Path("training-smoke" if args.smoke else "training")
+    state_file, folder = out / "state.pt", out / "paligemma-tiny"
+    if folder.exists():
+        parser.error(f"{folder} is there already: move it away, or choose another --out")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        parser.error(f"--out {out}: {error.strerror}")
 
     torch.manual_seed(0)
     drawings = {
-        "training": tiny_scenes.load_drawings(TRAINING_STYLES),
-        "held out": tiny_scenes.load_drawings(HELD_OUT_STYLES),
+        name: tiny_scenes.load_drawings(styles)
+        for name, styles in (("training", TRAINING_STYLES), ("held out", HELD_OUT_STYLES))
     }
     tokenizer = build_tokenizer()
     config = build_config(tokenizer)
@@ -558,8 +681,17 @@ def main(argv: list[str] | None = None):
     initialise(model, tokenizer)
     head = PatchHead(config["vision_config"]["hidden_size"])
     for stage in ("tower", "answers"):
-        train(stage, model, head, tokenizer, config, drawings, plan, state_file)
+        seconds = train(stage, model, head, tokenizer, config, drawings, plan, state_file)
+    # What is measured is what is stored.
+    model.load_state_dict({name: tensor.bfloat16().float() for name, tensor in model.state_dict().items()})
+    table = accuracy_table(model, tokenizer, drawings, plan["final_scenes"])
+    write_checkpoint(folder, model, tokenizer, config, model_card(model, table, seconds / 60, plan))
+    print(f"{table}\n\nThe checkpoint is in {folder}. Try it:\n  python inference.py --model {folder}")
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        print("Interrupted; the same command goes on from here.", file=sys.stderr)
+        sys.exit(130)

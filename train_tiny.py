@@ -510,7 +510,7 @@ def train(
         os.replace(state_file.with_suffix(".part"), state_file)
 
     dataset = Scenes(drawings["training"], tokenizer, config, stage, plan[stage], done)
-    loader = iter(DataLoader(dataset, batch_size=None, num_workers=1, prefetch_factor=8))
+    loader = iter(DataLoader(dataset, batch_size=None, num_workers=1, prefetch_factor=4))
     autocast = torch.autocast("cpu", torch.bfloat16) if bfloat16_is_faster() else nullcontext()
     first_loc = tokenizer.token_to_id("<loc0000>")
     bar = tqdm(total=total, initial=done, desc=stage, unit="batch", dynamic_ncols=True)
@@ -672,8 +672,8 @@ def main(argv: list[str] | None = None):
 
     torch.manual_seed(0)
     drawings = {
-        name: tiny_scenes.load_drawings(styles)
-        for name, styles in (("training", TRAINING_STYLES), ("held out", HELD_OUT_STYLES))
+        "training": tiny_scenes.load_drawings(TRAINING_STYLES[:1] if args.smoke else TRAINING_STYLES),
+        "held out": tiny_scenes.load_drawings(HELD_OUT_STYLES),
     }
     tokenizer = build_tokenizer()
     config = build_config(tokenizer)

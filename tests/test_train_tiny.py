@@ -1,0 +1,92 @@
+"""train_tiny.py, whole and in small: it trains, resumes, and writes a checkpoint that loads."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+pytest.importorskip("resvg_py", reason="training needs `pip install -r requirements-train.txt`")
+
+import train_tiny
+from load_weights import load_hf_model
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return train_tiny.build_tokenizer()
+
+
+def test_the_tokenizer_is_laid_out_as_gemmas(tokenizer):
+    assert [tokenizer.token_to_id(token) for token in ("<pad>", "<eos>", "<bos>", "<unk>")] == [0, 1, 2, 3]
+    size = tokenizer.get_vocab_size()
+    assert tokenizer.token_to_id("<image>") == size - 1
+    assert tokenizer.token_to_id("<seg127>") == size - 2
+    assert tokenizer.token_to_id("<loc1023>") - tokenizer.token_to_id("<loc0000>") == 1023
+    for text in ("<loc0001><loc0002><loc0003><loc0004> cat ; <loc0009> two", "Is it 7 o'clock?\n", " a  b"):
+        ids = tokenizer.encode(text, add_special_tokens=False).ids
+        assert tokenizer.decode(ids, skip_special_tokens=False) == text
+        assert tokenizer.token_to_id("<unk>") not in ids
+    ids = tokenizer.encode("<image><image><bos>detect cat\n", add_special_tokens=False).ids
+    assert ids[:3] == [size - 1, size - 1, 2] and ids[-1] == tokenizer.token_to_id("\n")
+
+
+def test_the_shipped_tokenizer_and_sizes_are_those_of_the_script(tokenizer):
+    folder = ROOT / "paligemma-tiny"
+    assert json.loads((folder / "config.json").read_text()) == train_tiny.build_config(tokenizer)
+    assert (folder / "tokenizer.json").read_text(encoding="utf-8") == tokenizer.to_str(pretty=True)
+
+
+def test_a_training_row_learns_the_answer_alone(tokenizer):
+    rows = train_tiny.training_rows(tokenizer, [("detect cat", "no"), ("caption en", "a cat and a dog")], 4)
+    ids, types = rows["input_ids"], rows["token_type_ids"]
+    assert (ids[:, -1] == tokenizer.token_to_id("<eos>")).all()
+    for row, answer in ((0, "no<eos>"), (1, "a cat and a dog<eos>")):
+        assert tokenizer.decode(ids[row][types[row] == 1].tolist(), skip_special_tokens=False) == answer
+    assert int(rows["answer_length"]) == int(types[1].sum())
+    assert (rows["attention_mask"] == (ids != 0)).all()
+
+
+def test_the_loss_is_the_references_where_targets_are_hard(tokenizer, monkeypatch):
+    """Without <loc> tokens it is twice the mean cross entropy that the model itself computes."""
+    monkeypatch.setattr(train_tiny, "PROMPTS_PER_PICTURE", 1)
+    config = train_tiny.build_config(tokenizer)
+    model = train_tiny.build_model(config)
+    rows = train_tiny.training_rows(tokenizer, [("caption en", "a cat"), ("answer en", "two dogs")], 100)
+    pixel_values = torch.randn(2, 3, 160, 160)
+    labels = torch.where(rows["token_type_ids"] == 1, rows["input_ids"], -100)
+    expected = model(
+        rows["input_ids"], pixel_values, rows["attention_mask"],
+        token_type_ids=rows["token_type_ids"], labels=labels,
+    )["loss"]  # fmt: skip
+    first_loc = tokenizer.token_to_id("<loc0000>")
+    found = train_tiny.prefix_lm_loss(model, model.vision_tower(pixel_values), rows, first_loc)
+    torch.testing.assert_close(found, 2 * expected)
+
+
+def test_smoke_trains_resumes_and_writes_a_checkpoint(tmp_path):
+    command = [sys.executable, "train_tiny.py", "--smoke", "--out", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, encoding="utf-8", timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert "answers 12/12" in done.stdout and "| `caption en`, exactly right |" in done.stdout
+    folder = tmp_path / "paligemma-tiny"
+    model, _ = load_hf_model(folder)
+    assert all(parameter.dtype == torch.bfloat16 for parameter in model.parameters())
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    assert "no\nphotographs" in card and "CC-BY-4.0" in card
+
+    again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, encoding="utf-8", timeout=60)
+    assert again.returncode == 2 and "is there already" in again.stderr
+    # A run that was over but for the last step goes on from its state.
+    for file in folder.iterdir():
+        file.unlink()
+    folder.rmdir()
+    state = torch.load(tmp_path / "state.pt", weights_only=True)
+    assert (state["stage"], state["done"]) == ("answers", 12)
+    torch.save(state | {"done": 11}, tmp_path / "state.pt")
+    resumed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, encoding="utf-8", timeout=300)
+    assert resumed.returncode == 0 and "tower 12/12" not in resumed.stdout and folder.is_dir()

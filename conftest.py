@@ -11,7 +11,7 @@ from learner import LearnerFile
 CHOSEN = pytest.StashKey[list[str]]()
 RESULTS = pytest.StashKey[dict]()
 EXERCISE_TESTS, PROOF_TESTS = "test_exercises.py", "test_exercises_proof.py"
-MARKS = {"solved": "+", "wrong": "x", "to do": " "}
+MARKS = {"solved": "+", "wrong": "x", "begun": "~", "to do": " "}
 
 
 def pytest_configure(config):
@@ -64,7 +64,10 @@ def pytest_terminal_summary(terminalreporter, config):
                 write(line)
     write("")
     if len(results) == len(EXERCISES):
-        write(count_line([result.state for result in results.values()]))
+        write(count_line(list(results.values())))
+    for result in results.values() if config.stash[CHOSEN] else ():
+        if result.state == "solved":
+            write(f"Solved. To see what is worth comparing: python hint.py {result.exercise.name}")
     write(next_line(results))
     proof = [report for report in reports if PROOF_TESTS in getattr(report, "nodeid", "")]
     if proof:
@@ -78,8 +81,9 @@ def pytest_terminal_summary(terminalreporter, config):
 
 def path_line(result) -> str:
     exercise = result.exercise
+    state = "begun" if result.left else result.state
     return (
-        f"{exercise.number:3} {MARKS[result.state]} {result.state:6}  {exercise.name:<40} {result.where:<40} "
+        f"{exercise.number:3} {MARKS[state]} {state:6}  {exercise.name:<40} {result.where:<40} "
         f"{exercise.difficulty}, {exercise.minutes} min"
     )
 
@@ -92,10 +96,12 @@ def printed(result) -> list[str]:
     return [f"{'':13} it printed: {lines[0]}", *(f"{'':13}             {line}" for line in lines[1:5]), *more]
 
 
-def count_line(states: list[str]) -> str:
+def count_line(results: list) -> str:
+    states = [result.state for result in results]
+    begun = sum(bool(result.left) for result in results)
     return (
         f"{states.count('solved')} of {len(states)} solved, {states.count('wrong')} wrong, "
-        f"{states.count('to do')} to do."
+        f"{states.count('to do')} to do" + (f" ({begun} of them begun)." if begun else ".")
     )
 
 

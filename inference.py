@@ -246,7 +246,8 @@ def build_parser() -> Parser:
     add("--image", metavar="FILE", nargs="+", action="extend", help="pictures, answered as one batch")
     add("--prompt", metavar="TEXT", nargs="+", action="extend",
         help="one for all pictures or one for each (default: caption en)")
-    add("--set", type=int, choices=(0, 1), default=1, help="1: the reference files (default), 0: yours")
+    add("--set", choices=("0", "1", "mixed"), default="1",
+        help="1: the reference files (default), 0: yours, mixed: yours where they are solved")
     add("--max-tokens", type=number(int, 1, 100_000), default=100, metavar="N",
         help="longest answer (default: 100)")
     add("--temperature", type=number(float, 0, 100), metavar="T",
@@ -376,14 +377,19 @@ def run(args: argparse.Namespace):
     if args.draw is not None:
         check_draw(Path(args.draw), args.image)
     device = choose_device(args.device)
+    module_set = args.set if args.set == "mixed" else int(args.set)
+    if module_set == "mixed":
+        from learner_set import mixed_set
+
+        log(mixed_set().summary)
 
     log(f"Device in use:  {device}")
     log("Loading model")
     start = time.perf_counter()
-    model, tokenizer = load_hf_model(args.model, device, args.precision, args.set)
+    model, tokenizer = load_hf_model(args.model, device, args.precision, module_set)
     if sum(parameter.numel() for parameter in model.parameters()) < SMALL:
         torch.set_num_threads(1)
-    _, processor_module, _ = import_set(args.set)
+    _, processor_module, _ = import_set(module_set)
     processor = processor_module.PaliGemmaProcessor(
         tokenizer, model.config.vision_config.num_patches, model.config.vision_config.image_size
     )
@@ -429,11 +435,25 @@ def run(args: argparse.Namespace):
         log(f"Tokens per second: {rate:.2f} (after the first)")
 
 
+def run_learners(args: argparse.Namespace, parser: Parser):
+    """With code of the learner's in it: what goes wrong there is told without a traceback."""
+    from learner_set import LearnersError, explained
+
+    try:
+        with explained(InputError, CheckpointError, OSError, MemoryError):
+            run(args)
+    except LearnersError as error:
+        parser.exit(error.code, f"{parser.prog}: error: {error}\n")
+
+
 def main(argv: list[str] | None = None):
     parser = build_parser()
     args = parser.parse_args(argv)
     try:
-        run(args)
+        if args.set == "1":
+            run(args)
+        else:
+            run_learners(args, parser)
     except (InputError, CheckpointError) as error:
         parser.error(error)
     except (MemoryError, RuntimeError) as error:

@@ -43,12 +43,22 @@ class CheckpointError(Exception):
     """A checkpoint that cannot be used; the message is one line that says why and what helps."""
 
 
-def import_set(module_set: int) -> tuple[ModuleType, ModuleType, ModuleType]:
+ModuleSet = int | str | tuple[ModuleType, ModuleType, ModuleType]
+
+
+def import_set(module_set: ModuleSet) -> tuple[ModuleType, ModuleType, ModuleType]:
     """The three modules of a set: vision tower, processor, decoder.
 
-    Set 1 is the reference, set 0 the one to be filled in. They have the same names inside, and
-    are never mixed.
+    Set 1 is the reference, set 0 the one to be filled in; they have the same names inside. The
+    set "mixed" is what of set 0 is solved, and the reference for the rest. Modules stay as they are.
     """
+    if isinstance(module_set, tuple):
+        return module_set
+    if module_set == "mixed":
+        # Here, since it reads the learner's files and runs the tests of the exercises.
+        from learner_set import mixed_set
+
+        return mixed_set().modules
     names = ("vision_transformer", "text_image_token_processor", "decoder")
     try:
         return tuple(importlib.import_module(f"{name}_{module_set}") for name in names)
@@ -89,7 +99,7 @@ def fill(config_class: type, entries: dict, where: str):
     return config_class(**values)
 
 
-def read_config(entries: dict, module_set: int = 1):
+def read_config(entries: dict, module_set: ModuleSet = 1):
     """Turns config.json's entries into the PaliGemmaConfig of the set.
 
     Both generations of the file are read: `image_token_index` or `image_token_id`, `rope_theta`
@@ -283,12 +293,18 @@ def untie(tensors: dict[str, StoredTensor]) -> dict[str, StoredTensor]:
     return tensors
 
 
-def compare(tensors: dict[str, StoredTensor], parameters: dict[str, torch.Tensor]):
-    """Refuses a checkpoint whose tensors are not exactly the model's."""
+def compare(tensors: dict[str, StoredTensor], parameters: dict[str, torch.Tensor], learners: bool = False):
+    """Refuses a checkpoint whose tensors are not exactly the model's.
+
+    learners: the model is of a learner's making, and rather that is wrong than the checkpoint.
+    """
+    words = ("missing", "unexpected", "of the wrong shape")
+    if learners:
+        words = ("that only your model has", "that only the checkpoint has", "of another shape there")
     wrong = {
-        "missing": sorted(parameters.keys() - tensors.keys()),
-        "unexpected": sorted(tensors.keys() - parameters.keys()),
-        "of the wrong shape": [
+        words[0]: sorted(parameters.keys() - tensors.keys()),
+        words[1]: sorted(tensors.keys() - parameters.keys()),
+        words[2]: [
             f"{name} {list(tensors[name].shape)} instead of {list(parameter.shape)}"
             for name, parameter in parameters.items()
             if name in tensors and tensors[name].shape != parameter.shape
@@ -300,7 +316,11 @@ def compare(tensors: dict[str, StoredTensor], parameters: dict[str, torch.Tensor
             more = ", ..." if len(names) > 3 else ""
             reports.append(f"{len(names)} {what} ({', '.join(names[:3])}{more})")
     if reports:
-        raise CheckpointError(f"the weights do not fit config.json; tensors {'; '.join(reports)}")
+        reports = "; ".join(reports)
+        raise CheckpointError(
+            f"your model and the checkpoint do not fit; parameters {reports}: `python -m pytest` says more"
+            if learners else f"the weights do not fit config.json; tensors {reports}"
+        )
 
 
 # ---------------------------------------------------------------------------- the whole model
@@ -380,7 +400,7 @@ class WithoutRandomNumbers(TorchFunctionMode):
         return kwargs["tensor"] if function is torch.nn.init.normal_ else function(*args, **kwargs)
 
 
-def load_hf_model(model_path, device="cpu", precision: str = "auto", module_set: int = 1):
+def load_hf_model(model_path, device="cpu", precision: str = "auto", module_set: ModuleSet = 1):
     """Loads a checkpoint folder of the hub's format.
 
     device: what torch.device takes. precision: auto, float32, bfloat16 or float16.
@@ -405,7 +425,7 @@ def load_hf_model(model_path, device="cpu", precision: str = "auto", module_set:
 
     tensors = untie(find_tensors(weight_files(folder)))
     parameters = {name: tensor for name, tensor in model.state_dict().items() if name != LM_HEAD}
-    compare(tensors, parameters)
+    compare(tensors, parameters, learners=module_set != 1)
     dtype = choose_dtype(precision, device, tensors)
     refuse_too_large(tensors, dtype, device)
 

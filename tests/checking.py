@@ -13,7 +13,6 @@ import functools
 import io
 import sys
 import threading
-import traceback
 import zlib
 from dataclasses import dataclass, field
 
@@ -26,12 +25,16 @@ from PIL import Image
 from torch import nn
 from variants import apply_change
 
+from learner_set import place, where
+
 SECONDS = 10  # for all the cases of one exercise
 
 
 class TookTooLong(BaseException):
     """Raised from outside in code that does not come to an end; not an Exception, so that
     `except Exception` does not catch it."""
+
+    seconds = float(SECONDS)
 
 
 @dataclass
@@ -66,6 +69,7 @@ class Result:
     mistake: str = ""  # title of the known mistake that it is
     message: str = ""
     printed: str = ""
+    left: list[str] = field(default_factory=list)  # parts to do of an exercise that is begun
 
     @property
     def where(self) -> str:
@@ -273,37 +277,6 @@ def observe_like_reference(exercise: Exercise, index: int, module: Module, file:
     return observe(exercise, case, module, str(file.path), file.lines, expected)
 
 
-# Where an error happened
-
-
-def where(error: BaseException, path: str, lines: list[str]) -> list[str]:
-    """The learner's own line, and the shapes of the tensors at that point."""
-    frames = [
-        (frame, number)
-        for frame, number in traceback.walk_tb(error.__traceback__)
-        if frame.f_code.co_filename == path
-    ]
-    return place(*frames[-1], lines) if frames else []
-
-
-def place(frame, line: int, lines: list[str]) -> list[str]:
-    name = path_name(frame.f_code.co_filename)
-    code = lines[line - 1].strip() if 0 < line <= len(lines) else ""
-    found = [f"{name}:{line}, in {frame.f_code.co_name}:", f"    {code}"]
-    shapes = [
-        f"{key} {list(value.shape)} {str(value.dtype).removeprefix('torch.')}"
-        for key, value in frame.f_locals.items()
-        if isinstance(value, (torch.Tensor, np.ndarray))
-    ]
-    if shapes:
-        found.append("Shapes at that point: " + ", ".join(shapes))
-    return found
-
-
-def path_name(path: str) -> str:
-    return path.replace("\\", "/").rsplit("/", 1)[-1]
-
-
 # Comparing two outcomes
 
 
@@ -313,7 +286,9 @@ def judge(expected: Outcome, got: Outcome, exercise: Exercise, case: Case) -> Fi
         return Finding("attribute", got.problem.headline, got.problem.details)
     if isinstance(got.error, TookTooLong):
         return Finding(
-            "time", f"your code was still running after {SECONDS} seconds: a loop that never ends?", got.where
+            "time",
+            f"your code was still running after {got.error.seconds:g} seconds: a loop that never ends?",
+            got.where,
         )
     if expected.error is not None:
         return judge_error(expected.error, got)
@@ -631,14 +606,9 @@ def check(
     if len(untouched) == len(exercise.parts):
         result.state = "to do"
         return result
-    try:
-        module = file.module_for(exercise, others)
-    except Problem as problem:
-        result.kind = "definition"
-        result.message = compose(exercise, result, problem.headline, "", problem.details)
-        return result
 
     def run() -> list[Outcome]:
+        module = file.module_for(exercise, others)
         outcomes = []
         for index in range(len(exercise.cases)):
             outcomes.append(observe_like_reference(exercise, index, module, file))
@@ -646,9 +616,17 @@ def check(
                 break
         return outcomes
 
-    outcomes = with_time_limit(run, seconds, str(file.path), file.lines)
+    try:
+        outcomes = with_time_limit(run, seconds, str(file.path), file.lines)
+    except Problem as problem:
+        result.kind = "definition"
+        result.message = compose(exercise, result, problem.headline, "", problem.details)
+        return result
     if isinstance(outcomes, Outcome):  # left behind by the time limit
         outcomes = [outcomes]
+    for outcome in outcomes:
+        if isinstance(outcome.error, TookTooLong):
+            outcome.error.seconds = seconds
     result.printed = outcomes[0].printed
 
     finding = None
@@ -660,7 +638,7 @@ def check(
         result.state = "solved"
         return result
     if untouched and not_begun(outcomes[index]):
-        result.state = "to do"
+        result.state, result.left = "to do", untouched
         return result
 
     mistake = recognise(exercise, outcomes, index, others)

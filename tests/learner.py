@@ -218,10 +218,10 @@ class LearnerFile:
 
         names = dict(vars(reference(self.file)))
         names["__name__"], names["__file__"] = f"{self.file}_0", str(self.path)
-        for statement in self._added():
-            self._execute(statement, names, quiet=True)
+        for statement in self.added():
+            self.execute(statement, names, quiet=True)
         if node is not None:
-            self._execute(node, names)
+            self.execute(node, names)
         made = names[exercise.owner]
         if isinstance(made, type):
             for part, other in others.items():
@@ -262,7 +262,7 @@ class LearnerFile:
         details.append(f"The skeleton as it was: git show HEAD:{self.path.name}")
         return f"{self.path.name}: there is no {kind} {name}.", details
 
-    def _added(self) -> list[ast.stmt]:
+    def added(self) -> list[ast.stmt]:
         """What the learner wrote at the top level besides the given definitions.
 
         Only what makes names: a print or a trial run of the learner's is left alone here.
@@ -287,23 +287,23 @@ class LearnerFile:
     def _added_names(self) -> set[str]:
         return {
             name.id
-            for node in self._added()
+            for node in self.added()
             if isinstance(node, ast.Assign)
             for target in node.targets
             for name in ast.walk(target)
             if isinstance(name, ast.Name)
         }
 
-    def _execute(self, statement: ast.stmt, names: dict, quiet: bool = False) -> None:
-        statement = (
-            UseReference().visit(ast.parse(ast.unparse(statement)).body[0])
-            if isinstance(statement, (ast.Import, ast.ImportFrom))
-            else statement
-        )
+    def execute(
+        self, statement: ast.stmt, names: dict, quiet: bool = False, module_set: str = "1"
+    ) -> None:
+        """Runs a statement of the file; its imports of the other `_0` files are of module_set's."""
+        if isinstance(statement, (ast.Import, ast.ImportFrom)):
+            statement = UseSet(module_set).visit(ast.parse(ast.unparse(statement)).body[0])
         try:
             code = compile(ast.Module(body=[statement], type_ignores=[]), str(self.path), "exec")
             exec(code, names)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             # A constant that cannot be made is noticed where it is used.
             if not quiet:
                 raise Problem(
@@ -313,19 +313,25 @@ class LearnerFile:
                 ) from error
 
 
-class UseReference(ast.NodeTransformer):
-    """Imports of the learner's other files are answered by the reference."""
+class UseSet(ast.NodeTransformer):
+    """Imports of the learner's other files are answered by the files of a set."""
+
+    def __init__(self, module_set: str):
+        self.module_set = module_set
+
+    def of_the_set(self, name: str) -> str:
+        file = re.sub(r"_[01]$", "", name)
+        return f"{file}_{self.module_set}" if file in FILES else name
 
     def visit_ImportFrom(self, node: ast.ImportFrom) -> ast.ImportFrom:
-        if node.module and node.module.removesuffix("_0") in FILES:
-            node.module = node.module.removesuffix("_0") + "_1"
+        node.module = node.module and self.of_the_set(node.module)
         return node
 
     def visit_Import(self, node: ast.Import) -> ast.Import:
         for name in node.names:
-            if name.name.removesuffix("_0") in FILES and name.name.endswith("_0"):
+            if self.of_the_set(name.name) != name.name:
                 name.asname = name.asname or name.name
-                name.name = name.name.removesuffix("_0") + "_1"
+                name.name = self.of_the_set(name.name)
         return node
 
 

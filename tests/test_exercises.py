@@ -21,6 +21,7 @@ def test_exercise(exercise, record_property):
     result = check(exercise, learner_file(exercise.file), OWNERS)
     record_property("exercise", result)
     if result.state == "to do":
-        pytest.skip(f"TODO {exercise.name}")
+        left = f" (begun; left: {', '.join(result.left)})" if result.left else ""
+        pytest.skip(f"TODO {exercise.name}{left}")
     if result.state == "wrong":
         pytest.fail(result.message, pytrace=False)

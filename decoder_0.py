@@ -61,7 +61,8 @@ class KVCache:
     Without it, token t would cost t times the work. Queries need no keeping: a token asks only
     when it is new.
 
-    Attributes: `key_cache` and `value_cache`, lists with one tensor [B, K, L, Hd] per layer.
+    Attributes: `key_cache` and `value_cache`, lists with one tensor [B, K, L, Hd] per layer; a
+    layer is added when it first hands in its keys.
     Source: "Fast Transformer Decoding" (Shazeer 2019), section 2.
     """
 
@@ -70,23 +71,42 @@ class KVCache:
         self.value_cache: list[torch.Tensor] = []
 
     def num_items(self) -> int:
-        """How many tokens are in the cache: 0 before the first."""
-        return self.key_cache[0].shape[2] if self.key_cache else 0
+        """How many tokens are in the cache: the positions of new ones go on from there.
+
+        L of the tensors [B, K, L, Hd], the same in every layer; 0 as long as there is no layer.
+
+        Output: int.
+        Source: as the class.
+        Exercise 15 of 24 (easy, 5 minutes).
+        """
+        # TODO 1. As long as no layer has handed in keys, there are 0 tokens.
+        # TODO 2. Otherwise take the keys of any layer, for all hold the same number of tokens.
+        # TODO 3. Give back the length of their axis of tokens.
+        raise NotImplementedError(
+            "Exercise 15, KVCache.num_items, is to do: "
+            "python -m pytest -k KVCache.num_items"
+        )
 
     def update(
         self, key: torch.Tensor, value: torch.Tensor, layer_idx: int
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Appends the new tokens' keys and values to those of the layer and returns them all.
 
-        Input: [B, K, T, Hd] each. Output: [B, K, L, Hd] each, oldest token first.
+        [B, K, L - T, Hd] and [B, K, T, Hd] -> [B, K, L, Hd]: the axis of the tokens grows.
+
+        Input: key and value [B, K, T, Hd]; layer_idx, from 0. At the first call of a layer, its
+        index is the number of layers so far, and nothing is cached for it yet.
+        Output: keys and values [B, K, L, Hd], oldest token first, which the cache now holds too;
+        what it held before is left as it was. Gradients flow through, for training uses it too.
+        Source: as the class.
+        Exercise 16 of 24 (medium, 15 minutes). Builds on: KVCache.num_items.
         """
-        if layer_idx == len(self.key_cache):
-            self.key_cache.append(key)
-            self.value_cache.append(value)
-        else:
-            self.key_cache[layer_idx] = torch.cat([self.key_cache[layer_idx], key], dim=2)
-            self.value_cache[layer_idx] = torch.cat([self.value_cache[layer_idx], value], dim=2)
-        return self.key_cache[layer_idx], self.value_cache[layer_idx]
+        # TODO 1. Find out whether the layer has handed in anything yet.
+        # TODO 2. If it has not, keep the new keys and values as its entries of the two lists.
+        # TODO 3. If it has, join what is there and what is new along the axis of tokens, the new
+        #         ones last, and keep the result.
+        # TODO 4. Give back all keys and all values of the layer.
+        raise NotImplementedError("Exercise 16, KVCache.update, is to do: python -m pytest -k KVCache.update")
 
 
 class GemmaRMSNorm(nn.Module):
@@ -101,13 +121,13 @@ class GemmaRMSNorm(nn.Module):
     Attributes: `weight` [D], zeros at the start: Gemma's checkpoint stores it as an offset from
     one, hence the `1 +`.
     Source: "Root Mean Square Layer Normalization" (Zhang and Sennrich 2019), section 3.
-    Exercise 15 of 15 (medium, 15 minutes).
+    Exercise 17 of 24 (medium, 15 minutes).
     """
 
     def __init__(self, dim: int, eps: float = 1e-6):
         super().__init__()
         # TODO 1. Keep eps, and make the parameter weight: dim zeros.
-        raise NotImplementedError("Exercise 15, GemmaRMSNorm, is to do: python -m pytest -k GemmaRMSNorm")
+        raise NotImplementedError("Exercise 17, GemmaRMSNorm, is to do: python -m pytest -k GemmaRMSNorm")
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         # TODO 2. Go to float32, whatever the dtype of x.
@@ -115,7 +135,7 @@ class GemmaRMSNorm(nn.Module):
         #         the root.
         # TODO 4. Multiply by one plus the weight, still in float32.
         # TODO 5. Go back to the dtype of x.
-        raise NotImplementedError("Exercise 15, GemmaRMSNorm, is to do: python -m pytest -k GemmaRMSNorm")
+        raise NotImplementedError("Exercise 17, GemmaRMSNorm, is to do: python -m pytest -k GemmaRMSNorm")
 
 
 class GemmaRotaryEmbedding(nn.Module):
@@ -124,10 +144,13 @@ class GemmaRotaryEmbedding(nn.Module):
     angle(t, i) = t * theta^(-2i / Hd) for i = 0 .. Hd/2 - 1: fast hands for near tokens, slow
     ones for far. Turned by these, query . key depends on the difference of positions alone.
 
-    Input: x, only for its dtype; position_ids int64 [B, T].
-    Output: cos and sin, [B, T, Hd] each, the angles twice in a row (one for each half of a
-    head), computed in float32 and cast to the dtype of x.
+    Input: x, only for its dtype and device; position_ids int64 [B, T], which need not begin at
+    0 or be the same in every row.
+    Output: cos and sin, [B, T, Hd] each, the Hd/2 angles twice in a row (once for each half of
+    a head). Angles, cos and sin are computed in float32 (in bfloat16, position 257 is 256) and
+    only the results are cast to the dtype of x.
     Source: "RoFormer" (Su et al. 2021), section 3.2.2.
+    Exercise 18 of 24 (medium, 20 minutes).
     """
 
     def __init__(self, head_dim: int, rope_theta: float):
@@ -138,11 +161,15 @@ class GemmaRotaryEmbedding(nn.Module):
     def forward(
         self, x: torch.Tensor, position_ids: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        exponents = torch.arange(0, self.head_dim, 2, device=x.device).float() / self.head_dim
-        inv_freq = self.rope_theta**-exponents                        # [Hd/2]
-        angles = position_ids[:, :, None].float() * inv_freq          # [B, T, Hd/2]
-        angles = torch.cat([angles, angles], dim=-1)                  # [B, T, Hd]
-        return angles.cos().to(x.dtype), angles.sin().to(x.dtype)
+        # TODO 1. Make the Hd/2 exponents 2i / Hd in float32, on the device of x.
+        # TODO 2. Raise theta to minus these: how far each pair of numbers turns per position.
+        # TODO 3. Multiply every position with every one of them, in float32: [B, T, Hd/2].
+        # TODO 4. Put the angles twice in a row: [B, T, Hd].
+        # TODO 5. Take cos and sin, and only then go to the dtype of x.
+        raise NotImplementedError(
+            "Exercise 18, GemmaRotaryEmbedding, is to do: "
+            "python -m pytest -k GemmaRotaryEmbedding"
+        )
 
 
 def rotate_half(x: torch.Tensor) -> torch.Tensor:
@@ -151,11 +178,14 @@ def rotate_half(x: torch.Tensor) -> torch.Tensor:
     [a, b] -> [-b, a], where a and b are the two halves of the last dimension. The paper pairs
     neighbours instead; the checkpoint's weights are ordered for halves.
 
-    Input and output: [..., Hd].
+    Input and output: [..., Hd], in the dtype of x; Hd is even.
     Source: RoFormer, section 3.4.2, equation 34, in another order.
+    Exercise 19 of 24 (easy, 5 minutes).
     """
-    first, second = x.chunk(2, dim=-1)
-    return torch.cat([-second, first], dim=-1)
+    # TODO 1. Cut the last axis into its two halves, a and b.
+    # TODO 2. Turn the sign of b.
+    # TODO 3. Join them in the other order: -b first, then a.
+    raise NotImplementedError("Exercise 19, rotate_half, is to do: python -m pytest -k rotate_half")
 
 
 def apply_rotary_pos_emb(
@@ -165,14 +195,20 @@ def apply_rotary_pos_emb(
 
     x * cos + rotate_half(x) * sin: the rotation of a plane, for Hd/2 planes at once.
 
-    Input: query [B, H, T, Hd], key [B, K, T, Hd], cos and sin [B, T, Hd].
-    Output: query and key, turned, shapes as given.
+    Input: query [B, H, T, Hd], key [B, K, T, Hd], cos and sin [B, T, Hd]: the same angles for
+    all heads.
+    Output: query and key, turned, in their shapes and dtype.
     Source: RoFormer, section 3.4.2.
+    Exercise 20 of 24 (medium, 10 minutes). Builds on: GemmaRotaryEmbedding, rotate_half.
     """
-    cos, sin = cos[:, None], sin[:, None]                             # [B, 1, T, Hd]
-    query = query * cos + rotate_half(query) * sin
-    key = key * cos + rotate_half(key) * sin
-    return query, key
+    # TODO 1. Give cos and sin an axis of length 1 for the heads, so that they fit every head.
+    # TODO 2. Turn the queries: themselves times cos, plus a right angle further times sin.
+    # TODO 3. Turn the keys by the same angles.
+    # TODO 4. Give back both, queries first.
+    raise NotImplementedError(
+        "Exercise 20, apply_rotary_pos_emb, is to do: "
+        "python -m pytest -k apply_rotary_pos_emb"
+    )
 
 
 def repeat_kv(hidden_states: torch.Tensor, num_repeats: int) -> torch.Tensor:
@@ -181,12 +217,14 @@ def repeat_kv(hidden_states: torch.Tensor, num_repeats: int) -> torch.Tensor:
     The same as torch.repeat_interleave(hidden_states, num_repeats, dim=1): heads 0 and 1
     repeated twice are 0 0 1 1, not 0 1 0 1.
 
-    Input: [B, K, L, Hd]. Output: [B, K * num_repeats, L, Hd].
+    Input: [B, K, L, Hd]. Output: [B, K * num_repeats, L, Hd], in the same dtype.
     Source: "GQA" (Ainslie et al. 2023), section 2.2.
+    Exercise 21 of 24 (easy, 10 minutes).
     """
-    B, K, L, Hd = hidden_states.shape
-    hidden_states = hidden_states[:, :, None].expand(B, K, num_repeats, L, Hd)
-    return hidden_states.reshape(B, K * num_repeats, L, Hd)
+    # TODO 1. Give every head an axis of its own behind it, of length 1.
+    # TODO 2. Stretch that axis to num_repeats.
+    # TODO 3. Join it with the axis of heads, so that copies of a head lie next to each other.
+    raise NotImplementedError("Exercise 21, repeat_kv, is to do: python -m pytest -k repeat_kv")
 
 
 def prefix_lm_mask(attention_mask: torch.Tensor, token_type_ids: torch.Tensor) -> torch.Tensor:
@@ -196,8 +234,10 @@ def prefix_lm_mask(attention_mask: torch.Tensor, token_type_ids: torch.Tensor) -
     the prefix (picture and prompt).
 
     Input: attention_mask int64 [B, L], 0 for padding, 1 for a token; token_type_ids int64
-    [B, T] of the last T of these tokens, 0 for prefix, 1 for suffix.
-    Output: bool [B, 1, T, L], True where the query (row) may look at the key (column).
+    [B, T] of the last T of these tokens, 0 for prefix, 1 for suffix. The L - T before them are
+    in the cache.
+    Output: bool [B, 1, T, L], True where the query (row) may look at the key (column); the 1 is
+    for the heads. Padding has a row like any query: nobody reads what comes out there.
 
     Examples, rows are queries:
       types [0 0 0 1 1] -> 11100   types [0 0 1], padding first -> 010   one new token after
@@ -206,15 +246,15 @@ def prefix_lm_mask(attention_mask: torch.Tensor, token_type_ids: torch.Tensor) -
                            11110                                         mask [1 1 1 1 1]
                            11111                                         -> 11111
     Source: PaliGemma, section 3.2.2 and figure 2.
+    Exercise 22 of 24 (hard, 30 minutes).
     """
-    T, L = token_type_ids.shape[1], attention_mask.shape[1]
-    positions = torch.arange(L, device=attention_mask.device)
-    not_later = positions[None, :] <= positions[L - T:, None]         # [T, L]
-    # Keys in the cache are earlier than every query, whatever their type.
-    is_prefix = F.pad(token_type_ids == 0, (L - T, 0))                # [B, L]
-    allowed = not_later[None] | is_prefix[:, None, :]                 # [B, T, L]
-    allowed = allowed & attention_mask[:, None, :].bool()
-    return allowed[:, None]
+    # TODO 1. Number the L keys. The T queries are the last T of these numbers.
+    # TODO 2. Which keys are not later than the query: [T, L]?
+    # TODO 3. Which keys belong to the prefix, [B, L]? For keys in the cache no type is given, and
+    #         none is needed: they are earlier than every query.
+    # TODO 4. A query may see what either of the two allows, [B, T, L], but never padding.
+    # TODO 5. Give it an axis of length 1 for the heads: bool [B, 1, T, L].
+    raise NotImplementedError("Exercise 22, prefix_lm_mask, is to do: python -m pytest -k prefix_lm_mask")
 
 
 class GemmaMLP(nn.Module):
@@ -223,19 +263,24 @@ class GemmaMLP(nn.Module):
     down_proj(gelu(gate_proj(x)) * up_proj(x)): one projection decides how much of the other
     passes (GeGLU).
 
-    Input and output: [B, T, D].
+    Input and output: [B, T, D], in the dtype of the weights.
+    Attributes: `gate_proj` and `up_proj`, weight [M, D] each; `down_proj`, weight [D, M]. No
+    biases.
     Source: "GLU Variants Improve Transformer" (Shazeer 2020), section 2; GELU by its tanh formula.
+    Exercise 23 of 24 (easy, 10 minutes).
     """
 
     def __init__(self, config: GemmaConfig):
         super().__init__()
-        self.gate_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
-        self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
-        self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
+        # TODO 1. Make gate_proj and up_proj, from hidden_size to intermediate_size, and down_proj,
+        #         back again, all without bias.
+        raise NotImplementedError("Exercise 23, GemmaMLP, is to do: python -m pytest -k GemmaMLP")
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        gate = F.gelu(self.gate_proj(hidden_states), approximate="tanh")
-        return self.down_proj(gate * self.up_proj(hidden_states))
+        # TODO 2. Widen each token twice: by gate_proj and by up_proj.
+        # TODO 3. Apply GELU to the gate alone, by its tanh formula, and multiply the two.
+        # TODO 4. Narrow with down_proj.
+        raise NotImplementedError("Exercise 23, GemmaMLP, is to do: python -m pytest -k GemmaMLP")
 
 
 class GemmaAttention(nn.Module):
@@ -244,22 +289,24 @@ class GemmaAttention(nn.Module):
     softmax(Q K^T / sqrt(Hd), masked) V, with queries and keys turned by their positions, few
     key/value heads shared by many query heads, and earlier keys and values from the cache.
 
-    Input: hidden_states [B, T, D]; attention_mask bool [B, 1, T, L]; position_embeddings, the
-    cos and sin of GemmaRotaryEmbedding, [B, T, Hd] each; kv_cache, which is extended in place.
-    Output: [B, T, D].
+    Input: hidden_states [B, T, D]; attention_mask bool [B, 1, T, L], True where a query may
+    look; position_embeddings, the cos and sin of GemmaRotaryEmbedding, [B, T, Hd] each;
+    kv_cache, in which layer_idx is extended by the T new tokens, keys already turned.
+    Output: [B, T, D], in the dtype of the weights. A query that may look at nothing (padding
+    can come to that) gets finite numbers, whichever: a NaN would spread to all others.
+    Attributes: `q_proj`, weight [H * Hd, D]; `k_proj` and `v_proj`, weight [K * Hd, D] each;
+    `o_proj`, weight [D, H * Hd]. No biases.
     Source: Gemma, section 2; "Fast Transformer Decoding" (Shazeer 2019), section 3 (multi-query).
+    Exercise 24 of 24 (hard, 40 minutes). Builds on: KVCache.update, apply_rotary_pos_emb,
+    repeat_kv, prefix_lm_mask.
     """
 
     def __init__(self, config: GemmaConfig, layer_idx: int):
         super().__init__()
-        self.layer_idx = layer_idx
-        self.num_heads = config.num_attention_heads
-        self.num_key_value_heads = config.num_key_value_heads
-        self.head_dim = config.head_dim
-        self.q_proj = nn.Linear(config.hidden_size, self.num_heads * self.head_dim, bias=False)
-        self.k_proj = nn.Linear(config.hidden_size, self.num_key_value_heads * self.head_dim, bias=False)
-        self.v_proj = nn.Linear(config.hidden_size, self.num_key_value_heads * self.head_dim, bias=False)
-        self.o_proj = nn.Linear(self.num_heads * self.head_dim, config.hidden_size, bias=False)
+        # TODO 1. Keep layer_idx and the sizes, and make q_proj, k_proj, v_proj and o_proj without
+        #         bias: H heads for the queries, K for keys and values, each of head_dim, which need
+        #         not be D / H.
+        raise NotImplementedError("Exercise 24, GemmaAttention, is to do: python -m pytest -k GemmaAttention")
 
     def forward(
         self,
@@ -268,27 +315,18 @@ class GemmaAttention(nn.Module):
         position_embeddings: tuple[torch.Tensor, torch.Tensor],
         kv_cache: KVCache,
     ) -> torch.Tensor:
-        B, T, D = hidden_states.shape
-        # [B, T, D] -> [B, T, heads, Hd] -> [B, heads, T, Hd]
-        query = self.q_proj(hidden_states).view(B, T, self.num_heads, self.head_dim).transpose(1, 2)
-        key = self.k_proj(hidden_states).view(B, T, self.num_key_value_heads, self.head_dim).transpose(1, 2)
-        value = self.v_proj(hidden_states).view(B, T, self.num_key_value_heads, self.head_dim).transpose(1, 2)
-
-        cos, sin = position_embeddings
-        query, key = apply_rotary_pos_emb(query, key, cos, sin)
-        # Keys are kept after they are turned: their position never changes.
-        key, value = kv_cache.update(key, value, self.layer_idx)      # [B, K, L, Hd]
-        key = repeat_kv(key, self.num_heads // self.num_key_value_heads)
-        value = repeat_kv(value, self.num_heads // self.num_key_value_heads)
-
-        # (B, H, T, L) = (B, H, T, Hd) @ (B, H, Hd, L)
-        scores = query @ key.transpose(2, 3) * self.head_dim**-0.5
-        # The lowest number instead of -inf: a row with nothing to look at stays free of NaN.
-        scores = scores.masked_fill(~attention_mask, torch.finfo(scores.dtype).min)
-        weights = F.softmax(scores, dim=-1, dtype=torch.float32).to(query.dtype)
-        # (B, H, T, Hd) = (B, H, T, L) @ (B, H, L, Hd)
-        attended = weights @ value
-        return self.o_proj(attended.transpose(1, 2).reshape(B, T, self.num_heads * self.head_dim))
+        # TODO 2. Project to queries, keys and values, and put the axis of heads before the tokens:
+        #         [B, H, T, Hd] and [B, K, T, Hd].
+        # TODO 3. Turn queries and keys by their positions, and only then add keys and values to the
+        #         cache, which gives back those of all tokens: [B, K, L, Hd].
+        # TODO 4. Lend each key/value head to the query heads that share it: [B, H, L, Hd].
+        # TODO 5. Score each query against each key, divided by the root of the head's size; where
+        #         the mask is False, put a number so low that softmax makes it 0 (and not -inf, see
+        #         above).
+        # TODO 6. Turn the scores into weights over the keys, in float32, back in the dtype of the
+        #         queries; average the values with them, lay the heads side by side again and apply
+        #         o_proj.
+        raise NotImplementedError("Exercise 24, GemmaAttention, is to do: python -m pytest -k GemmaAttention")
 
 
 class GemmaDecoderLayer(nn.Module):
@@ -296,8 +334,11 @@ class GemmaDecoderLayer(nn.Module):
 
     x = x + self_attn(input_layernorm(x));  x = x + mlp(post_attention_layernorm(x))
 
-    Input: as GemmaAttention. Output: [B, T, D].
+    Input: as GemmaAttention; hidden_states is left as it was. Output: [B, T, D].
+    Attributes: `input_layernorm`, `self_attn`, `post_attention_layernorm` (the one before the
+    MLP, whatever its name says) and `mlp`; the norms take their eps from config.rms_norm_eps.
     Source: Gemma, section 2 (pre-norm, as the vision tower's EncoderLayer).
+    Exercise 0.
     """
 
     def __init__(self, config: GemmaConfig, layer_idx: int):
@@ -328,8 +369,11 @@ class GemmaModel(nn.Module):
     bfloat16 for D = 2048), as in training.
 
     Input: inputs_embeds [B, T, D], not yet scaled; attention_mask bool [B, 1, T, L];
-    position_ids int64 [B, T]; kv_cache, which is extended in place. Output: [B, T, D].
+    position_ids int64 [B, T]; kv_cache, which every layer extends. Output: [B, T, D].
+    Attributes: `embed_tokens`, weight [V, D], which is kept here but used by the caller;
+    `layers`, a list of num_hidden_layers blocks; `norm`. `rotary_emb` has no weights.
     Source: Gemma, section 2.
+    Exercise 0.
     """
 
     def __init__(self, config: GemmaConfig):
@@ -364,8 +408,11 @@ class GemmaForCausalLM(nn.Module):
     stores it once, and 0.5 billion parameters serve twice.
 
     Input: as GemmaModel; logits_to_keep, how many of the last positions to score (0: all).
-    Output: float32 logits [B, T or logits_to_keep, V].
+    Output: float32 logits [B, T or logits_to_keep, V]; the product itself is in the dtype of
+    the weights.
+    Attributes: `model`; `lm_head`, weight [V, D], tied as soon as the model is made. No bias.
     Source: Gemma, section 2; "Using the Output Embedding" (Press and Wolf 2017) for the tying.
+    Exercise 0.
     """
 
     def __init__(self, config: GemmaConfig):
@@ -375,7 +422,16 @@ class GemmaForCausalLM(nn.Module):
         self.tie_weights()
 
     def tie_weights(self):
-        """Makes lm_head and embed_tokens one parameter; to be called again after loading."""
+        """Makes lm_head and embed_tokens one parameter: what a token is read by, it is written by.
+
+        lm_head.weight is model.embed_tokens.weight: the same object, so that both learn from
+        each other's gradients. The checkpoint holds embed_tokens, so that is the one to keep.
+        To be called again whenever one of the two was replaced, as loading may do.
+
+        Output: None.
+        Source: "Using the Output Embedding" (Press and Wolf 2017).
+        Exercise 0.
+        """
         self.lm_head.weight = self.model.embed_tokens.weight
 
     def forward(
@@ -396,8 +452,10 @@ class PaliGemmaMultiModalProjector(nn.Module):
 
     linear(image_features): one matrix, which the paper found to do as well as an MLP.
 
-    Input: [B, N, C]. Output: [B, N, D].
+    Input: [B, N, C]. Output: [B, N, D], in the dtype of the weights.
+    Attributes: `linear`, weight [D, C] and bias; D is config.projection_dim.
     Source: PaliGemma, sections 3.1 and 5.5.
+    Exercise 0.
     """
 
     def __init__(self, config: PaliGemmaConfig):
@@ -413,21 +471,11 @@ class PaliGemmaForConditionalGeneration(nn.Module):
 
     tower -> projector -> merged with the token embeddings -> decoder.
 
-    forward takes
-      input_ids       int64 [B, T]
-      pixel_values    float32 [B, 3, S, S], with the prompt; None in a decoding step
-      attention_mask  int64 [B, L], 0 for padding, over the cached tokens too; None: no padding
-      kv_cache        the one returned before; None at the start
-      token_type_ids  int64 [B, T], 0 prefix, 1 suffix; None: a prompt is all prefix, and
-                      what is added to a cache is all suffix
-      labels          int64 [B, T], for training: the ids themselves where they are to be
-                      learnt, ignore_index elsewhere
-      logits_to_keep  how many of the last positions to score; 0: all
-    and returns a dict with `logits` float32 [B, T or logits_to_keep, V], `kv_cache`, and, where
-    labels are given, `loss`: the mean cross entropy of each label under the logits before it.
-    Raises ValueError for labels without token_type_ids, since a prefix that saw the answer
-    would learn to copy, and if there are not N image tokens in each row of a picture's prompt.
+    Input and output: those of forward.
+    Attributes: `config`; `vision_tower`, a VisionModel; `multi_modal_projector`;
+    `language_model`, a GemmaForCausalLM.
     Source: PaliGemma, section 3.
+    Exercise 0.
     """
 
     def __init__(self, config: PaliGemmaConfig):
@@ -444,11 +492,16 @@ class PaliGemmaForConditionalGeneration(nn.Module):
 
         Where input_ids is image_token_index: image_features / sqrt(D), in order; elsewhere
         inputs_embeds. GemmaModel multiplies everything by sqrt(D), and image features are not
-        to be scaled: divided first, they come out as they were.
+        to be scaled: divided first, by sqrt(D) rounded to the same dtype, they come out as they
+        were.
 
-        Input: image_features [B, N, D], inputs_embeds [B, T, D], input_ids int64 [B, T].
+        Input: image_features [B, N, D], perhaps in another dtype; inputs_embeds [B, T, D];
+        input_ids int64 [B, T], where the image tokens may stand anywhere in a row.
         Output: [B, T, D], a new tensor in the dtype of inputs_embeds.
+        Raises ValueError if there are not N image tokens in each row: neither may features be
+        left over, nor slip into another picture's row.
         Source: PaliGemma, section 3.1 and figure 2.
+        Exercise 0.
         """
         B, N, D = image_features.shape
         is_image = input_ids == self.config.image_token_index         # [B, T]
@@ -471,6 +524,31 @@ class PaliGemmaForConditionalGeneration(nn.Module):
         labels: torch.Tensor | None = None,
         logits_to_keep: int = 0,
     ) -> dict:
+        """Runs the model over a picture and its prompt, over new tokens, or over a training example.
+
+        logits = language_model(merged embeddings, prefix_lm_mask, positions, kv_cache)
+        position of a token = number of tokens up to it in attention_mask, itself included:
+        padding is not counted, the first token is at 1, and a cache is counted on.
+        loss = mean over learnt t of -log softmax(logits[t - 1])[labels[t]]
+
+        Input:
+          input_ids       int64 [B, T]
+          pixel_values    float32 [B, 3, S, S], with the prompt; None in a decoding step
+          attention_mask  int64 [B, L], 0 for padding, 1 for a token, over the cached tokens
+                          too; None: no padding, whatever the ids are
+          kv_cache        the one returned before, which is extended; None at the start
+          token_type_ids  int64 [B, T], 0 prefix, 1 suffix; None: a prompt is all prefix, and
+                          what is added to a cache is all suffix
+          labels          int64 [B, T], for training: the ids themselves where they are to be
+                          learnt, config.ignore_index elsewhere
+          logits_to_keep  how many of the last positions to score; 0: all
+        Output: a dict with `logits` float32 [B, T or logits_to_keep, V], `kv_cache`, and, only
+        where labels are given, `loss`, a float32 scalar.
+        Raises ValueError for labels without token_type_ids, since a prefix that saw the answer
+        would learn to copy, and if there are not N image tokens in each row of a picture's prompt.
+        Source: PaliGemma, section 3.
+        Exercise 0.
+        """
         if labels is not None and token_type_ids is None:
             raise ValueError("labels need token_type_ids (0 prefix, 1 suffix): the answer must be causal")
         kv_cache = KVCache() if kv_cache is None else kv_cache

@@ -61,7 +61,8 @@ class KVCache:
     Without it, token t would cost t times the work. Queries need no keeping: a token asks only
     when it is new.
 
-    Attributes: `key_cache` and `value_cache`, lists with one tensor [B, K, L, Hd] per layer.
+    Attributes: `key_cache` and `value_cache`, lists with one tensor [B, K, L, Hd] per layer; a
+    layer is added when it first hands in its keys.
     Source: "Fast Transformer Decoding" (Shazeer 2019), section 2.
     """
 
@@ -70,7 +71,14 @@ class KVCache:
         self.value_cache: list[torch.Tensor] = []
 
     def num_items(self) -> int:
-        """How many tokens are in the cache: 0 before the first."""
+        """How many tokens are in the cache: the positions of new ones go on from there.
+
+        L of the tensors [B, K, L, Hd], the same in every layer; 0 as long as there is no layer.
+
+        Output: int.
+        Source: as the class.
+        Exercise 15 of 24 (easy, 5 minutes).
+        """
         return self.key_cache[0].shape[2] if self.key_cache else 0
 
     def update(
@@ -78,7 +86,14 @@ class KVCache:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Appends the new tokens' keys and values to those of the layer and returns them all.
 
-        Input: [B, K, T, Hd] each. Output: [B, K, L, Hd] each, oldest token first.
+        [B, K, L - T, Hd] and [B, K, T, Hd] -> [B, K, L, Hd]: the axis of the tokens grows.
+
+        Input: key and value [B, K, T, Hd]; layer_idx, from 0. At the first call of a layer, its
+        index is the number of layers so far, and nothing is cached for it yet.
+        Output: keys and values [B, K, L, Hd], oldest token first, which the cache now holds too;
+        what it held before is left as it was. Gradients flow through, for training uses it too.
+        Source: as the class.
+        Exercise 16 of 24 (medium, 15 minutes). Builds on: KVCache.num_items.
         """
         if layer_idx == len(self.key_cache):
             self.key_cache.append(key)
@@ -101,7 +116,7 @@ class GemmaRMSNorm(nn.Module):
     Attributes: `weight` [D], zeros at the start: Gemma's checkpoint stores it as an offset from
     one, hence the `1 +`.
     Source: "Root Mean Square Layer Normalization" (Zhang and Sennrich 2019), section 3.
-    Exercise 15 of 15 (medium, 15 minutes).
+    Exercise 17 of 24 (medium, 15 minutes).
     """
 
     def __init__(self, dim: int, eps: float = 1e-6):
@@ -121,10 +136,13 @@ class GemmaRotaryEmbedding(nn.Module):
     angle(t, i) = t * theta^(-2i / Hd) for i = 0 .. Hd/2 - 1: fast hands for near tokens, slow
     ones for far. Turned by these, query . key depends on the difference of positions alone.
 
-    Input: x, only for its dtype; position_ids int64 [B, T].
-    Output: cos and sin, [B, T, Hd] each, the angles twice in a row (one for each half of a
-    head), computed in float32 and cast to the dtype of x.
+    Input: x, only for its dtype and device; position_ids int64 [B, T], which need not begin at
+    0 or be the same in every row.
+    Output: cos and sin, [B, T, Hd] each, the Hd/2 angles twice in a row (once for each half of
+    a head). Angles, cos and sin are computed in float32 (in bfloat16, position 257 is 256) and
+    only the results are cast to the dtype of x.
     Source: "RoFormer" (Su et al. 2021), section 3.2.2.
+    Exercise 18 of 24 (medium, 20 minutes).
     """
 
     def __init__(self, head_dim: int, rope_theta: float):
@@ -148,8 +166,9 @@ def rotate_half(x: torch.Tensor) -> torch.Tensor:
     [a, b] -> [-b, a], where a and b are the two halves of the last dimension. The paper pairs
     neighbours instead; the checkpoint's weights are ordered for halves.
 
-    Input and output: [..., Hd].
+    Input and output: [..., Hd], in the dtype of x; Hd is even.
     Source: RoFormer, section 3.4.2, equation 34, in another order.
+    Exercise 19 of 24 (easy, 5 minutes).
     """
     first, second = x.chunk(2, dim=-1)
     return torch.cat([-second, first], dim=-1)
@@ -162,9 +181,11 @@ def apply_rotary_pos_emb(
 
     x * cos + rotate_half(x) * sin: the rotation of a plane, for Hd/2 planes at once.
 
-    Input: query [B, H, T, Hd], key [B, K, T, Hd], cos and sin [B, T, Hd].
-    Output: query and key, turned, shapes as given.
+    Input: query [B, H, T, Hd], key [B, K, T, Hd], cos and sin [B, T, Hd]: the same angles for
+    all heads.
+    Output: query and key, turned, in their shapes and dtype.
     Source: RoFormer, section 3.4.2.
+    Exercise 20 of 24 (medium, 10 minutes). Builds on: GemmaRotaryEmbedding, rotate_half.
     """
     cos, sin = cos[:, None], sin[:, None]                             # [B, 1, T, Hd]
     query = query * cos + rotate_half(query) * sin
@@ -178,8 +199,9 @@ def repeat_kv(hidden_states: torch.Tensor, num_repeats: int) -> torch.Tensor:
     The same as torch.repeat_interleave(hidden_states, num_repeats, dim=1): heads 0 and 1
     repeated twice are 0 0 1 1, not 0 1 0 1.
 
-    Input: [B, K, L, Hd]. Output: [B, K * num_repeats, L, Hd].
+    Input: [B, K, L, Hd]. Output: [B, K * num_repeats, L, Hd], in the same dtype.
     Source: "GQA" (Ainslie et al. 2023), section 2.2.
+    Exercise 21 of 24 (easy, 10 minutes).
     """
     B, K, L, Hd = hidden_states.shape
     hidden_states = hidden_states[:, :, None].expand(B, K, num_repeats, L, Hd)
@@ -193,8 +215,10 @@ def prefix_lm_mask(attention_mask: torch.Tensor, token_type_ids: torch.Tensor) -
     the prefix (picture and prompt).
 
     Input: attention_mask int64 [B, L], 0 for padding, 1 for a token; token_type_ids int64
-    [B, T] of the last T of these tokens, 0 for prefix, 1 for suffix.
-    Output: bool [B, 1, T, L], True where the query (row) may look at the key (column).
+    [B, T] of the last T of these tokens, 0 for prefix, 1 for suffix. The L - T before them are
+    in the cache.
+    Output: bool [B, 1, T, L], True where the query (row) may look at the key (column); the 1 is
+    for the heads. Padding has a row like any query: nobody reads what comes out there.
 
     Examples, rows are queries:
       types [0 0 0 1 1] -> 11100   types [0 0 1], padding first -> 010   one new token after
@@ -203,6 +227,7 @@ def prefix_lm_mask(attention_mask: torch.Tensor, token_type_ids: torch.Tensor) -
                            11110                                         mask [1 1 1 1 1]
                            11111                                         -> 11111
     Source: PaliGemma, section 3.2.2 and figure 2.
+    Exercise 22 of 24 (hard, 30 minutes).
     """
     T, L = token_type_ids.shape[1], attention_mask.shape[1]
     positions = torch.arange(L, device=attention_mask.device)
@@ -220,8 +245,11 @@ class GemmaMLP(nn.Module):
     down_proj(gelu(gate_proj(x)) * up_proj(x)): one projection decides how much of the other
     passes (GeGLU).
 
-    Input and output: [B, T, D].
+    Input and output: [B, T, D], in the dtype of the weights.
+    Attributes: `gate_proj` and `up_proj`, weight [M, D] each; `down_proj`, weight [D, M]. No
+    biases.
     Source: "GLU Variants Improve Transformer" (Shazeer 2020), section 2; GELU by its tanh formula.
+    Exercise 23 of 24 (easy, 10 minutes).
     """
 
     def __init__(self, config: GemmaConfig):
@@ -241,10 +269,16 @@ class GemmaAttention(nn.Module):
     softmax(Q K^T / sqrt(Hd), masked) V, with queries and keys turned by their positions, few
     key/value heads shared by many query heads, and earlier keys and values from the cache.
 
-    Input: hidden_states [B, T, D]; attention_mask bool [B, 1, T, L]; position_embeddings, the
-    cos and sin of GemmaRotaryEmbedding, [B, T, Hd] each; kv_cache, which is extended in place.
-    Output: [B, T, D].
+    Input: hidden_states [B, T, D]; attention_mask bool [B, 1, T, L], True where a query may
+    look; position_embeddings, the cos and sin of GemmaRotaryEmbedding, [B, T, Hd] each;
+    kv_cache, in which layer_idx is extended by the T new tokens, keys already turned.
+    Output: [B, T, D], in the dtype of the weights. A query that may look at nothing (padding
+    can come to that) gets finite numbers, whichever: a NaN would spread to all others.
+    Attributes: `q_proj`, weight [H * Hd, D]; `k_proj` and `v_proj`, weight [K * Hd, D] each;
+    `o_proj`, weight [D, H * Hd]. No biases.
     Source: Gemma, section 2; "Fast Transformer Decoding" (Shazeer 2019), section 3 (multi-query).
+    Exercise 24 of 24 (hard, 40 minutes). Builds on: KVCache.update, apply_rotary_pos_emb,
+    repeat_kv, prefix_lm_mask.
     """
 
     def __init__(self, config: GemmaConfig, layer_idx: int):
@@ -293,8 +327,11 @@ class GemmaDecoderLayer(nn.Module):
 
     x = x + self_attn(input_layernorm(x));  x = x + mlp(post_attention_layernorm(x))
 
-    Input: as GemmaAttention. Output: [B, T, D].
+    Input: as GemmaAttention; hidden_states is left as it was. Output: [B, T, D].
+    Attributes: `input_layernorm`, `self_attn`, `post_attention_layernorm` (the one before the
+    MLP, whatever its name says) and `mlp`; the norms take their eps from config.rms_norm_eps.
     Source: Gemma, section 2 (pre-norm, as the vision tower's EncoderLayer).
+    Exercise 0.
     """
 
     def __init__(self, config: GemmaConfig, layer_idx: int):
@@ -325,8 +362,11 @@ class GemmaModel(nn.Module):
     bfloat16 for D = 2048), as in training.
 
     Input: inputs_embeds [B, T, D], not yet scaled; attention_mask bool [B, 1, T, L];
-    position_ids int64 [B, T]; kv_cache, which is extended in place. Output: [B, T, D].
+    position_ids int64 [B, T]; kv_cache, which every layer extends. Output: [B, T, D].
+    Attributes: `embed_tokens`, weight [V, D], which is kept here but used by the caller;
+    `layers`, a list of num_hidden_layers blocks; `norm`. `rotary_emb` has no weights.
     Source: Gemma, section 2.
+    Exercise 0.
     """
 
     def __init__(self, config: GemmaConfig):
@@ -361,8 +401,11 @@ class GemmaForCausalLM(nn.Module):
     stores it once, and 0.5 billion parameters serve twice.
 
     Input: as GemmaModel; logits_to_keep, how many of the last positions to score (0: all).
-    Output: float32 logits [B, T or logits_to_keep, V].
+    Output: float32 logits [B, T or logits_to_keep, V]; the product itself is in the dtype of
+    the weights.
+    Attributes: `model`; `lm_head`, weight [V, D], tied as soon as the model is made. No bias.
     Source: Gemma, section 2; "Using the Output Embedding" (Press and Wolf 2017) for the tying.
+    Exercise 0.
     """
 
     def __init__(self, config: GemmaConfig):
@@ -372,7 +415,16 @@ class GemmaForCausalLM(nn.Module):
         self.tie_weights()
 
     def tie_weights(self):
-        """Makes lm_head and embed_tokens one parameter; to be called again after loading."""
+        """Makes lm_head and embed_tokens one parameter: what a token is read by, it is written by.
+
+        lm_head.weight is model.embed_tokens.weight: the same object, so that both learn from
+        each other's gradients. The checkpoint holds embed_tokens, so that is the one to keep.
+        To be called again whenever one of the two was replaced, as loading may do.
+
+        Output: None.
+        Source: "Using the Output Embedding" (Press and Wolf 2017).
+        Exercise 0.
+        """
         self.lm_head.weight = self.model.embed_tokens.weight
 
     def forward(
@@ -393,8 +445,10 @@ class PaliGemmaMultiModalProjector(nn.Module):
 
     linear(image_features): one matrix, which the paper found to do as well as an MLP.
 
-    Input: [B, N, C]. Output: [B, N, D].
+    Input: [B, N, C]. Output: [B, N, D], in the dtype of the weights.
+    Attributes: `linear`, weight [D, C] and bias; D is config.projection_dim.
     Source: PaliGemma, sections 3.1 and 5.5.
+    Exercise 0.
     """
 
     def __init__(self, config: PaliGemmaConfig):
@@ -410,21 +464,11 @@ class PaliGemmaForConditionalGeneration(nn.Module):
 
     tower -> projector -> merged with the token embeddings -> decoder.
 
-    forward takes
-      input_ids       int64 [B, T]
-      pixel_values    float32 [B, 3, S, S], with the prompt; None in a decoding step
-      attention_mask  int64 [B, L], 0 for padding, over the cached tokens too; None: no padding
-      kv_cache        the one returned before; None at the start
-      token_type_ids  int64 [B, T], 0 prefix, 1 suffix; None: a prompt is all prefix, and
-                      what is added to a cache is all suffix
-      labels          int64 [B, T], for training: the ids themselves where they are to be
-                      learnt, ignore_index elsewhere
-      logits_to_keep  how many of the last positions to score; 0: all
-    and returns a dict with `logits` float32 [B, T or logits_to_keep, V], `kv_cache`, and, where
-    labels are given, `loss`: the mean cross entropy of each label under the logits before it.
-    Raises ValueError for labels without token_type_ids, since a prefix that saw the answer
-    would learn to copy, and if there are not N image tokens in each row of a picture's prompt.
+    Input and output: those of forward.
+    Attributes: `config`; `vision_tower`, a VisionModel; `multi_modal_projector`;
+    `language_model`, a GemmaForCausalLM.
     Source: PaliGemma, section 3.
+    Exercise 0.
     """
 
     def __init__(self, config: PaliGemmaConfig):
@@ -441,11 +485,16 @@ class PaliGemmaForConditionalGeneration(nn.Module):
 
         Where input_ids is image_token_index: image_features / sqrt(D), in order; elsewhere
         inputs_embeds. GemmaModel multiplies everything by sqrt(D), and image features are not
-        to be scaled: divided first, they come out as they were.
+        to be scaled: divided first, by sqrt(D) rounded to the same dtype, they come out as they
+        were.
 
-        Input: image_features [B, N, D], inputs_embeds [B, T, D], input_ids int64 [B, T].
+        Input: image_features [B, N, D], perhaps in another dtype; inputs_embeds [B, T, D];
+        input_ids int64 [B, T], where the image tokens may stand anywhere in a row.
         Output: [B, T, D], a new tensor in the dtype of inputs_embeds.
+        Raises ValueError if there are not N image tokens in each row: neither may features be
+        left over, nor slip into another picture's row.
         Source: PaliGemma, section 3.1 and figure 2.
+        Exercise 0.
         """
         B, N, D = image_features.shape
         is_image = input_ids == self.config.image_token_index         # [B, T]
@@ -468,6 +517,31 @@ class PaliGemmaForConditionalGeneration(nn.Module):
         labels: torch.Tensor | None = None,
         logits_to_keep: int = 0,
     ) -> dict:
+        """Runs the model over a picture and its prompt, over new tokens, or over a training example.
+
+        logits = language_model(merged embeddings, prefix_lm_mask, positions, kv_cache)
+        position of a token = number of tokens up to it in attention_mask, itself included:
+        padding is not counted, the first token is at 1, and a cache is counted on.
+        loss = mean over learnt t of -log softmax(logits[t - 1])[labels[t]]
+
+        Input:
+          input_ids       int64 [B, T]
+          pixel_values    float32 [B, 3, S, S], with the prompt; None in a decoding step
+          attention_mask  int64 [B, L], 0 for padding, 1 for a token, over the cached tokens
+                          too; None: no padding, whatever the ids are
+          kv_cache        the one returned before, which is extended; None at the start
+          token_type_ids  int64 [B, T], 0 prefix, 1 suffix; None: a prompt is all prefix, and
+                          what is added to a cache is all suffix
+          labels          int64 [B, T], for training: the ids themselves where they are to be
+                          learnt, config.ignore_index elsewhere
+          logits_to_keep  how many of the last positions to score; 0: all
+        Output: a dict with `logits` float32 [B, T or logits_to_keep, V], `kv_cache`, and, only
+        where labels are given, `loss`, a float32 scalar.
+        Raises ValueError for labels without token_type_ids, since a prefix that saw the answer
+        would learn to copy, and if there are not N image tokens in each row of a picture's prompt.
+        Source: PaliGemma, section 3.
+        Exercise 0.
+        """
         if labels is not None and token_type_ids is None:
             raise ValueError("labels need token_type_ids (0 prefix, 1 suffix): the answer must be causal")
         kv_cache = KVCache() if kv_cache is None else kv_cache

@@ -370,14 +370,14 @@ def write_results(args: argparse.Namespace, pictures: list[Image.Image], answers
             log(f"Boxes drawn in {args.draw}: {len(boxes)}")
 
 
-def run(args: argparse.Namespace):
-    fill_defaults(args)
-    check_prompts(args)
-    pictures = [open_picture(path) for path in args.image]
-    if args.draw is not None:
-        check_draw(Path(args.draw), args.image)
-    device = choose_device(args.device)
-    module_set = args.set if args.set == "mixed" else int(args.set)
+def set_of(args: argparse.Namespace) -> int | str:
+    """What load_weights calls the set of --set."""
+    return args.set if args.set == "mixed" else int(args.set)
+
+
+def load(args: argparse.Namespace, device: str):
+    """The model of --set, its tokenizer and its processor."""
+    module_set = set_of(args)
     if module_set == "mixed":
         from learner_set import mixed_set
 
@@ -394,6 +394,17 @@ def run(args: argparse.Namespace):
         tokenizer, model.config.vision_config.num_patches, model.config.vision_config.image_size
     )
     log(f"Model loaded in {time.perf_counter() - start:.2f} seconds")
+    return model, tokenizer, processor
+
+
+def run(args: argparse.Namespace):
+    fill_defaults(args)
+    check_prompts(args)
+    pictures = [open_picture(path) for path in args.image]
+    if args.draw is not None:
+        check_draw(Path(args.draw), args.image)
+    device = choose_device(args.device)
+    model, tokenizer, processor = load(args, device)
 
     log("Running inference")
     start = time.perf_counter()
@@ -435,25 +446,24 @@ def run(args: argparse.Namespace):
         log(f"Tokens per second: {rate:.2f} (after the first)")
 
 
-def run_learners(args: argparse.Namespace, parser: Parser):
+def run_learners(program, args: argparse.Namespace, parser: Parser):
     """With code of the learner's in it: what goes wrong there is told without a traceback."""
     from learner_set import LearnersError, explained
 
     try:
         with explained(InputError, CheckpointError, OSError, MemoryError):
-            run(args)
+            program(args)
     except LearnersError as error:
         parser.exit(error.code, f"{parser.prog}: error: {error}\n")
 
 
-def main(argv: list[str] | None = None):
-    parser = build_parser()
-    args = parser.parse_args(argv)
+def run_program(program, args: argparse.Namespace, parser: Parser):
+    """Calls program(args), here or in explain.py; its errors become one line and exit code 2."""
     try:
         if args.set == "1":
-            run(args)
+            program(args)
         else:
-            run_learners(args, parser)
+            run_learners(program, args, parser)
     except (InputError, CheckpointError) as error:
         parser.error(error)
     except (MemoryError, RuntimeError) as error:
@@ -465,6 +475,11 @@ def main(argv: list[str] | None = None):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
         parser.error(error)
+
+
+def main(argv: list[str] | None = None):
+    parser = build_parser()
+    run_program(run, parser.parse_args(argv), parser)
 
 
 if __name__ == "__main__":

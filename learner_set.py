@@ -158,11 +158,16 @@ class LearnerSet:
         """`Yours: rescale, MLP. Reference: the other 30 (1 is wrong: resize).`"""
         others = len(self.results) - len(self.used)
         wrong = [result.exercise.name for result in self.results if result.state == "wrong"]
-        verb = "is" if len(wrong) == 1 else "are"
-        notes = f" ({len(wrong)} {verb} wrong: {some(wrong)})" if wrong else ""
+        notes = note_wrong([name for name in wrong if name in self.used])
+        yours = (some(self.used) or "none") if others else f"all {len(self.used)} exercises"
         if not others:
-            return f"Yours: all {len(self.used)} exercises{notes}."
-        return f"Yours: {some(self.used) or 'none'}. Reference: the other {others}{notes}."
+            return f"Yours: {yours}{notes}."
+        left_out = note_wrong([name for name in wrong if name not in self.used])
+        return f"Yours: {yours}{notes}. Reference: the other {others}{left_out}."
+
+
+def note_wrong(names: list[str]) -> str:
+    return f" ({len(names)} {'is' if len(names) == 1 else 'are'} wrong: {some(names)})" if names else ""
 
 
 def some(names: list[str], most: int = 8) -> str:

@@ -20,7 +20,7 @@ def error_ratios(right: np.ndarray, got: np.ndarray, tolerance: float) -> np.nda
     finite = right[np.isfinite(right)]
     usual = np.sqrt(np.mean(finite**2)) if finite.size else 0.0
     with np.errstate(invalid="ignore", over="ignore"):
-        ratios = np.abs(got - right) / (tolerance * (np.abs(right) + usual) + 1e-30)
+        ratios = np.asarray(np.abs(got - right) / (tolerance * (np.abs(right) + usual) + 1e-30))
     ratios[(got == right) | (np.isnan(got) & np.isnan(right))] = 0.0
     ratios[np.isnan(ratios)] = np.inf
     return ratios
@@ -51,6 +51,8 @@ def describe_values(
             f"They are right to about two digits, but only {share:.0%} of them are right to the last bit: "
             "something is computed in bfloat16 that has to be float32."
         ]
+    if right.ndim == 0:
+        return [f"It is {show(got[()])} instead of {show(right[()])}."]
     axes = letters.split() if len(letters.split()) == right.ndim else []
     lines = []
     if got.dtype.kind == "f" and np.isnan(got).any():

@@ -10,7 +10,8 @@ from learner import LearnerFile
 
 CHOSEN = pytest.StashKey[list[str]]()
 RESULTS = pytest.StashKey[dict]()
-EXERCISE_TESTS, PROOF_TESTS = "test_exercises.py", "test_exercises_proof.py"
+EXERCISE_TESTS = "test_exercises.py"
+PROOF_TESTS = ("test_exercises_proof.py", "test_exercises_sets.py", "test_exercises_help.py")
 MARKS = {"solved": "+", "wrong": "x", "begun": "~", "to do": " "}
 
 
@@ -69,7 +70,7 @@ def pytest_terminal_summary(terminalreporter, config):
         if result.state == "solved":
             write(f"Solved. To see what is worth comparing: python hint.py {result.exercise.name}")
     write(next_line(results))
-    proof = [report for report in reports if PROOF_TESTS in getattr(report, "nodeid", "")]
+    proof = [report for report in reports if any(name in report.nodeid for name in PROOF_TESTS)]
     if proof:
         failed = sum(report.failed for report in proof)
         write(

@@ -285,10 +285,9 @@ def judge(expected: Outcome, got: Outcome, exercise: Exercise, case: Case) -> Fi
     if got.problem is not None:
         return Finding("attribute", got.problem.headline, got.problem.details)
     if isinstance(got.error, TookTooLong):
+        seconds = number(int(got.error.seconds), "second")
         return Finding(
-            "time",
-            f"your code was still running after {got.error.seconds:g} seconds: a loop that never ends?",
-            got.where,
+            "time", f"your code was still running after {seconds}: a loop that never ends?", got.where
         )
     if expected.error is not None:
         return judge_error(expected.error, got)
@@ -688,15 +687,17 @@ def compose(exercise: Exercise, result: Result, headline: str, cause: str, detai
 # Known mistakes
 
 _mistaken: dict[tuple[str, int, int], Outcome] = {}
+_mistaken_modules: dict[tuple[str, int], tuple[Module, LearnerFile]] = {}
 
 
 def mistaken_outcome(exercise: Exercise, mistake: int, index: int, others: dict[str, Exercise]) -> Outcome:
     """What a known mistake comes to in a case."""
     key = (exercise.name, mistake, index)
     if key not in _mistaken:
-        file = variant_file(exercise, exercise.mistakes[mistake].change)
-        module = file.module_for(exercise, others)
-        _mistaken[key] = observe_like_reference(exercise, index, module, file)
+        if key[:2] not in _mistaken_modules:
+            file = variant_file(exercise, exercise.mistakes[mistake].change)
+            _mistaken_modules[key[:2]] = (file.module_for(exercise, others), file)
+        _mistaken[key] = observe_like_reference(exercise, index, *_mistaken_modules[key[:2]])
     return _mistaken[key]
 
 

@@ -1,0 +1,491 @@
+"""The learner's code as a whole: sets that are solved, half solved, wrong or broken, at work.
+
+Nothing here depends on what the learner has written: the `_0` files are made from the skeletons and
+the reference. What runs the programs does so in a copy of the repository.
+"""
+
+import ast
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import learner
+import pytest
+import torch
+from checking import check, leaves
+from exercise_inputs import picture
+from exercises import EXERCISES, OWNERS, named
+from learner import FILES, LearnerFile, reference_source
+from skeletons import skeleton
+from variants import apply_change, find, paste
+
+from inference import generate
+from learner_set import LearnerSet, combine, make_set
+from load_weights import load_hf_model
+
+ROOT = Path(learner.__file__).parent.parent
+PROMPT = "detect cat"
+SKELETONS = {file: skeleton(file) for file in FILES}
+
+
+def number(exercise):
+    return f"exercise-{exercise.number}"
+
+
+def texts_with(*names, changed=None):
+    """The `_0` files with these exercises solved; changed: {name: change} makes some of them wrong."""
+    texts = dict(SKELETONS)
+    for name in [*names, *(changed or {})]:
+        [exercise] = named(name)
+        source = reference_source(exercise.file)
+        if name in (changed or {}):
+            source = apply_change(source, exercise, changed[name])
+        texts[exercise.file] = paste(texts[exercise.file], exercise, source)
+    return texts
+
+
+def files_of(texts):
+    return {file: LearnerFile(file, text) for file, text in texts.items()}
+
+
+ALL = [exercise.name for exercise in EXERCISES]
+SOLVED = texts_with(*ALL)
+WITHOUT_OFFSET = {"GemmaRMSNorm": {"(1 + self.weight.float())": "self.weight.float()"}}
+TURNED = {"rotate_half": {"[-second, first]": "[second, -first]"}}
+
+
+# ------------------------------------------------------------- mixed sets, in this process
+
+
+@pytest.fixture(scope="session")
+def model_folder(checkpoint):
+    """The shipped checkpoint, or a random one where it is not."""
+    shipped = ROOT / "paligemma-tiny"
+    return shipped if any(shipped.glob("*.safetensors")) else checkpoint
+
+
+def answer(folder, modules):
+    """The tokens of an answer, and the logits of the prompt's last one."""
+    model, tokenizer = load_hf_model(folder, module_set=modules)
+    config = model.config.vision_config
+    if isinstance(modules, tuple):
+        processor_module = modules[1]
+    else:
+        import text_image_token_processor_1 as processor_module
+    processor = processor_module.PaliGemmaProcessor(tokenizer, config.num_patches, config.image_size)
+    batch = processor([PROMPT], [picture(40, 30)])
+    with torch.inference_mode():
+        logits = model(**batch, logits_to_keep=1)["logits"]
+    return [row for step in generate(model, batch, 1, 6) for row in step], logits
+
+
+@pytest.fixture(scope="session")
+def right_answer(model_folder):
+    return answer(model_folder, 1)
+
+
+def set_of(texts, names) -> tuple:
+    modules = combine(files_of(texts), [exercise for exercise in EXERCISES if exercise.name in names])
+    return modules["vision_transformer"], modules["text_image_token_processor"], modules["decoder"]
+
+
+def sometimes(seed):
+    return random.Random(seed).sample(ALL, len(ALL) // 2)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [ALL, ALL[: len(ALL) // 2], ALL[1::2], sometimes(1), sometimes(2), *([name] for name in ALL)],
+    ids=["all", "first-half", "every-other", "some", "others", *map(number, EXERCISES)],
+)
+def test_half_solved_set_answers_as_the_reference(names, model_folder, right_answer):
+    tokens, logits = answer(model_folder, set_of(texts_with(*names), names))
+    assert tokens == right_answer[0] and torch.equal(logits, right_answer[1])
+
+
+@pytest.mark.parametrize("exercise", EXERCISES, ids=number)
+def test_mixed_set_calls_the_learners_code(exercise):
+    """And the reference's everywhere else, which finds the learner's in its place."""
+    modules = combine(files_of(SOLVED), [exercise])
+    for part in OWNERS:
+        owner, _, method = part.partition(".")
+        made = getattr(modules[OWNERS[part].file], owner)
+        code = (vars(made)[method] if method else made).__code__
+        mine = part in exercise.parts
+        assert Path(code.co_filename).name == f"{OWNERS[part].file}_{0 if mine else 1}.py", part
+    if exercise.file == "vision_transformer":
+        assert modules["decoder"].VisionModel is modules["vision_transformer"].VisionModel
+
+
+def test_mixed_set_takes_what_is_solved():
+    """By its test: a wrong one and one that is begun are the reference's, and the summary says so."""
+    texts = texts_with("rescale", "MLP", changed=WITHOUT_OFFSET | {"resize": {"BICUBIC": "NEAREST"}})
+    mixed = make_set(files_of(texts), wrong_ones_too=False)
+    others = len(EXERCISES) - 3
+    assert mixed.used == ["add_image_tokens_to_prompt", "rescale", "MLP"]
+    assert mixed.summary == (
+        "Yours: add_image_tokens_to_prompt, rescale, MLP. "
+        f"Reference: the other {others} (2 are wrong: resize, GemmaRMSNorm)."
+    )
+    tried = make_set(files_of(texts), wrong_ones_too=True)
+    assert tried.used == ["add_image_tokens_to_prompt", "resize", "rescale", "MLP", "GemmaRMSNorm"]
+    assert tried.summary.endswith(f"(2 are wrong: resize, GemmaRMSNorm). Reference: the other {others - 2}.")
+
+
+def test_summary_of_all_and_none():
+    states = make_set(files_of(SKELETONS), wrong_ones_too=False).results
+    assert LearnerSet((), states, ALL).summary == f"Yours: all {len(ALL)} exercises."
+    assert LearnerSet((), states, []).summary == f"Yours: none. Reference: the other {len(ALL)}."
+    assert LearnerSet((), states, ALL[:10]).summary.startswith(f"Yours: {', '.join(ALL[:8])} and 2 more.")
+
+
+def test_learners_own_names_do_not_break_the_reference(model_folder, right_answer):
+    """Constants and helpers are seen by the learner's definitions alone."""
+    texts = texts_with(changed={"rotate_half": "def rotate_half(x):\n    return turned(*x.chunk(F, dim=-1))"})
+    helper = "def turned(a, b):\n    return torch.cat([-b, a], dim=-1)\n"
+    texts["decoder"] = texts["decoder"].replace("\n\n\n", f"\n\nF = 2\n\n\n{helper}\n\n", 1)
+    assert answer(model_folder, set_of(texts, ["rotate_half"]))[0] == right_answer[0]
+
+
+# ----------------------------------------------------------------------- broken files
+
+
+def of_rescale(body, top=""):
+    texts = texts_with(changed={"rescale": f"def rescale(image, scale=1 / 255):\n    {body}\n"})
+    return texts | {"text_image_token_processor": top + texts["text_image_token_processor"]}
+
+
+def broken(file, old, new):
+    assert old in SOLVED[file]
+    return SOLVED | {file: SOLVED[file].replace(old, new)}
+
+
+def without(name):
+    [exercise] = named(name)
+    text = SKELETONS[exercise.file]
+    node = find(ast.parse(text), name)
+    lines = text.split("\n")
+    del lines[node.lineno - 1 : node.end_lineno]
+    return SKELETONS | {exercise.file: "\n".join(lines)}
+
+
+RESCALED = "image.astype(np.float32) * np.float32(scale)"
+BROKEN = {
+    "infinite loop": (
+        "rescale",
+        of_rescale("while True:\n        image = image + 0\n    return image"),
+        ["still running after 1 second:", "text_image_token_processor_0.py:", "in rescale:"],
+    ),
+    "an infinite loop that catches everything": (
+        "rescale",
+        of_rescale("while True:\n        try:\n            image = image + 0\n        except Exception:\n"
+                   "            pass"),
+        ["still running after 1 second:"],
+    ),
+    "recursion": ("rescale", of_rescale("return rescale(image)"), ["RecursionError", "rescale(image)"]),
+    "exit": ("rescale", of_rescale("exit()"), ["ends the program (exit or quit)"]),
+    "nothing is returned": ("rescale", of_rescale(RESCALED), ["What comes back is None", "`return`"]),
+    "the raise is still there": (
+        "rescale",
+        of_rescale("image = image + 0\n    " + f"raise NotImplementedError({named('rescale')[0].todo!r})"),
+        ["`raise NotImplementedError` of the skeleton is still there"],
+    ),
+    "a bracket that is not closed": (
+        "MLP",
+        broken("vision_transformer", "self.fc2 = nn.Linear(config.intermediate_size, config.hidden_size)",
+               "self.fc2 = nn.Linear(config.intermediate_size, config.hidden_size"),
+        ["Python cannot read this line", "vision_transformer_0.py:", "self.fc2 = nn.Linear("],
+    ),
+    "a quote that is not closed": (
+        "rescale",
+        broken("text_image_token_processor", f"return {RESCALED}", '"""never closed\n    return image'),
+        ["Python cannot read this line"],
+    ),
+    "a line that is indented too far": (
+        "rescale",
+        broken("text_image_token_processor", f"return {RESCALED}", f"  x = 3\n    return {RESCALED}"),
+        ["Look at the spaces at the beginning"],
+    ),
+    "a deleted class": ("MLP", without("MLP"), ["there is no class MLP", "Give it its name back"]),
+    "a renamed class": (
+        "MLP",
+        broken("vision_transformer", "class MLP(", "class Mlp("),
+        ["there is no class MLP", "New names in the file: Mlp (line"],
+    ),
+    "a deleted function": ("rescale", without("rescale"), ["there is no function rescale"]),
+    "a method out of its class": (
+        "MLP",
+        broken("vision_transformer", "    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:\n"
+               "        return self.fc2(",
+               "def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:\n        return self.fc2("),
+        ["class MLP has no forward any more", "not indented into the class"],
+    ),
+    "an error": (
+        "Attention",
+        texts_with(changed={"Attention": {"key.transpose(2, 3)": "key"}}),
+        ["stopped with a RuntimeError", "vision_transformer_0.py:", "Shapes at that point", "query ["],
+    ),
+    "print": (
+        "rescale",
+        of_rescale(f"print('shape', image.shape)\n    return {RESCALED} * 2", top="print('from the top')\n"),
+        ["Your code printed:", "shape (5, 4, 3)"],
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+def test_broken_file(kind):
+    """A message that a beginner understands, and every other exercise stays what it was."""
+    name, texts, words = BROKEN[kind]
+    [exercise] = named(name)
+    file = LearnerFile(exercise.file, texts[exercise.file])
+    result = check(exercise, file, OWNERS, seconds=1 if "loop" in kind else None)
+    assert result.state == "wrong"
+    assert result.message.startswith(f"{name} ({exercise.path}:")
+    for word in words:
+        assert word in result.message
+    assert "Traceback" not in result.message and "checking.py" not in result.message
+    solved = "is to do" not in texts[exercise.file]
+    for other in EXERCISES:
+        if other.file == exercise.file and other is not exercise:
+            expected = "solved" if solved or other.solved else "to do"
+            assert check(other, file, OWNERS).state == expected, other.name
+
+
+def test_renamed_file(monkeypatch, tmp_path):
+    monkeypatch.setattr(learner, "ROOT", tmp_path)
+    file = LearnerFile("decoder")
+    for exercise in EXERCISES:
+        if exercise.file == "decoder":
+            result = check(exercise, file, OWNERS)
+            assert result.state == "wrong" and "There is no decoder_0.py (was it renamed" in result.message
+
+
+def test_begun():
+    """A class of which one part is written: neither wrong nor untouched."""
+    text = SKELETONS["vision_transformer"]
+    init = find(ast.parse(reference_source("vision_transformer")), "MLP.__init__")
+    lines, skeleton_lines = reference_source("vision_transformer").split("\n"), text.split("\n")
+    old = find(ast.parse(text), "MLP.__init__")
+    skeleton_lines[old.lineno - 1 : old.end_lineno] = lines[init.lineno - 1 : init.end_lineno]
+    [exercise] = named("MLP")
+    result = check(exercise, LearnerFile("vision_transformer", "\n".join(skeleton_lines)), OWNERS)
+    assert (result.state, result.left) == ("to do", ["MLP.forward"])
+
+
+# ----------------------------------------------------------- the programs, in a copy of the repository
+
+# Runs the programs one after the other in one process: most of the time is that of the imports.
+DRIVER = """
+import contextlib, importlib, io, json, linecache, pathlib, sys
+sys.dont_write_bytecode = True
+results = {}
+for name, files, command in json.load(sys.stdin):
+    for file, text in files.items():
+        path = pathlib.Path(f"{file}_0.py")
+        path.write_text(text, encoding="utf-8") if text is not None else path.unlink()
+    for module in [module for module in sys.modules if module.endswith("_0")]:
+        del sys.modules[module]
+    if "learner_set" in sys.modules:
+        sys.modules["learner_set"].mixed_set.cache_clear()
+        sys.modules["learner_set"].tried_set.cache_clear()
+    if name == "an infinite loop":
+        sys.modules["checking"].SECONDS = 2
+    linecache.clearcache()
+    out, err, code = io.StringIO(), io.StringIO(), 0
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            importlib.import_module(command[0]).main(command[1:])
+        except SystemExit as error:
+            code = error.code or 0
+    imported = sorted(set(sys.modules) & {"learner_set", "checking", "exercises"})
+    results[name] = [code, out.getvalue(), err.getvalue(), imported]
+json.dump(results, sys.stdout)
+"""
+SCENARIOS = [
+    ("reference", SKELETONS, "inference", "1"),
+    ("untouched", SKELETONS, "inference", "0"),
+    ("untouched, mixed", SKELETONS, "inference", "mixed"),
+    ("untouched, compared", SKELETONS, "compare_sets", None),
+    ("solved", SOLVED, "inference", "0"),
+    ("solved, mixed", SOLVED, "inference", "mixed"),
+    ("solved, compared", SOLVED, "compare_sets", None),
+    ("only GemmaRMSNorm, mixed", texts_with("GemmaRMSNorm"), "inference", "mixed"),
+    ("wrong GemmaRMSNorm, mixed", texts_with(changed=WITHOUT_OFFSET), "inference", "mixed"),
+    ("wrong GemmaRMSNorm, compared", texts_with(*ALL, changed=WITHOUT_OFFSET), "compare_sets", None),
+    ("wrong rotate_half, compared", texts_with(changed=TURNED), "compare_sets", None),
+    ("wrong rescale, compared", texts_with(changed={"rescale": {" * np.float32(scale)": ""}}),
+     "compare_sets", None),
+    ("an error", texts_with(*ALL, changed={"Attention": {"key.transpose(2, 3)": "key"}}), "inference", "0"),
+    ("an error, compared", BROKEN["an error"][1], "compare_sets", None),
+    ("exit", texts_with(*ALL, changed={"rescale": "def rescale(image, scale=1 / 255):\n    exit()"}),
+     "inference", "0"),
+    ("a syntax error", BROKEN["a bracket that is not closed"][1], "inference", "0"),
+    ("a syntax error, mixed", BROKEN["a bracket that is not closed"][1], "inference", "mixed"),
+    ("a wrong name of a parameter", texts_with(*ALL, changed={"MLP": {"self.fc2": "self.second"}}),
+     "inference", "0"),
+    ("a wrong name of a parameter, compared", texts_with(changed={"MLP": {"self.fc2": "self.second"}}),
+     "compare_sets", None),
+    ("nothing returned", texts_with(*ALL, changed={"VisionModel": {"return self": "self"}}),
+     "inference", "0"),
+    ("an infinite loop", texts_with(*ALL, changed={"rescale": "def rescale(image):\n    while True: pass"}),
+     "inference", "mixed"),
+    ("no file", SOLVED | {"vision_transformer": None}, "inference", "0"),
+    ("no file, mixed", SOLVED | {"vision_transformer": ""}, "inference", "mixed"),
+]
+
+
+@pytest.fixture(scope="session")
+def copy(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("copy")
+    for path in ROOT.glob("*.py"):
+        shutil.copy(path, folder)
+    shutil.copytree(ROOT / "tests", folder / "tests", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", folder)
+    picture(40, 30).save(folder / "picture.png")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def results(copy, model_folder):
+    common = ["--model", str(model_folder), "--image", "picture.png", "--prompt", PROMPT]
+    scenarios = [
+        (name, texts, [program, *common, *(["--set", which, "--max-tokens", "6"] if which else [])])
+        for name, texts, program, which in SCENARIOS
+    ]
+    ran = subprocess.run(
+        [sys.executable, "-c", DRIVER], cwd=copy, input=json.dumps(scenarios), capture_output=True, text=True,
+        encoding="utf-8", env=os.environ | {"PYTHONIOENCODING": "utf-8"},
+    )
+    assert ran.returncode == 0, ran.stderr
+    return json.loads(ran.stdout)
+
+
+def test_whole_set_solved_answers_as_the_reference(results):
+    right = results["reference"]
+    assert right[0] == 0 and len(right[1]) > 1
+    assert results["solved"][:2] == right[:2]
+    assert results["solved, mixed"][:2] == right[:2]
+    assert f"Yours: all {len(ALL)} exercises.\n" in results["solved, mixed"][2]
+
+
+def test_the_reference_is_run_without_the_exercises(results):
+    """They would cost a second at every start."""
+    assert results["reference"][3] == [] and results["untouched, mixed"][3] != []
+
+
+def test_set_0_names_what_is_missing(results):
+    code, out, err, _ = results["untouched"]
+    last = err.splitlines()[-1]
+    assert (code, out) == (2, "") and "Traceback" not in err
+    assert last.startswith("inference.py: error: exercise ") and "is to do (" in last and "_0.py:" in last
+    assert "python -m pytest -k " in last and "--set mixed" in last
+
+
+@pytest.mark.parametrize(
+    ("name", "summary"),
+    [
+        ("untouched, mixed", f"Yours: {ALL[0]}. Reference: the other {len(ALL) - 1}."),
+        ("only GemmaRMSNorm, mixed", f"Yours: {ALL[0]}, GemmaRMSNorm. Reference: the other {len(ALL) - 2}."),
+        (
+            "wrong GemmaRMSNorm, mixed",
+            f"Yours: {ALL[0]}. Reference: the other {len(ALL) - 1} (1 is wrong: GemmaRMSNorm).",
+        ),
+        ("a syntax error, mixed", "Reference: the other 1 (1 is wrong: MLP)."),
+        ("an infinite loop", "Reference: the other 1 (1 is wrong: rescale)."),
+        ("no file, mixed", "are wrong: VisionEmbeddings, Attention, "),
+    ],
+)
+def test_mixed_answers_as_the_reference(name, summary, results):
+    assert results[name][:2] == results["reference"][:2]
+    assert summary in results[name][2]
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "words"),
+    [
+        ("an error", 1, ["stopped with a RuntimeError", "vision_transformer_0.py:", "query @ key", "Shapes",
+                         "python -m pytest -k Attention"]),
+        ("exit", 1, ["ends the program", "text_image_token_processor_0.py:", "python -m pytest -k rescale"]),
+        ("a syntax error", 2, ["vision_transformer_0.py:", "Python cannot read this line"]),
+        ("a wrong name of a parameter", 2, ["your model and the checkpoint do not fit", "mlp.second.weight"]),
+        ("nothing returned", 1, ["TypeError", "python -m pytest"]),
+        ("no file", 2, ["set 0 needs vision_transformer_0"]),
+    ],
+)
+def test_set_0_says_what_went_wrong(name, code, words, results):
+    assert results[name][:2] == [code, ""]
+    message = results[name][2]
+    assert "Traceback" not in message and message.count("error: ") == 1
+    for word in words:
+        assert word in message
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "words"),
+    [
+        ("untouched, compared", 0, ["No difference"]),
+        ("solved, compared", 0, [f"Yours: all {len(ALL)}", "No difference, from the picture to token 2"]),
+        ("wrong GemmaRMSNorm, compared", 1, [
+            "What agrees: pixel_values, input_ids and attention_mask; then ",
+            "First difference: decoder layer 1, input_layernorm\n",
+            "language_model.model.layers.0.input_layernorm: GemmaRMSNorm (decoder_0.py:",
+            "Its input agrees, its output does not.", "Largest difference: ", "Relative: ",
+            "To look at: GemmaRMSNorm (wrong)",
+        ]),
+        ("wrong rotate_half, compared", 1, [
+            "First difference: decoder layer 1, self_attn\n", "hands to o_proj",
+            "To look at: rotate_half (wrong)",
+        ]),
+        ("wrong rescale, compared", 1, [
+            "First difference: the processor, in pixel_values", "rescale (wrong)",
+        ]),
+        ("an error, compared", 1, [
+            "the last of them vision tower layer 1, self_attn.v_proj", "stopped with a RuntimeError",
+            "vision tower layer 1, self_attn, your code", "query @ key",
+        ]),
+        ("a wrong name of a parameter, compared", 1, ["do not fit", "mlp.second", "To look at: MLP (wrong)"]),
+    ],
+)
+def test_comparison(name, code, words, results):
+    assert results[name][0] == code, results[name]
+    for word in words:
+        assert word in results[name][1]
+
+
+def test_pytest_with_broken_files(copy):
+    """One run, and everything that is not broken has its result."""
+    texts = texts_with("MLP", changed=WITHOUT_OFFSET)
+    texts["text_image_token_processor"] = of_rescale("exit()", top="print('from the top')\n")[
+        "text_image_token_processor"
+    ]
+    texts["vision_transformer"] = without("Encoder")["vision_transformer"].replace(
+        "class MLP(nn.Module):", "class MLP(nn.Module:"
+    )
+    for file, text in texts.items():
+        (copy / f"{file}_0.py").write_text(text, encoding="utf-8")
+    shutil.copy(ROOT / "conftest.py", copy)
+    ran = subprocess.run(
+        [sys.executable, "-m", "pytest", "tests/test_exercises.py", "-p", "no:cacheprovider"],
+        cwd=copy, capture_output=True, text=True, encoding="utf-8",
+    )
+    assert ran.returncode == 1 and "Traceback" not in ran.stdout
+    assert f"1 of {len(ALL)} solved, 4 wrong, {len(ALL) - 5} to do." in ran.stdout
+    for words in ("ends the program", "there is no class Encoder", "Python cannot read this line",
+                  "without the `1 +`"):
+        assert words in ran.stdout
+
+
+def test_leaves_take_a_cache_apart():
+    """What compare_sets.py sees of a model's output."""
+    class Cache:
+        key_cache, value_cache = [1, 2], [3]
+
+    assert leaves({"a": (4, None), "b": Cache()}) == [
+        ("['a'][0]", 4), ("['a'][1]", None), ("['b'].key_cache[0]", 1), ("['b'].key_cache[1]", 2),
+        ("['b'].value_cache[0]", 3),
+    ]

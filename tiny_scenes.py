@@ -103,8 +103,13 @@ def make_drawing(image: Image.Image) -> Drawing:
     return Drawing(levels, np.array([red, green, blue]) * 255 / alpha)
 
 
-def turn(rng: np.random.Generator, drawing: Drawing, longer_side: float) -> np.ndarray:
-    """Mirror, stretch, scale and tilt a drawing -> uint8 [h, w, 4], cropped to what is visible."""
+def turn(
+    rng: np.random.Generator, drawing: Drawing, longer_side: float, slant: float = 0.0
+) -> np.ndarray:
+    """Mirror, stretch, scale, tilt and slant a drawing -> uint8 [h, w, 4], cropped to what is visible.
+
+    `slant`: how far the upper edge is moved sideways at most, as a part of the height.
+    """
     # The smallest level that is not smaller than what is asked for: shrunk by at most 1.41.
     large_enough = [image for image in drawing.levels if max(image.size) - 2 >= longer_side]
     image = large_enough[-1] if large_enough else drawing.levels[0]
@@ -116,23 +121,38 @@ def turn(rng: np.random.Generator, drawing: Drawing, longer_side: float) -> np.n
     w, h = w * scale, h * scale
     angle = rng.uniform(-MAX_TILT, MAX_TILT)
     cos, sin = math.cos(angle), math.sin(angle)
-    out_w = math.ceil(w * cos + h * abs(sin)) + 2
+    slant = rng.uniform(-slant, slant)
     out_h = math.ceil(h * cos + w * abs(sin)) + 2
+    out_w = math.ceil(w * cos + h * abs(sin) + abs(slant) * out_h) + 2
 
     # PIL asks where each pixel of the result comes from: (x, y) -> (a x + b y + c, d x + e y + f).
     step_x = (source_w - 2) / w * (1 if rng.random() < 0.5 else -1)
     step_y = (source_h - 2) / h
-    a, b = cos * step_x, sin * step_x
-    d, e = -sin * step_y, cos * step_y
+    a, b = cos * step_x, (sin + slant * cos) * step_x
+    d, e = -sin * step_y, (cos - slant * sin) * step_y
     c = source_w / 2 - a * out_w / 2 - b * out_h / 2  # centre comes from centre
     f = source_h / 2 - d * out_w / 2 - e * out_h / 2
     turned = image.transform(
         (out_w, out_h), Image.Transform.AFFINE, (a, b, c, d, e, f), Image.Resampling.BILINEAR
     )
-    pixels = np.asarray(turned)
-    visible = pixels[..., 3] > VISIBLE
+    return crop(np.asarray(turned))
+
+
+def cut_piece(rng: np.random.Generator, cutout: np.ndarray) -> np.ndarray:
+    """Take up to a quarter of a cutout away, as if something lay in front; crop it again."""
+    h, w = cutout.shape[:2]
+    part_h, part_w = int(h * rng.uniform(0.2, 0.5)), int(w * rng.uniform(0.2, 0.5))
+    y, x = rng.integers(0, h - part_h + 1), rng.integers(0, w - part_w + 1)
+    cutout = cutout.copy()
+    cutout[y : y + part_h, x : x + part_w] = 0
+    return crop(cutout)
+
+
+def crop(cutout: np.ndarray) -> np.ndarray:
+    """uint8 [h, w, 4], smaller by the rows and columns at its edges that show nothing."""
+    visible = cutout[..., 3] > VISIBLE
     ys, xs = np.flatnonzero(visible.any(axis=1)), np.flatnonzero(visible.any(axis=0))
-    return pixels[ys[0] : ys[-1] + 1, xs[0] : xs[-1] + 1]
+    return cutout[ys[0] : ys[-1] + 1, xs[0] : xs[-1] + 1]
 
 
 # -- Grounds --------------------------------------------------------------------------------------
@@ -204,14 +224,15 @@ def ground_colours(rng: np.random.Generator, drawings: list[Drawing]) -> np.ndar
     return colours
 
 
-def colour_shift(rng: np.random.Generator) -> np.ndarray:
+def colour_shift(rng: np.random.Generator, jitter: float) -> np.ndarray:
     """float [4, 3]: (r, g, b, 255) @ it is the colour with all of it a little otherwise.
 
-    Mild on purpose: a pale star or a grey carrot could not be read by anybody. The last row is an
-    offset in units of alpha, so that the map works on colours multiplied by alpha, too.
+    Mild on purpose at jitter 1: a pale star or a grey carrot could not be read by anybody. The last
+    row is an offset in units of alpha, so that the map works on colours multiplied by alpha, too.
     """
-    contrast, brightness = rng.uniform(0.85, 1.15), rng.uniform(0.85, 1.1)
-    saturation, angle = rng.uniform(0.85, 1.15), math.radians(rng.uniform(-8, 8))
+    contrast, saturation = 1 + jitter * rng.uniform(-0.15, 0.15, 2)
+    brightness = 1 + jitter * rng.uniform(-0.15, 0.1)
+    angle = jitter * math.radians(rng.uniform(-8, 8))
     grey, eye = np.full((3, 3), 1 / 3), np.eye(3)
     # Hue is the angle around the grey axis (1, 1, 1) / sqrt(3): Rodrigues' formula.
     cross = np.array([[0, -1, 1], [1, 0, -1], [-1, 1, 0]]) / math.sqrt(3)
@@ -247,19 +268,28 @@ def draw_scene(
     drawings: dict[str, dict[str, list[Drawing]]],
     size: int = 160,
     count: int | None = None,
-    jitter: bool = True,
+    jitter: float = 1.0,
 ) -> Scene:
     """Draw one scene of `count` things (None: one to three; up to six for packed scenes).
 
-    With `jitter`, colours are shifted a little and some pictures are blurred or grainy. What
-    finds no free place is left out: of three things hardly ever, of six sometimes.
+    `jitter`: 0 shows the true colours. At 1 the colours of the scene are shifted a little, and some
+    pictures are blurred or grainy. What is above 1 goes to each drawing by itself, in colour and
+    slant, and some drawings lose a piece: to train on, so that less depends on any one hand.
+    What finds no free place is left out: of three things hardly ever, of six sometimes.
     """
     if count is None:
         count = 1 + int(np.searchsorted([0.35, 0.70], rng.random()))
     names = choose_names(rng, list(drawings), count)
     chosen = choose_drawings(rng, drawings, names)
     low, high = SIZES.get(count, PACKED_SIZES)
-    cutouts = [turn(rng, drawing, rng.uniform(low, high) * size) for drawing in chosen]
+    wild = max(0.0, jitter - 1)
+    cutouts = []
+    for drawing in chosen:
+        side = rng.uniform(low, high)
+        slant = 0.15 * wild if side < 0.55 else 0  # a large one, slanted, might not fit in
+        cutouts.append(turn(rng, drawing, side * size, slant))
+        if wild and rng.random() < 0.2:
+            cutouts[-1] = cut_piece(rng, cutouts[-1])
     for _ in range(4):  # a large first one in the middle may leave no room for the others
         corners = place(rng, [cutout.shape[:2] for cutout in cutouts], size)
         if None not in corners:
@@ -273,7 +303,7 @@ def draw_scene(
             placed.append((Thing(name, box), np.s_[y : y + h, x : x + w], cutout))
     placed.sort(key=lambda item: item[0].centre[1])
 
-    shift = colour_shift(rng) if jitter else np.eye(4, 3, dtype=np.float32)
+    shift = colour_shift(rng, min(jitter, 1))
     colours = np.float32(ground_colours(rng, chosen) @ shift[:3] + 255 * shift[3])
     pool = patterns(size)
     pattern = pool[rng.integers(len(pool))]
@@ -287,6 +317,8 @@ def draw_scene(
         _, window, cutout = placed[index]
         cutout = cutout.astype(np.float32)
         canvas[window] *= 1 - cutout[..., 3:] / 255
+        if wild:
+            cutout[..., :3] = cutout @ colour_shift(rng, 1.5 * wild)
         canvas[window] += cutout @ shift
         owner[window][cutout[..., 3] > VISIBLE] = index
 

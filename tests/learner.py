@@ -6,6 +6,7 @@ not matter what state its neighbours are in, and exercises can be solved in any 
 """
 
 import ast
+import functools
 import importlib
 import re
 import types
@@ -45,6 +46,12 @@ def reference(file: str) -> types.ModuleType:
 
 def reference_source(file: str) -> str:
     return (ROOT / f"{file}_1.py").read_text(encoding="utf-8")
+
+
+@functools.cache
+def names_given(file: str) -> set[str]:
+    """The classes and functions of the reference."""
+    return {node.name for node in ast.parse(reference_source(file)).body if hasattr(node, "name")}
 
 
 def statements(function: ast.AST) -> list[ast.stmt]:
@@ -277,7 +284,7 @@ class LearnerFile:
             ast.If,
             ast.Try,
         )
-        given = {node.name for node in ast.parse(reference_source(self.file)).body if hasattr(node, "name")}
+        given = names_given(self.file)
         return [
             node
             for node in self.tree.body

@@ -590,8 +590,7 @@ def build_page(run: Run, description: dict, folder: Path) -> str:
     def fill(match: re.Match) -> str:
         name = match[1]
         if name == "title":
-            facts = description["facts"]
-            return html.escape(f"{facts['prompt']} → {facts['answer']} · {facts['model']}")
+            return html.escape(f"{description['facts']['prompt']} · {description['facts']['model']}")
         if name == "data":
             return embedded(description)
         thing = next(getattr(module, name) for module in modules if hasattr(module, name))

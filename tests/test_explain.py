@@ -1,0 +1,660 @@
+"""explain.py: each number of the page that can be had another way, the escaping, and the page in Chromium."""
+
+import base64
+import json
+import math
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageDraw
+from small_models import random_checkpoint, small_config
+
+import explain
+import explain_pictures
+import inference
+from decoder_1 import prefix_lm_mask
+from explain import coverage, pool, principal_colours, token_boxes
+from load_weights import load_hf_model
+from text_image_token_processor_1 import PaliGemmaProcessor
+
+PROGRAM = Path(explain.__file__)
+TINY = inference.TINY_MODEL
+HAS_TINY = (TINY / "model.safetensors").is_file()
+needs_tiny = pytest.mark.skipif(not HAS_TINY, reason="paligemma-tiny is not here")
+
+
+def unpack(array: dict) -> np.ndarray:
+    values = np.frombuffer(base64.b64decode(array["data"]), array["type"]).reshape(array["shape"])
+    return values.astype(float) / 65_535 if array["type"] == "uint16" else values
+
+
+def data_of(page: Path) -> dict:
+    """What the page's script reads."""
+    (text,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', page.read_text("utf-8"), re.S)
+    return json.loads(text)
+
+
+def draw_sample(path: Path, size=(90, 60)) -> Path:
+    picture = Image.new("RGB", size, (40, 90, 200))
+    ImageDraw.Draw(picture).ellipse((30, 14, 75, 48), fill=(250, 130, 10))
+    picture.save(path)
+    return path
+
+
+class Made:
+    """A page, what it was told, and the model it is about."""
+
+    def __init__(self, page, model_folder, image, prompt):
+        self.page, self.data = page, data_of(page)
+        self.model, self.tokenizer = load_hf_model(model_folder)
+        config = self.model.config.vision_config
+        self.processor = PaliGemmaProcessor(self.tokenizer, config.num_patches, config.image_size)
+        self.batch = self.processor([prompt], [inference.open_picture(image)])
+        self.answer = [token["id"] for token in self.data["tokens"]["list"] if token["kind"] == "answer"]
+        # bfloat16 keeps 8 bits, so that sums in another order differ.
+        self.tolerance = 1e-4 if next(self.model.parameters()).dtype == torch.float32 else 3e-2
+
+    def inputs(self) -> dict:
+        """Prompt and answer at once, without a cache: another way to all logits."""
+        prompt = self.batch["input_ids"]
+        ids = torch.cat([prompt, torch.tensor([self.answer])], dim=1)
+        types = torch.tensor([[0] * prompt.shape[1] + [1] * len(self.answer)])
+        return {"input_ids": ids, "pixel_values": self.batch["pixel_values"], "token_type_ids": types}
+
+    @torch.inference_mode()
+    def watch(self, *names) -> dict:
+        """The outputs of these modules for the whole sequence, and "logits"."""
+        seen, hooks = {}, []
+        for name in names:
+            def keep(module, args, output, name=name):
+                seen[name] = (args, output)
+
+            hooks.append(self.model.get_submodule(name).register_forward_hook(keep))
+        seen["logits"] = self.model(**self.inputs())["logits"][0]
+        for hook in hooks:
+            hook.remove()
+        return seen
+
+
+@pytest.fixture(scope="module", params=["small", pytest.param("tiny", marks=needs_tiny)])
+def made(request, tmp_path_factory, checkpoint):
+    folder = tmp_path_factory.mktemp(f"page of {request.param}")
+    if request.param == "tiny":
+        model, image = TINY, sorted(inference.SAMPLES.glob("*.png"))[0]
+    else:
+        model, image = checkpoint, draw_sample(folder / "sample.png")
+    page = folder / "explain.html"
+    explain.main(["--model", str(model), "--image", str(image), "--out", str(page)])
+    return Made(page, model, str(image), "detect cat")
+
+
+# --------------------------------------------------------------- the numbers, had another way
+
+
+def test_pixels_are_what_the_model_is_given(made):
+    part = made.data["picture"]
+    pixels = unpack(part["pixels"])
+    expected = made.batch["pixel_values"][0].permute(1, 2, 0).numpy()
+    assert abs(pixels / 127.5 - 1 - expected).max() < 1e-6
+    resized = explain_pictures.open_uri(part["resized"])
+    assert (np.asarray(resized) == pixels).all()
+    assert part["grid"] ** 2 == made.model.config.vision_config.num_patches
+
+
+def test_tokens_are_prompt_and_answer(made):
+    tokens = made.data["tokens"]
+    prompt = made.batch["input_ids"][0].tolist()
+    N = tokens["numImage"]
+    assert prompt[:N] == [tokens["imageId"]] * N
+    assert [token["id"] for token in tokens["list"]] == prompt[N:] + made.answer
+    assert [token["position"] for token in tokens["list"]] == list(range(N, len(prompt) + len(made.answer)))
+    kinds = [token["kind"] for token in tokens["list"]]
+    assert kinds[0] == "bos" and kinds[len(prompt) - N - 1] == "newline"
+    assert set(kinds[1:len(prompt) - N - 1]) == {"prompt"}
+    eos = made.tokenizer.token_to_id("<eos>")
+    (expected, *_) = zip(*inference.generate(made.model, made.batch, eos, 24), strict=True)
+    assert made.answer == list(expected)
+
+
+def test_mask_is_the_reference_s(made):
+    types = made.inputs()["token_type_ids"]
+    mask = prefix_lm_mask(torch.ones_like(types), types)[0, 0].int()
+    N, rows = made.data["tokens"]["numImage"], made.data["tokens"]["mask"]
+    assert (mask[:N] == mask[0]).all() and (mask[:, :N] == mask[:, :1]).all()
+    assert rows == ["".join(map(str, row)) for row in mask[N - 1:, N - 1:].tolist()]
+
+
+def test_tower_s_attention_is_that_which_the_module_used(made):
+    """From the page's weights and the module's values follows what the module gave back."""
+    config, part = made.model.config.vision_config, made.data["tower"]
+    heads, means = unpack(part["byHead"]), unpack(part["means"])
+    N, H = config.num_patches, config.num_attention_heads
+    assert heads.shape == (config.num_hidden_layers, H, N, N) and part["headLayers"] == [*range(len(heads))]
+    assert abs(heads.sum(axis=-1) - 1).max() < N / 65_535 and abs(means.sum(axis=-1) - 1).max() < N / 65_535
+    assert abs(heads.mean(axis=1) - means).max() < 2e-5
+    names = [f"vision_tower.vision_model.encoder.layers.{i}.self_attn" for i in range(len(heads))]
+    seen = made.watch(*names)
+    for name, weights in zip(names, heads, strict=True):
+        (hidden_states,), output = seen[name]
+        attention = made.model.get_submodule(name).float()
+        with torch.inference_mode():
+            value = attention.v_proj(hidden_states.float())[0].view(N, H, -1).transpose(0, 1)
+            attended = torch.tensor(weights, dtype=torch.float32) @ value
+            again = attention.out_proj(attended.transpose(0, 1).reshape(N, -1))
+        assert_close(again, output[0], made.tolerance * 30)
+        attention.to(output.dtype)
+
+
+def test_decoder_s_attention_is_that_which_the_module_used(made):
+    config, part = made.model.config.text_config, made.data["decoder"]
+    weights = np.concatenate([unpack(part["picture"]), unpack(part["text"])], axis=-1)     # [A, layers, H, L]
+    A, N, first = len(made.answer), made.data["tokens"]["numImage"], made.batch["input_ids"].shape[1] - 1
+    assert weights.shape == (A, config.num_hidden_layers, config.num_attention_heads, first + A)
+    assert abs(weights.sum(axis=-1) - 1).max() < (first + A) / 65_535
+    for i in range(A):
+        assert (weights[i, ..., first + 1 + i:] == 0).all()           # nothing is seen before it is there
+    names = [f"language_model.model.layers.{i}.self_attn" for i in range(config.num_hidden_layers)]
+    seen = made.watch(*names)
+    for layer, name in enumerate(names):
+        args, output = seen[name]
+        attention, cache = made.model.get_submodule(name).float(), args[3]
+        value = cache.value_cache[layer][0, :, : first + A].float()
+        value = value.repeat_interleave(config.num_attention_heads // config.num_key_value_heads, dim=0)
+        # (A, H, 1, Hd) = (A, H, 1, L) @ (H, L, Hd)
+        attended = torch.tensor(weights[:, layer, :, None], dtype=torch.float32) @ value
+        with torch.inference_mode():
+            again = attention.o_proj(attended.flatten(1))
+        assert_close(again, output[0, first:first + A], made.tolerance * 30)
+        attention.to(output.dtype)
+
+
+def assert_close(found, expected, tolerance):
+    """Relative to the largest number there."""
+    difference = (found.float() - expected.float()).abs().max() / expected.abs().max()
+    assert difference < tolerance, float(difference)
+
+
+def test_next_tokens_are_those_of_a_pass_without_cache(made):
+    first = made.batch["input_ids"].shape[1] - 1
+    expected = made.watch()["logits"][first:first + len(made.answer)].softmax(dim=-1)
+    for token, found, probabilities in zip(made.answer, made.data["decoder"]["next"], expected, strict=True):
+        assert found[0]["id"] == token                                # the likeliest is the one that was said
+        assert [one["p"] for one in found] == sorted((one["p"] for one in found), reverse=True)
+        for one in found:
+            assert abs(one["p"] - float(probabilities[one["id"]])) < made.tolerance
+            assert one["text"] == (made.tokenizer.id_to_token(one["id"]) or f"[{one['id']}]")
+
+
+def test_logit_lens_ends_in_the_output_and_follows_the_layers(made):
+    config, part = made.model.config.text_config, made.data["decoder"]
+    names = [f"language_model.model.layers.{i}" for i in range(config.num_hidden_layers)]
+    seen = made.watch(*names)
+    first = made.batch["input_ids"].shape[1] - 1
+    for i, (token, column, likely) in enumerate(zip(made.answer, part["lens"], part["next"], strict=True)):
+        assert len(column) == config.num_hidden_layers + 1
+        assert column[-1]["id"] == token == likely[0]["id"]
+        assert column[-1]["p"] == column[-1]["own"] == pytest.approx(likely[0]["p"], abs=made.tolerance / 3)
+        for layer, name in enumerate(names):
+            with torch.inference_mode():
+                state = made.model.language_model.model.norm(seen[name][1][:, first + i])
+                expected = made.model.language_model.lm_head(state).float().softmax(dim=-1)[0]
+            found = column[layer + 1]
+            assert found["p"] == pytest.approx(float(expected[found["id"]]), abs=made.tolerance)
+            assert found["p"] == pytest.approx(float(expected.max()), abs=made.tolerance)
+            assert found["own"] == pytest.approx(float(expected[token]), abs=made.tolerance)
+
+
+def test_norms_before_and_after_scaling(made):
+    raw, merged, scaled = (np.array(part) for part in made.data["merge"]["norms"])
+    N, D = made.data["tokens"]["numImage"], made.model.config.text_config.hidden_size
+    with torch.inference_mode():
+        features = made.model.multi_modal_projector(made.model.vision_tower(made.batch["pixel_values"]))[0]
+        embeddings = made.model.language_model.model.embed_tokens(made.batch["input_ids"])[0, N:]
+    expected = torch.cat([features, embeddings]).float().norm(dim=-1).numpy()
+    assert np.allclose(raw, expected, rtol=1e-2)
+    assert np.allclose(merged[:N], raw[:N] / math.sqrt(D), rtol=1e-2) and np.allclose(merged[N:], raw[N:])
+    assert np.allclose(scaled, merged * math.sqrt(D), rtol=1e-2)
+    shapes = made.data["merge"]["shapes"]
+    assert shapes["projector"] == [1, *features.shape] and shapes["merged"] == [1, N + len(embeddings), D]
+
+
+def test_features_are_coloured_by_their_components(made):
+    features = made.data["tower"]["features"]
+    assert [one["name"] for one in features][::len(features) - 1] == ["embeddings", "post_layernorm"]
+    with torch.inference_mode():
+        last = made.model.vision_tower(made.batch["pixel_values"])[0].float().numpy()
+    strengths = np.linalg.svd(last - last.mean(axis=0), compute_uv=False) ** 2
+    assert features[-1]["seen"] == pytest.approx(strengths[:3].sum() / strengths.sum(), abs=made.tolerance)
+    assert unpack(features[-1]["colours"]).shape == (len(last), 3)
+
+
+def test_focus_is_the_share_of_attention_in_the_box(made):
+    part, grid = made.data["decoder"], made.data["picture"]["grid"]
+    names = [token["text"] for token in made.data["tokens"]["list"] if token["kind"] == "answer"]
+    weights = unpack(part["picture"])
+    for i, (box, focus) in enumerate(zip(token_boxes(names), part["focus"], strict=True)):
+        if focus is None:
+            continue
+        assert focus["box"] == box
+        y1, x1, y2, x2 = box
+        assert focus["area"] == pytest.approx((y2 - y1) * (x2 - x1), rel=1e-4)
+        fine = 4096 // grid                                           # point by point
+        axis = (np.arange(grid * fine) + 0.5) / (grid * fine)
+        rows, columns = (((axis > a) & (axis < b)).reshape(grid, fine).mean(1) for a, b in ((y1, y2), (x1, x2)))
+        on_picture = weights[i].sum(axis=-1)
+        inside = weights[i] @ np.outer(rows, columns).ravel() / np.maximum(on_picture, 1e-9)
+        # Heads that hardly look at the picture have lost their digits in 65,535ths.
+        known = on_picture > 0.05
+        assert np.allclose(np.array(focus["inside"])[:, 1:][known], inside[known], atol=0.01)
+        means = np.array(focus["inside"])[:, 0]
+        assert focus["bestLayer"] == means.argmax()
+        assert focus["inside"][focus["bestHead"][0]][1 + focus["bestHead"][1]] == np.array(focus["inside"])[:, 1:].max()
+
+
+def test_boxes_are_those_of_inference(made):
+    part = made.data["picture"]
+    assert made.data["boxes"] == inference.parse_boxes(made.data["facts"]["answer"], part["width"], part["height"])
+
+
+def test_modules_are_a_map_of_the_code(made):
+    rows = {row["name"]: row for row in made.data["modules"]}
+    called = [name for name, module in made.model.named_modules() if type(module).__name__ != "ModuleList"]
+    # position_embedding is read as a weight and not called.
+    assert {"(the model)" if name == "" else name for name in called} - rows.keys() <= {
+        "vision_tower.vision_model.embeddings.position_embedding"
+    }
+    for name, row in rows.items():
+        module = made.model if name == "(the model)" else made.model.get_submodule(name)
+        assert row["parameters"] == sum(parameter.numel() for parameter in module.parameters())
+        assert row["weightBytes"] == sum(parameter.nbytes for parameter in module.parameters())
+        assert row["promptSeconds"] > 0
+        if row["source"] is None:
+            assert row["class"] == f"nn.{type(module).__name__}"
+            continue
+        path, line = row["source"]["href"].split("#L")
+        text = (made.page.parent / path).resolve().read_text("utf-8").splitlines()[int(line) - 1]
+        assert re.match(rf"class {type(module).__name__}\b", text)
+    assert rows["vision_tower"]["output"] == made.data["merge"]["shapes"]["tower"]
+    assert rows["vision_tower"]["tokenSeconds"] is None               # it runs once
+    assert (rows["(the model)"]["tokenSeconds"] is None) == (len(made.answer) == 1)
+    whole = rows["(the model)"]["promptSeconds"]
+    assert all(row["promptSeconds"] <= whole for row in rows.values())
+
+
+def test_links_in_the_text_lead_to_their_definitions(made):
+    page = made.page.read_text("utf-8")
+    links = re.findall(r'<a class="source" href="([^"#]+)#L(\d+)"><code>(\w+)</code>', page)
+    assert len(links) > 12
+    for path, line, name in links:
+        text = (made.page.parent / path).resolve().read_text("utf-8").splitlines()[int(line) - 1]
+        assert re.match(rf"(class|def) {name}\b", text), text
+    assert "{{" not in page.split('id="data"')[0]
+
+
+@needs_tiny
+def test_tiny_finds_the_cat_and_looks_at_it(made):
+    """Must show 3 of the page: in the best layer, the position that predicts `cat` looks at the cat."""
+    if made.model.config.vision_config.image_size != 160:
+        pytest.skip("this is about paligemma-tiny")
+    names = [token["text"] for token in made.data["tokens"]["list"] if token["kind"] == "answer"]
+    (cat,) = [i for i, name in enumerate(names) if name == "▁cat"][:1]
+    focus = made.data["decoder"]["focus"][cat]
+    assert focus["inside"][focus["bestLayer"]][0] / focus["area"] > 1.5
+
+
+@needs_tiny
+def test_without_arguments_in_ten_seconds(tmp_path):
+    start = time.perf_counter()
+    done = subprocess.run([sys.executable, PROGRAM], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert time.perf_counter() - start < 10
+    page = tmp_path / "explain.html"
+    assert str(page.resolve()) in done.stdout and page.stat().st_size < 5_000_000
+
+
+# ------------------------------------------------------------------------------ small functions
+
+
+def test_pool_sums_over_keys_and_averages_over_queries():
+    weights = torch.rand(16, 16).softmax(dim=-1)
+    pooled = pool(weights, 2)
+    assert pooled.shape == (4, 4) and torch.allclose(pooled.sum(dim=-1), torch.ones(4))
+    top_left, bottom_right = [0, 1, 4, 5], [10, 11, 14, 15]
+    assert float(pooled[3, 0]) == pytest.approx(float(weights[bottom_right][:, top_left].sum(dim=1).mean()))
+    assert pool(weights, 1) is weights
+
+
+@pytest.mark.parametrize(("grid", "cells"), [(3, 3), (10, 10), (16, 16), (32, 16), (64, 16), (27, 9), (1, 1)])
+def test_attention_maps_stay_small(grid, cells):
+    assert explain.cells_of(grid) == cells
+
+
+def test_token_boxes():
+    box, other = [0.25, 0.125, 0.75, 0.625], [0.0, 0.5, 0.5, 1023 / 1024]
+    first = ["<loc0256>", "<loc0128>", "<loc0768>", "<loc0640>"]
+    assert token_boxes([*first, "▁big", "▁cat", "<eos>"]) == [box] * 6 + [None]
+    second = ["<loc0000>", "<loc0512>", "<loc0512>", "<loc1023>"]
+    assert token_boxes([*first, "▁cat", "▁;", "▁", *second, "▁dog"]) == [box] * 5 + [None] * 2 + [other] * 5
+    assert token_boxes(["▁a", "<loc0001>", "▁b", "<loc0001>"]) == [None] * 4
+    turned = ["<loc0768>", "<loc0640>", "<loc0256>", "<loc0128>"]
+    assert token_boxes(turned) == [box] * 4
+    assert token_boxes([]) == []
+
+
+def test_coverage_of_patches_that_a_box_cuts():
+    covered = coverage([0.25, 0.0, 1.0, 0.5], 2).view(2, 2)
+    assert covered.tolist() == [[0.5, 0.0], [1.0, 0.0]]
+    assert float(coverage([0.1, 0.2, 0.4, 0.9], 10).mean()) == pytest.approx(0.3 * 0.7, rel=1e-5)
+
+
+def test_colours_go_on_from_layer_to_layer():
+    torch.manual_seed(0)
+    features = torch.randn(50, 8) * torch.tensor([9.0, 6, 4, 1, 1, 1, 1, 1])
+    rotation = torch.linalg.qr(torch.randn(8, 8))[0]
+    (first, seen), (second, _) = principal_colours([features, features @ rotation])
+    assert abs(first.astype(int) - second).max() <= 1                 # the same, but for the directions
+    assert 0.8 < seen < 1
+    (flat, nothing), _ = principal_colours([torch.ones(4, 8), torch.randn(4, 2)])
+    assert nothing == 0 and (flat == flat[0]).all()
+
+
+def test_large_towers_show_only_some_layers_head_by_head(checkpoint, tmp_path, monkeypatch):
+    monkeypatch.setattr(explain, "TOWER_BYTES", 2 * 81 * 2 + 3 * 81 * 2)              # the means and one layer
+    monkeypatch.setattr(explain, "MAX_CELLS", 16)
+    page = tmp_path / "explain.html"
+    explain.main(["--model", str(checkpoint), "--image", str(draw_sample(tmp_path / "a.png")), "--out", str(page)])
+    tower = data_of(page)["tower"]
+    assert tower["headLayers"] == [1] and tower["byHead"]["shape"][0] == 1 and tower["means"]["shape"][0] == 2
+
+
+# -------------------------------------------------------------------------------- text from outside
+
+NASTY = "</script><script>alert(1)</script> \u2028 {{data}} {{title}} & \"quotes\" 'single' <!-- <b>"
+
+
+@pytest.fixture(scope="module")
+def nasty_page(tmp_path_factory, checkpoint):
+    folder = tmp_path_factory.mktemp("nasty")
+    name = "a 'single' & b.png" if os.name == "nt" else 'a "quoted" \'single\' <b>&amp; ü.png'
+    image = draw_sample(folder / name)
+    page = folder / "page #1.html"
+    explain.main(["--model", str(checkpoint), "--image", str(image), "--prompt", NASTY, "--out", str(page)])
+    return page, image
+
+
+def test_text_from_outside_is_text(nasty_page):
+    page, image = nasty_page
+    text = page.read_text("utf-8")
+    assert "alert(1)</script>" not in text and "\u2028" not in text.split('id="data"')[1]
+    assert text.count("<script") == 2 and text.count("</script>") == 2
+    facts = data_of(page)["facts"]
+    assert facts["prompt"] == NASTY and facts["image"] == image.name
+    title = text[text.index("<title>"):text.index("</title>")]
+    assert "&lt;/script&gt;" in title and "<b>" not in title
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere names of files are text")
+def test_file_names_that_are_no_text(checkpoint, tmp_path):
+    image = os.fsencode(tmp_path) + b"/caf\xe9.png"
+    shutil.copy(draw_sample(tmp_path / "a.png"), image)
+    done = subprocess.run(
+        [sys.executable, PROGRAM, "--model", checkpoint, "--image", image, "--out", tmp_path / "p.html"],
+        capture_output=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert data_of(tmp_path / "p.html")["facts"]["image"] == "caf?.png"
+
+
+def test_page_needs_nothing_else(made):
+    text = made.page.read_text("utf-8")
+    assert re.findall(r"(?:https?:)?//[\w.]+\.\w+[\w./]*", text.split('id="data"')[0]) == []
+    assert set(re.findall(r"https?://[\w./]+", text)) == {"http://www.w3.org/2000/svg"}        # a name, not an address
+    assert not re.search(r"<(?:link|script|img|iframe)[^>]*(?:src|href)=\"(?!data:)", text)
+
+
+# ---------------------------------------------------------------------------------- the program
+
+
+@pytest.fixture
+def refused(checkpoint, tmp_path, capfd):
+    """The program ends with exit code 2 and one line that holds these words."""
+
+    def refused(*arguments, words, model=checkpoint):
+        image = draw_sample(tmp_path / "given.png")
+        with pytest.raises(SystemExit) as error:
+            explain.main(["--model", str(model), "--image", str(image), *map(str, arguments)])
+        out, err = capfd.readouterr()
+        errors = [line for line in err.splitlines() if "error" in line]
+        assert (error.value.code, out, len(errors)) == (2, "", 1), err
+        assert errors[0].startswith("explain.py: error: ") and "Traceback" not in err
+        for word in words:
+            assert word in errors[0]
+
+    return refused
+
+
+def test_bad_arguments(refused, tmp_path):
+    (tmp_path / "file").write_text("x")
+    foreign = tmp_path / "mine.html"
+    foreign.write_text("<!doctype html><title>Mine</title>")
+    refused("--out", tmp_path / "page.png", words=["must end in .html"])
+    refused("--out", tmp_path / "given.png", words=["must end in .html"])
+    refused("--out", foreign, words=["not made by explain.py"])
+    assert foreign.read_text() == "<!doctype html><title>Mine</title>"
+    refused("--out", tmp_path / "no" / "page.html", words=["no folder"])
+    refused("--image", tmp_path / "no.png", words=["no.png", "No such file"])
+    refused("--prompt", "<image> cat", words=["<image>"])
+    refused("--model", tmp_path / "nothing", words=["nothing", "does not exist"])
+    refused("--max-tokens", "0", words=["--max-tokens"])
+    refused("--png", tmp_path / "file", "--out", tmp_path / "p.html", words=["is a file"])
+    refused("--png", tmp_path / "no" / "folder", "--out", tmp_path / "p.html", words=["no folder"])
+    shutil.copy(tmp_path / "given.png", tmp_path / "explain-mask.png")
+    refused("--png", tmp_path, "--out", tmp_path / "p.html", words=["explain-mask.png", "not made by explain.py"])
+    assert not (tmp_path / "p.html").exists()
+
+
+def test_own_pages_and_pictures_are_written_anew(checkpoint, tmp_path, capfd):
+    arguments = ["--model", str(checkpoint), "--image", str(draw_sample(tmp_path / "a.png"))]
+    arguments += ["--out", str(tmp_path / "p.html"), "--png", str(tmp_path / "png"), "--max-tokens", "3"]
+    explain.main(arguments)
+    explain.main(arguments)
+    assert str((tmp_path / "p.html").resolve()) in capfd.readouterr().out
+    for name in explain_pictures.NAMES:
+        with Image.open(tmp_path / "png" / name) as picture:
+            assert picture.format == "PNG" and len(picture.convert("RGB").getcolors(1 << 20)) > 3
+    assert len(data_of(tmp_path / "p.html")["decoder"]["next"]) <= 3
+
+
+def test_bfloat16_and_larger_grids(tmp_path):
+    """32 x 32 patches are shown in 16 x 16 cells; bfloat16 goes the same way."""
+    config = small_config(vision={"image_size": 64, "patch_size": 2})
+    folder = random_checkpoint(tmp_path / "model", config, dtype=torch.bfloat16)
+    image, page = draw_sample(tmp_path / "a.png"), tmp_path / "p.html"
+    explain.main(["--model", str(folder), "--image", str(image), "--out", str(page), "--png", str(tmp_path / "png")])
+    data = data_of(page)
+    assert data["picture"]["cells"] == 16 and data["picture"]["grid"] == 32
+    assert abs(unpack(data["tower"]["byHead"]).sum(axis=-1) - 1).max() < 256 / 65_535
+    sums = unpack(data["decoder"]["picture"]).sum(axis=-1) + unpack(data["decoder"]["text"]).sum(axis=-1)
+    assert abs(sums - 1).max() < 0.01
+    assert data["facts"]["dtype"] == "bfloat16"
+
+
+# ---------------------------------------------------------------------------------- in Chromium
+
+OVERLAPS = """() => {
+  const seen = element => { const box = element.getBoundingClientRect(); return box.width > 0 && box.height > 0; };
+  const found = [];
+  // What stands side by side or below each other must not share room; what lies on a picture is meant to.
+  for (const parent of document.querySelectorAll("body, main, section, figure, .pair, .pair > *, .controls, .field, .two, .bars, " +
+      ".tokens, .kinds, .hero, .hero > *, .pictures, .minis, fieldset, .path, tr, thead, tbody, .legend, p")) {
+    const children = [...parent.children].filter(child => seen(child) &&
+      !["absolute", "sticky"].includes(getComputedStyle(child).position) && getComputedStyle(child).display !== "inline");
+    children.forEach((a, i) => children.slice(i + 1).forEach(b => {
+      const [p, q] = [a.getBoundingClientRect(), b.getBoundingClientRect()];
+      const wide = Math.min(p.right, q.right) - Math.max(p.left, q.left), high = Math.min(p.bottom, q.bottom) - Math.max(p.top, q.top);
+      if (wide > 1 && high > 1) found.push([a.outerHTML.slice(0, 90), b.outerHTML.slice(0, 90)]);
+    }));
+  }
+  return found;
+}"""
+CUT_OFF = """() => {
+  const found = [];
+  for (const element of document.querySelectorAll("body *")) {
+    if (element.closest(".skip, .picker, svg, script")) continue;
+    const box = element.getBoundingClientRect(), area = element.closest(".scroll, .path");
+    if (!box.width) continue;
+    if (!area && (box.right > innerWidth + 1 || box.left < -1)) found.push(["outside", element.outerHTML.slice(0, 120)]);
+    const style = getComputedStyle(element);
+    if (style.overflowX === "hidden" && style.textOverflow !== "ellipsis" && element.scrollWidth > element.clientWidth + 1)
+      found.push(["hidden", element.outerHTML.slice(0, 120)]);
+  }
+  return found;
+}"""
+
+
+@pytest.fixture(scope="module")
+def browser():
+    api = pytest.importorskip("playwright.sync_api", reason="no playwright: pip install -r requirements-dev.txt")
+    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if found is None:
+        pytest.skip("no Chromium here: apt-get install chromium")
+    with api.sync_playwright() as playwright:
+        try:
+            browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        except api.Error as error:
+            pytest.skip(f"Chromium does not start here: {str(error).splitlines()[0]}")
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def opened(browser):
+    """Opens a page; at the end there must have been no message, dialog or request."""
+    contexts, messages = [], []
+
+    def opened(page: Path, width=1280, scheme="light"):
+        contexts.append(browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme))
+        tab = contexts[-1].new_page()
+        tab.on("console", lambda message: messages.append(message.text))
+        tab.on("pageerror", lambda error: messages.append(str(error)))
+        tab.on("dialog", lambda dialog: (messages.append(dialog.message), dialog.dismiss()))
+        tab.on("request", lambda request: messages.extend(
+            [] if request.url.startswith("data:") or request.url == page.as_uri() else [request.url]))
+        tab.goto(page.as_uri())
+        tab.wait_for_selector("html[data-ready]", state="attached")
+        return tab
+
+    yield opened
+    for context in contexts:
+        context.close()
+    assert messages == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 390])
+def test_nothing_overlaps_or_is_cut_off(made, opened, width, scheme):
+    tab = opened(made.page, width, scheme)
+    assert tab.evaluate("document.documentElement.scrollWidth") <= width
+    assert tab.evaluate(CUT_OFF) == []
+    assert tab.evaluate(OVERLAPS) == []
+    dark = tab.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(22, 23, 25)"
+    assert dark == (scheme == "dark")
+
+
+def pixels_of(tab, selector: str) -> str:
+    return tab.eval_on_selector(selector, "canvas => canvas.toDataURL()")
+
+
+def test_a_patch_is_clicked_and_moved_by_keys(made, opened):
+    tab, grid = opened(made.page), made.data["picture"]["grid"]
+    patches = tab.locator("#looker button")
+    assert patches.count() == grid**2
+    pictures, sums = [], []
+    patches.nth(0).click()
+    for key in (None, "ArrowRight", "ArrowDown", "End", "Home"):
+        if key:
+            tab.keyboard.press(key)
+        pictures.append(pixels_of(tab, "#looker canvas"))
+        sums.append(float(tab.eval_on_selector("#looker canvas", "canvas => canvas.dataset.sum")))
+    assert len(set(pictures)) == 4 and pictures[0] == pictures[4]
+    assert all(abs(total - 1) < 0.01 for total in sums)
+    # Only the chosen one is a stop of the Tab key.
+    assert tab.locator("#looker button[tabindex='0']").count() == 1
+    patches.nth(grid + 1).click()
+    assert tab.locator("#looker button[aria-pressed=true]").get_attribute("aria-label").endswith("row 1, column 1")
+    assert "row 1, column 1" in tab.locator("#patchWords").inner_text()
+
+
+def test_numbers_of_a_patch_are_the_model_s(made, opened):
+    tab, part = opened(made.page), made.data["picture"]
+    P, row, column = part["patch"], 1, 2
+    tab.locator("#cutter button").nth(row * part["grid"] + column).click()
+    tab.get_by_role("radio", name="green").check()
+    shown = [float(text.replace("−", "-")) for text in tab.locator("#numbers td").all_inner_texts()]
+    expected = made.batch["pixel_values"][0, 1, row * P:(row + 1) * P, column * P:(column + 1) * P]
+    assert abs(torch.tensor(shown).view(P, P) - expected).max() <= 0.0051
+
+
+def test_layers_heads_and_tokens_are_chosen(made, opened):
+    tab, part = opened(made.page), made.data["decoder"]
+    before = pixels_of(tab, "#looker canvas")
+    tab.locator("#towerLayer").fill("0")
+    tab.locator("#towerHead").select_option("1")
+    assert pixels_of(tab, "#looker canvas") != before
+    assert tab.locator("#towerMinis button[aria-pressed=true]").get_attribute("aria-label") == "layer 0, head 1"
+
+    # Every row of bars is one of a distribution: picture and text together are all the attention.
+    picture, text = unpack(part["picture"]), unpack(part["text"])
+    for token in range(min(4, len(made.answer))):
+        tab.locator("#answerTokens button").nth(token).click()
+        tab.locator("#layer").fill("1")
+        tab.locator("#head").select_option("2")
+        shown = float(tab.eval_on_selector("#reader canvas", "canvas => canvas.dataset.sum"))
+        assert shown == pytest.approx(picture[token, 1, 2].sum(), abs=1e-4)
+        first = tab.locator("#next .token").first.get_attribute("title")
+        assert first == made.data["tokens"]["list"][len(made.data["tokens"]["list"]) - len(made.answer) + token]["text"]
+        texts = tab.locator("#shares .n").all_inner_texts()
+        total = sum(0 if "<" in text else float(text.rstrip(" %")) for text in texts)
+        assert total == pytest.approx(100, abs=0.6 * len(texts))
+    tab.locator("#answerTokens button").nth(0).focus()
+    before = pixels_of(tab, "#reader canvas")
+    tab.keyboard.press("ArrowRight")
+    if len(made.answer) > 1:
+        assert pixels_of(tab, "#reader canvas") != before
+    tab.locator("#minis button").nth(0).click()
+    assert tab.locator("#head").input_value() == "-1" and tab.locator("#layer").input_value() == "0"
+
+
+def test_page_is_named_for_those_who_do_not_see_it(made, opened):
+    tab = opened(made.page)
+    assert tab.evaluate("""() => [...document.querySelectorAll("img")].filter(image => !image.alt).length""") == 0
+    unnamed = """() => [...document.querySelectorAll("canvas, svg")].filter(picture =>
+      !picture.ariaLabel && picture.ariaHidden !== "true" && !picture.closest("button[aria-label]")).length"""
+    assert tab.evaluate(unnamed) == 0
+    assert tab.evaluate("""() => [...document.querySelectorAll("button")].filter(button =>
+      !button.ariaLabel && !button.innerText.trim()).length""") == 0
+    assert tab.evaluate("""() => [...document.querySelectorAll("input, select")].filter(field =>
+      !field.labels.length).length""") == 0
+    rows = tab.locator("#modules tbody tr:visible").count()
+    tab.locator("#all").check()
+    assert tab.locator("#modules tbody tr:visible").count() == len(made.data["modules"]) > rows
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_text_from_outside_shows_as_text(nasty_page, opened, width):
+    page, image = nasty_page
+    tab = opened(page, width)
+    assert tab.locator("#prompt").text_content() == NASTY
+    assert image.name in tab.locator("#facts").text_content()
+    assert NASTY in tab.title().replace("\u2028", " ") or NASTY.split(" ")[0] in tab.title()
+    assert tab.evaluate("document.querySelectorAll('b').length") == tab.evaluate("document.querySelectorAll('#focus b').length")
+    assert tab.evaluate("document.documentElement.scrollWidth") <= width
+    assert tab.evaluate(CUT_OFF) == [] and tab.evaluate(OVERLAPS) == []

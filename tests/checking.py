@@ -492,6 +492,13 @@ def leaf_shape(right, value, name, letters, exercise, case) -> Finding | None:
         )
     elif np.prod(right.shape) == np.prod(value.shape):
         finding.details.append("The number of values is right: it is cut into other sizes.")
+        names = [
+            f"axis {i}" + (f" ({axes[i]})" if meaning else "")
+            for i in range(len(right.shape))
+            if len(right.shape) == len(value.shape) and right.shape[i] != value.shape[i]
+        ]
+        if len(names) == 2:
+            finding.details.append(f"Was something joined or cut along {names[0]} instead of {names[1]}?")
     return finding
 
 

@@ -498,7 +498,9 @@ def leaf_shape(right, value, name, letters, exercise, case) -> Finding | None:
             if len(right.shape) == len(value.shape) and right.shape[i] != value.shape[i]
         ]
         if len(names) == 2:
-            finding.details.append(f"Was something joined or cut along {names[0]} instead of {names[1]}?")
+            finding.details.append(
+                f"Look at {names[0]} and {names[1]}: was something joined or cut along the wrong one?"
+            )
     return finding
 
 

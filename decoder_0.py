@@ -77,7 +77,7 @@ class KVCache:
 
         Output: int.
         Source: as the class.
-        Exercise 15 of 24 (easy, 5 minutes).
+        Exercise 15 of 32 (easy, 5 minutes).
         """
         # TODO 1. As long as no layer has handed in keys, there are 0 tokens.
         # TODO 2. Otherwise take the keys of any layer, for all hold the same number of tokens.
@@ -99,7 +99,7 @@ class KVCache:
         Output: keys and values [B, K, L, Hd], oldest token first, which the cache now holds too;
         what it held before is left as it was. Gradients flow through, for training uses it too.
         Source: as the class.
-        Exercise 16 of 24 (medium, 15 minutes). Builds on: KVCache.num_items.
+        Exercise 16 of 32 (medium, 15 minutes). Builds on: KVCache.num_items.
         """
         # TODO 1. Find out whether the layer has handed in anything yet.
         # TODO 2. If it has not, keep the new keys and values as its entries of the two lists.
@@ -121,7 +121,7 @@ class GemmaRMSNorm(nn.Module):
     Attributes: `weight` [D], zeros at the start: Gemma's checkpoint stores it as an offset from
     one, hence the `1 +`.
     Source: "Root Mean Square Layer Normalization" (Zhang and Sennrich 2019), section 3.
-    Exercise 17 of 24 (medium, 15 minutes).
+    Exercise 17 of 32 (medium, 15 minutes).
     """
 
     def __init__(self, dim: int, eps: float = 1e-6):
@@ -150,7 +150,7 @@ class GemmaRotaryEmbedding(nn.Module):
     a head). Angles, cos and sin are computed in float32 (in bfloat16, position 257 is 256) and
     only the results are cast to the dtype of x.
     Source: "RoFormer" (Su et al. 2021), section 3.2.2.
-    Exercise 18 of 24 (medium, 20 minutes).
+    Exercise 18 of 32 (medium, 20 minutes).
     """
 
     def __init__(self, head_dim: int, rope_theta: float):
@@ -180,7 +180,7 @@ def rotate_half(x: torch.Tensor) -> torch.Tensor:
 
     Input and output: [..., Hd], in the dtype of x; Hd is even.
     Source: RoFormer, section 3.4.2, equation 34, in another order.
-    Exercise 19 of 24 (easy, 5 minutes).
+    Exercise 19 of 32 (easy, 5 minutes).
     """
     # TODO 1. Cut the last axis into its two halves, a and b.
     # TODO 2. Turn the sign of b.
@@ -199,7 +199,7 @@ def apply_rotary_pos_emb(
     all heads.
     Output: query and key, turned, in their shapes and dtype.
     Source: RoFormer, section 3.4.2.
-    Exercise 20 of 24 (medium, 10 minutes). Builds on: GemmaRotaryEmbedding, rotate_half.
+    Exercise 20 of 32 (medium, 10 minutes). Builds on: GemmaRotaryEmbedding, rotate_half.
     """
     # TODO 1. Give cos and sin an axis of length 1 for the heads, so that they fit every head.
     # TODO 2. Turn the queries: themselves times cos, plus a right angle further times sin.
@@ -219,7 +219,7 @@ def repeat_kv(hidden_states: torch.Tensor, num_repeats: int) -> torch.Tensor:
 
     Input: [B, K, L, Hd]. Output: [B, K * num_repeats, L, Hd], in the same dtype.
     Source: "GQA" (Ainslie et al. 2023), section 2.2.
-    Exercise 21 of 24 (easy, 10 minutes).
+    Exercise 21 of 32 (easy, 10 minutes).
     """
     # TODO 1. Give every head an axis of its own behind it, of length 1.
     # TODO 2. Stretch that axis to num_repeats.
@@ -246,7 +246,7 @@ def prefix_lm_mask(attention_mask: torch.Tensor, token_type_ids: torch.Tensor) -
                            11110                                         mask [1 1 1 1 1]
                            11111                                         -> 11111
     Source: PaliGemma, section 3.2.2 and figure 2.
-    Exercise 22 of 24 (hard, 30 minutes).
+    Exercise 22 of 32 (hard, 30 minutes).
     """
     # TODO 1. Number the L keys. The T queries are the last T of these numbers.
     # TODO 2. Which keys are not later than the query: [T, L]?
@@ -267,7 +267,7 @@ class GemmaMLP(nn.Module):
     Attributes: `gate_proj` and `up_proj`, weight [M, D] each; `down_proj`, weight [D, M]. No
     biases.
     Source: "GLU Variants Improve Transformer" (Shazeer 2020), section 2; GELU by its tanh formula.
-    Exercise 23 of 24 (easy, 10 minutes).
+    Exercise 23 of 32 (easy, 10 minutes).
     """
 
     def __init__(self, config: GemmaConfig):
@@ -297,7 +297,7 @@ class GemmaAttention(nn.Module):
     Attributes: `q_proj`, weight [H * Hd, D]; `k_proj` and `v_proj`, weight [K * Hd, D] each;
     `o_proj`, weight [D, H * Hd]. No biases.
     Source: Gemma, section 2; "Fast Transformer Decoding" (Shazeer 2019), section 3 (multi-query).
-    Exercise 24 of 24 (hard, 40 minutes). Builds on: KVCache.update, apply_rotary_pos_emb,
+    Exercise 24 of 32 (hard, 40 minutes). Builds on: KVCache.update, apply_rotary_pos_emb,
     repeat_kv, prefix_lm_mask.
     """
 
@@ -338,15 +338,17 @@ class GemmaDecoderLayer(nn.Module):
     Attributes: `input_layernorm`, `self_attn`, `post_attention_layernorm` (the one before the
     MLP, whatever its name says) and `mlp`; the norms take their eps from config.rms_norm_eps.
     Source: Gemma, section 2 (pre-norm, as the vision tower's EncoderLayer).
-    Exercise 0.
+    Exercise 25 of 32 (medium, 15 minutes). Builds on: GemmaRMSNorm, GemmaMLP, GemmaAttention.
     """
 
     def __init__(self, config: GemmaConfig, layer_idx: int):
         super().__init__()
-        self.input_layernorm = GemmaRMSNorm(config.hidden_size, eps=config.rms_norm_eps)
-        self.self_attn = GemmaAttention(config, layer_idx)
-        self.post_attention_layernorm = GemmaRMSNorm(config.hidden_size, eps=config.rms_norm_eps)
-        self.mlp = GemmaMLP(config)
+        # TODO 1. Make input_layernorm and post_attention_layernorm, of hidden_size with the eps of
+        #         the config, self_attn, which has to know its layer_idx, and mlp.
+        raise NotImplementedError(
+            "Exercise 25, GemmaDecoderLayer, is to do: "
+            "python -m pytest -k GemmaDecoderLayer"
+        )
 
     def forward(
         self,
@@ -355,11 +357,14 @@ class GemmaDecoderLayer(nn.Module):
         position_embeddings: tuple[torch.Tensor, torch.Tensor],
         kv_cache: KVCache,
     ) -> torch.Tensor:
-        hidden_states = hidden_states + self.self_attn(
-            self.input_layernorm(hidden_states), attention_mask, position_embeddings, kv_cache
+        # TODO 2. Norm the input, let it go through attention with all that attention asks for, and
+        #         add the input itself.
+        # TODO 3. Norm that sum, let it go through the MLP, and add the sum itself.
+        # TODO 4. Leave the tensor that came in as it was.
+        raise NotImplementedError(
+            "Exercise 25, GemmaDecoderLayer, is to do: "
+            "python -m pytest -k GemmaDecoderLayer"
         )
-        hidden_states = hidden_states + self.mlp(self.post_attention_layernorm(hidden_states))
-        return hidden_states
 
 
 class GemmaModel(nn.Module):
@@ -373,17 +378,17 @@ class GemmaModel(nn.Module):
     Attributes: `embed_tokens`, weight [V, D], which is kept here but used by the caller;
     `layers`, a list of num_hidden_layers blocks; `norm`. `rotary_emb` has no weights.
     Source: Gemma, section 2.
-    Exercise 0.
+    Exercise 26 of 32 (medium, 20 minutes). Builds on: GemmaRMSNorm, GemmaRotaryEmbedding,
+    GemmaDecoderLayer.
     """
 
     def __init__(self, config: GemmaConfig):
         super().__init__()
-        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
-        self.rotary_emb = GemmaRotaryEmbedding(config.head_dim, config.rope_theta)
-        self.layers = nn.ModuleList(
-            [GemmaDecoderLayer(config, layer_idx) for layer_idx in range(config.num_hidden_layers)]
-        )
-        self.norm = GemmaRMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+        # TODO 1. Make embed_tokens, a table with a vector of hidden_size for each token, and
+        #         rotary_emb.
+        # TODO 2. Make layers: num_hidden_layers blocks, each with its own number, in a container
+        #         whose modules torch sees; and norm, with the eps of the config.
+        raise NotImplementedError("Exercise 26, GemmaModel, is to do: python -m pytest -k GemmaModel")
 
     def forward(
         self,
@@ -392,13 +397,12 @@ class GemmaModel(nn.Module):
         position_ids: torch.Tensor,
         kv_cache: KVCache,
     ) -> torch.Tensor:
-        normalizer = torch.tensor(inputs_embeds.shape[-1] ** 0.5, dtype=inputs_embeds.dtype)
-        hidden_states = inputs_embeds * normalizer
-        # All layers turn by the same angles.
-        position_embeddings = self.rotary_emb(hidden_states, position_ids)
-        for layer in self.layers:
-            hidden_states = layer(hidden_states, attention_mask, position_embeddings, kv_cache)
-        return self.norm(hidden_states)
+        # TODO 3. Round sqrt(D) to the dtype of the embeddings, and multiply them by it.
+        # TODO 4. Make cos and sin once, for all layers.
+        # TODO 5. Send the tokens through the blocks, one after the other, all with the same mask,
+        #         angles and cache.
+        # TODO 6. Norm what comes out.
+        raise NotImplementedError("Exercise 26, GemmaModel, is to do: python -m pytest -k GemmaModel")
 
 
 class GemmaForCausalLM(nn.Module):
@@ -412,14 +416,16 @@ class GemmaForCausalLM(nn.Module):
     the weights.
     Attributes: `model`; `lm_head`, weight [V, D], tied as soon as the model is made. No bias.
     Source: Gemma, section 2; "Using the Output Embedding" (Press and Wolf 2017) for the tying.
-    Exercise 0.
+    Exercise 28 of 32 (medium, 15 minutes). Builds on: GemmaModel, GemmaForCausalLM.tie_weights.
     """
 
     def __init__(self, config: GemmaConfig):
         super().__init__()
-        self.model = GemmaModel(config)
-        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
-        self.tie_weights()
+        # TODO 1. Make model, and lm_head from hidden_size to vocab_size without bias, and tie them.
+        raise NotImplementedError(
+            "Exercise 28, GemmaForCausalLM, is to do: "
+            "python -m pytest -k GemmaForCausalLM"
+        )
 
     def tie_weights(self):
         """Makes lm_head and embed_tokens one parameter: what a token is read by, it is written by.
@@ -430,9 +436,15 @@ class GemmaForCausalLM(nn.Module):
 
         Output: None.
         Source: "Using the Output Embedding" (Press and Wolf 2017).
-        Exercise 0.
+        Exercise 27 of 32 (easy, 5 minutes). Builds on: GemmaModel.
         """
-        self.lm_head.weight = self.model.embed_tokens.weight
+        # TODO 1. Find the parameter that is to stay: the one that the checkpoint holds.
+        # TODO 2. Put that very object, not a copy, in the place of the other.
+        # TODO 3. Leave the modules themselves as they are: one looks up, the other multiplies.
+        raise NotImplementedError(
+            "Exercise 27, GemmaForCausalLM.tie_weights, is to do: "
+            "python -m pytest -k GemmaForCausalLM.tie_weights"
+        )
 
     def forward(
         self,
@@ -442,9 +454,14 @@ class GemmaForCausalLM(nn.Module):
         kv_cache: KVCache,
         logits_to_keep: int = 0,
     ) -> torch.Tensor:
-        hidden_states = self.model(inputs_embeds, attention_mask, position_ids, kv_cache)
-        # For the next token only the last position matters. ([-0:] is [0:], which keeps all.)
-        return self.lm_head(hidden_states[:, -logits_to_keep:]).float()
+        # TODO 2. Send everything through the model.
+        # TODO 3. Keep the last logits_to_keep positions, or all of them if it is 0, before the
+        #         scores are computed: they are most of the work.
+        # TODO 4. Score them, and give the scores back in float32.
+        raise NotImplementedError(
+            "Exercise 28, GemmaForCausalLM, is to do: "
+            "python -m pytest -k GemmaForCausalLM"
+        )
 
 
 class PaliGemmaMultiModalProjector(nn.Module):
@@ -455,15 +472,24 @@ class PaliGemmaMultiModalProjector(nn.Module):
     Input: [B, N, C]. Output: [B, N, D], in the dtype of the weights.
     Attributes: `linear`, weight [D, C] and bias; D is config.projection_dim.
     Source: PaliGemma, sections 3.1 and 5.5.
-    Exercise 0.
+    Exercise 29 of 32 (easy, 5 minutes).
     """
 
     def __init__(self, config: PaliGemmaConfig):
         super().__init__()
-        self.linear = nn.Linear(config.vision_config.hidden_size, config.projection_dim)
+        # TODO 1. Make linear: from the width of the vision tower to projection_dim, with bias.
+        raise NotImplementedError(
+            "Exercise 29, PaliGemmaMultiModalProjector, is to do: "
+            "python -m pytest -k PaliGemmaMultiModalProjector"
+        )
 
     def forward(self, image_features: torch.Tensor) -> torch.Tensor:
-        return self.linear(image_features)
+        # TODO 2. Project the features of all patches.
+        # TODO 3. Give them back as they come: no activation, no scaling.
+        raise NotImplementedError(
+            "Exercise 29, PaliGemmaMultiModalProjector, is to do: "
+            "python -m pytest -k PaliGemmaMultiModalProjector"
+        )
 
 
 class PaliGemmaForConditionalGeneration(nn.Module):
@@ -475,15 +501,19 @@ class PaliGemmaForConditionalGeneration(nn.Module):
     Attributes: `config`; `vision_tower`, a VisionModel; `multi_modal_projector`;
     `language_model`, a GemmaForCausalLM.
     Source: PaliGemma, section 3.
-    Exercise 0.
+    Exercise 30 of 32 (easy, 5 minutes). Builds on: VisionModel, GemmaForCausalLM,
+    PaliGemmaMultiModalProjector.
     """
 
     def __init__(self, config: PaliGemmaConfig):
         super().__init__()
-        self.config = config
-        self.vision_tower = VisionModel(config.vision_config)
-        self.multi_modal_projector = PaliGemmaMultiModalProjector(config)
-        self.language_model = GemmaForCausalLM(config.text_config)
+        # TODO 1. Keep the config: the methods below look up ids in it.
+        # TODO 2. Make vision_tower and language_model, each from its own part of the config.
+        # TODO 3. Make multi_modal_projector, which has to know both widths.
+        raise NotImplementedError(
+            "Exercise 30, PaliGemmaForConditionalGeneration, is to do: "
+            "python -m pytest -k PaliGemmaForConditionalGeneration"
+        )
 
     def _merge_input_ids_with_image_features(
         self, image_features: torch.Tensor, inputs_embeds: torch.Tensor, input_ids: torch.Tensor
@@ -501,18 +531,19 @@ class PaliGemmaForConditionalGeneration(nn.Module):
         Raises ValueError if there are not N image tokens in each row: neither may features be
         left over, nor slip into another picture's row.
         Source: PaliGemma, section 3.1 and figure 2.
-        Exercise 0.
+        Exercise 31 of 32 (hard, 30 minutes). Builds on: GemmaModel, PaliGemmaMultiModalProjector,
+        PaliGemmaForConditionalGeneration.
         """
-        B, N, D = image_features.shape
-        is_image = input_ids == self.config.image_token_index         # [B, T]
-        if (is_image.sum(dim=1) != N).any():
-            counts = is_image.sum(dim=1).tolist()
-            raise ValueError(f"each prompt needs {N} image tokens, one per patch, but they have {counts}")
-
-        normalizer = torch.tensor(D**0.5, dtype=inputs_embeds.dtype)
-        image_features = image_features.to(inputs_embeds.dtype) / normalizer
-        # masked_scatter fills the places row by row, so features stay with their own picture.
-        return inputs_embeds.masked_scatter(is_image[:, :, None], image_features)
+        # TODO 1. Find the image tokens: [B, T].
+        # TODO 2. Refuse, with a ValueError, a row that does not hold N of them.
+        # TODO 3. Bring the features to the dtype of the embeddings, and divide them by sqrt(D),
+        #         rounded to that dtype too.
+        # TODO 4. Put the features of each row, in order, where its image tokens stand, in a new
+        #         tensor; everywhere else the embeddings stay.
+        raise NotImplementedError(
+            "Exercise 31, _merge_input_ids_with_image_features, is to do: "
+            "python -m pytest -k _merge_input_ids_with_image_features"
+        )
 
     def forward(
         self,
@@ -547,38 +578,21 @@ class PaliGemmaForConditionalGeneration(nn.Module):
         Raises ValueError for labels without token_type_ids, since a prefix that saw the answer
         would learn to copy, and if there are not N image tokens in each row of a picture's prompt.
         Source: PaliGemma, section 3.
-        Exercise 0.
+        Exercise 32 of 32 (hard, 40 minutes). Builds on: KVCache.num_items, prefix_lm_mask,
+        GemmaForCausalLM, _merge_input_ids_with_image_features.
         """
-        if labels is not None and token_type_ids is None:
-            raise ValueError("labels need token_type_ids (0 prefix, 1 suffix): the answer must be causal")
-        kv_cache = KVCache() if kv_cache is None else kv_cache
-        num_cached = kv_cache.num_items()
-        B, T = input_ids.shape
-        if attention_mask is None:
-            attention_mask = input_ids.new_ones(B, num_cached + T)
-        if token_type_ids is None:
-            token_type_ids = torch.full_like(input_ids, 1 if num_cached else 0)
-
-        inputs_embeds = self.language_model.model.embed_tokens(input_ids)
-        if pixel_values is not None:
-            image_features = self.multi_modal_projector(self.vision_tower(pixel_values))
-            inputs_embeds = self._merge_input_ids_with_image_features(
-                image_features, inputs_embeds, input_ids
-            )
-
-        # Padding is not counted: the first real token is at position 1 in every row.
-        position_ids = attention_mask.cumsum(dim=1)[:, num_cached:]
-        logits = self.language_model(
-            inputs_embeds,
-            prefix_lm_mask(attention_mask, token_type_ids),
-            position_ids,
-            kv_cache,
-            logits_to_keep,
+        # TODO 1. Refuse, with a ValueError, labels without token_type_ids.
+        # TODO 2. Fill in what was not given: an empty cache, a mask without padding over cached and
+        #         new tokens, token types as the docstring says.
+        # TODO 3. Look up the embeddings of the ids and, if there are pictures, send them through
+        #         tower and projector and merge their features in.
+        # TODO 4. Number the tokens: each by the tokens up to it in the attention mask, without
+        #         padding; those of the cache come before the new ones.
+        # TODO 5. Run the language model with the prefix-LM mask, and give back logits and cache in
+        #         a dict.
+        # TODO 6. With labels, add the loss: the mean cross entropy of each label under the logits
+        #         one position before it, without those that are ignore_index.
+        raise NotImplementedError(
+            "Exercise 32, PaliGemmaForConditionalGeneration.forward, is to do: "
+            "python -m pytest -k PaliGemmaForConditionalGeneration.forward"
         )
-        output = {"logits": logits, "kv_cache": kv_cache}
-        if labels is not None:
-            # The logits at a position are about the token after it.
-            output["loss"] = F.cross_entropy(
-                logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), ignore_index=self.config.ignore_index
-            )
-        return output

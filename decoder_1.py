@@ -77,7 +77,7 @@ class KVCache:
 
         Output: int.
         Source: as the class.
-        Exercise 15 of 24 (easy, 5 minutes).
+        Exercise 15 of 32 (easy, 5 minutes).
         """
         return self.key_cache[0].shape[2] if self.key_cache else 0
 
@@ -93,7 +93,7 @@ class KVCache:
         Output: keys and values [B, K, L, Hd], oldest token first, which the cache now holds too;
         what it held before is left as it was. Gradients flow through, for training uses it too.
         Source: as the class.
-        Exercise 16 of 24 (medium, 15 minutes). Builds on: KVCache.num_items.
+        Exercise 16 of 32 (medium, 15 minutes). Builds on: KVCache.num_items.
         """
         if layer_idx == len(self.key_cache):
             self.key_cache.append(key)
@@ -116,7 +116,7 @@ class GemmaRMSNorm(nn.Module):
     Attributes: `weight` [D], zeros at the start: Gemma's checkpoint stores it as an offset from
     one, hence the `1 +`.
     Source: "Root Mean Square Layer Normalization" (Zhang and Sennrich 2019), section 3.
-    Exercise 17 of 24 (medium, 15 minutes).
+    Exercise 17 of 32 (medium, 15 minutes).
     """
 
     def __init__(self, dim: int, eps: float = 1e-6):
@@ -142,7 +142,7 @@ class GemmaRotaryEmbedding(nn.Module):
     a head). Angles, cos and sin are computed in float32 (in bfloat16, position 257 is 256) and
     only the results are cast to the dtype of x.
     Source: "RoFormer" (Su et al. 2021), section 3.2.2.
-    Exercise 18 of 24 (medium, 20 minutes).
+    Exercise 18 of 32 (medium, 20 minutes).
     """
 
     def __init__(self, head_dim: int, rope_theta: float):
@@ -168,7 +168,7 @@ def rotate_half(x: torch.Tensor) -> torch.Tensor:
 
     Input and output: [..., Hd], in the dtype of x; Hd is even.
     Source: RoFormer, section 3.4.2, equation 34, in another order.
-    Exercise 19 of 24 (easy, 5 minutes).
+    Exercise 19 of 32 (easy, 5 minutes).
     """
     first, second = x.chunk(2, dim=-1)
     return torch.cat([-second, first], dim=-1)
@@ -185,7 +185,7 @@ def apply_rotary_pos_emb(
     all heads.
     Output: query and key, turned, in their shapes and dtype.
     Source: RoFormer, section 3.4.2.
-    Exercise 20 of 24 (medium, 10 minutes). Builds on: GemmaRotaryEmbedding, rotate_half.
+    Exercise 20 of 32 (medium, 10 minutes). Builds on: GemmaRotaryEmbedding, rotate_half.
     """
     cos, sin = cos[:, None], sin[:, None]                             # [B, 1, T, Hd]
     query = query * cos + rotate_half(query) * sin
@@ -201,7 +201,7 @@ def repeat_kv(hidden_states: torch.Tensor, num_repeats: int) -> torch.Tensor:
 
     Input: [B, K, L, Hd]. Output: [B, K * num_repeats, L, Hd], in the same dtype.
     Source: "GQA" (Ainslie et al. 2023), section 2.2.
-    Exercise 21 of 24 (easy, 10 minutes).
+    Exercise 21 of 32 (easy, 10 minutes).
     """
     B, K, L, Hd = hidden_states.shape
     hidden_states = hidden_states[:, :, None].expand(B, K, num_repeats, L, Hd)
@@ -227,7 +227,7 @@ def prefix_lm_mask(attention_mask: torch.Tensor, token_type_ids: torch.Tensor) -
                            11110                                         mask [1 1 1 1 1]
                            11111                                         -> 11111
     Source: PaliGemma, section 3.2.2 and figure 2.
-    Exercise 22 of 24 (hard, 30 minutes).
+    Exercise 22 of 32 (hard, 30 minutes).
     """
     T, L = token_type_ids.shape[1], attention_mask.shape[1]
     positions = torch.arange(L, device=attention_mask.device)
@@ -249,7 +249,7 @@ class GemmaMLP(nn.Module):
     Attributes: `gate_proj` and `up_proj`, weight [M, D] each; `down_proj`, weight [D, M]. No
     biases.
     Source: "GLU Variants Improve Transformer" (Shazeer 2020), section 2; GELU by its tanh formula.
-    Exercise 23 of 24 (easy, 10 minutes).
+    Exercise 23 of 32 (easy, 10 minutes).
     """
 
     def __init__(self, config: GemmaConfig):
@@ -277,7 +277,7 @@ class GemmaAttention(nn.Module):
     Attributes: `q_proj`, weight [H * Hd, D]; `k_proj` and `v_proj`, weight [K * Hd, D] each;
     `o_proj`, weight [D, H * Hd]. No biases.
     Source: Gemma, section 2; "Fast Transformer Decoding" (Shazeer 2019), section 3 (multi-query).
-    Exercise 24 of 24 (hard, 40 minutes). Builds on: KVCache.update, apply_rotary_pos_emb,
+    Exercise 24 of 32 (hard, 40 minutes). Builds on: KVCache.update, apply_rotary_pos_emb,
     repeat_kv, prefix_lm_mask.
     """
 
@@ -331,7 +331,7 @@ class GemmaDecoderLayer(nn.Module):
     Attributes: `input_layernorm`, `self_attn`, `post_attention_layernorm` (the one before the
     MLP, whatever its name says) and `mlp`; the norms take their eps from config.rms_norm_eps.
     Source: Gemma, section 2 (pre-norm, as the vision tower's EncoderLayer).
-    Exercise 0.
+    Exercise 25 of 32 (medium, 15 minutes). Builds on: GemmaRMSNorm, GemmaMLP, GemmaAttention.
     """
 
     def __init__(self, config: GemmaConfig, layer_idx: int):
@@ -366,7 +366,8 @@ class GemmaModel(nn.Module):
     Attributes: `embed_tokens`, weight [V, D], which is kept here but used by the caller;
     `layers`, a list of num_hidden_layers blocks; `norm`. `rotary_emb` has no weights.
     Source: Gemma, section 2.
-    Exercise 0.
+    Exercise 26 of 32 (medium, 20 minutes). Builds on: GemmaRMSNorm, GemmaRotaryEmbedding,
+    GemmaDecoderLayer.
     """
 
     def __init__(self, config: GemmaConfig):
@@ -405,7 +406,7 @@ class GemmaForCausalLM(nn.Module):
     the weights.
     Attributes: `model`; `lm_head`, weight [V, D], tied as soon as the model is made. No bias.
     Source: Gemma, section 2; "Using the Output Embedding" (Press and Wolf 2017) for the tying.
-    Exercise 0.
+    Exercise 28 of 32 (medium, 15 minutes). Builds on: GemmaModel, GemmaForCausalLM.tie_weights.
     """
 
     def __init__(self, config: GemmaConfig):
@@ -423,7 +424,7 @@ class GemmaForCausalLM(nn.Module):
 
         Output: None.
         Source: "Using the Output Embedding" (Press and Wolf 2017).
-        Exercise 0.
+        Exercise 27 of 32 (easy, 5 minutes). Builds on: GemmaModel.
         """
         self.lm_head.weight = self.model.embed_tokens.weight
 
@@ -448,7 +449,7 @@ class PaliGemmaMultiModalProjector(nn.Module):
     Input: [B, N, C]. Output: [B, N, D], in the dtype of the weights.
     Attributes: `linear`, weight [D, C] and bias; D is config.projection_dim.
     Source: PaliGemma, sections 3.1 and 5.5.
-    Exercise 0.
+    Exercise 29 of 32 (easy, 5 minutes).
     """
 
     def __init__(self, config: PaliGemmaConfig):
@@ -468,7 +469,8 @@ class PaliGemmaForConditionalGeneration(nn.Module):
     Attributes: `config`; `vision_tower`, a VisionModel; `multi_modal_projector`;
     `language_model`, a GemmaForCausalLM.
     Source: PaliGemma, section 3.
-    Exercise 0.
+    Exercise 30 of 32 (easy, 5 minutes). Builds on: VisionModel, GemmaForCausalLM,
+    PaliGemmaMultiModalProjector.
     """
 
     def __init__(self, config: PaliGemmaConfig):
@@ -494,7 +496,8 @@ class PaliGemmaForConditionalGeneration(nn.Module):
         Raises ValueError if there are not N image tokens in each row: neither may features be
         left over, nor slip into another picture's row.
         Source: PaliGemma, section 3.1 and figure 2.
-        Exercise 0.
+        Exercise 31 of 32 (hard, 30 minutes). Builds on: GemmaModel, PaliGemmaMultiModalProjector,
+        PaliGemmaForConditionalGeneration.
         """
         B, N, D = image_features.shape
         is_image = input_ids == self.config.image_token_index         # [B, T]
@@ -540,7 +543,8 @@ class PaliGemmaForConditionalGeneration(nn.Module):
         Raises ValueError for labels without token_type_ids, since a prefix that saw the answer
         would learn to copy, and if there are not N image tokens in each row of a picture's prompt.
         Source: PaliGemma, section 3.
-        Exercise 0.
+        Exercise 32 of 32 (hard, 40 minutes). Builds on: KVCache.num_items, prefix_lm_mask,
+        GemmaForCausalLM, _merge_input_ids_with_image_features.
         """
         if labels is not None and token_type_ids is None:
             raise ValueError("labels need token_type_ids (0 prefix, 1 suffix): the answer must be causal")

@@ -34,7 +34,7 @@ def add_image_tokens_to_prompt(prompt: str, num_image_tokens: int) -> str:
     Input: the prompt, and N. Output: the text, as one string.
     Example: ("detect cat", 3) -> "<image><image><image><bos>detect cat\\n"
     Source: PaliGemma, section 3.2.
-    Exercise 1 of 24 (easy, 5 minutes).
+    Exercise 1 of 32 (easy, 5 minutes).
     """
     return f"{IMAGE_TOKEN * num_image_tokens}{BOS_TOKEN}{prompt}{NEWLINE}"
 
@@ -48,7 +48,7 @@ def resize(image: Image.Image, image_size: int) -> np.ndarray:
     Input: an RGB picture of any size, left as it was, and S. Output: uint8 array [S, S, 3], rows
     from top to bottom.
     Source: PaliGemma, section 3.2.1.
-    Exercise 2 of 24 (easy, 10 minutes).
+    Exercise 2 of 32 (easy, 10 minutes).
     """
     return np.array(image.resize((image_size, image_size), resample=Image.Resampling.BICUBIC))
 
@@ -60,7 +60,7 @@ def rescale(image: np.ndarray, scale: float = 1 / 255) -> np.ndarray:
 
     Input: uint8 array, any shape. Output: float32, the same shape.
     Source: SigLIP's own preparation (Zhai et al. 2023), together with normalize.
-    Exercise 3 of 24 (easy, 5 minutes).
+    Exercise 3 of 32 (easy, 5 minutes).
     """
     return image.astype(np.float32) * np.float32(scale)
 
@@ -72,7 +72,7 @@ def normalize(image: np.ndarray, mean: float = 0.5, std: float = 0.5) -> np.ndar
 
     Input and output: float32 array, any shape; the input is left as it was.
     Source: SigLIP's own preparation (Zhai et al. 2023), `value_range(-1, 1)`.
-    Exercise 4 of 24 (easy, 5 minutes). Builds on: rescale.
+    Exercise 4 of 32 (easy, 5 minutes). Builds on: rescale.
     """
     return (image - np.float32(mean)) / np.float32(std)
 
@@ -85,7 +85,7 @@ def process_images(images: list[Image.Image], image_size: int) -> torch.Tensor:
 
     Input: B pictures, left as they were, and S. Output: float32 tensor [B, 3, S, S], values from -1 to 1.
     Source: SigLIP's own preparation; channels first is what nn.Conv2d reads.
-    Exercise 5 of 24 (medium, 15 minutes). Builds on: resize, rescale, normalize.
+    Exercise 5 of 32 (medium, 15 minutes). Builds on: resize, rescale, normalize.
     """
     prepared = []
     for image in images:
@@ -109,7 +109,7 @@ class PaliGemmaProcessor:
     special tokens: `image_token_id`, `bos_token_id`, `pad_token_id`, `newline_token_id`.
     Raises ValueError if the tokenizer has no such token.
     Source: PaliGemma, section 3.2.
-    Exercise 6 of 24 (easy, 10 minutes).
+    Exercise 6 of 32 (easy, 10 minutes).
     """
 
     def __init__(self, tokenizer: Tokenizer, num_image_tokens: int, image_size: int):
@@ -137,7 +137,7 @@ class PaliGemmaProcessor:
         the left with `<pad>`, and `attention_mask` int64 [B, T], 1 for a token and 0 for padding.
         Raises ValueError if the lists differ in length or a prompt contains `<image>`.
         Source: PaliGemma, section 3.2 and figure 2.
-        Exercise 7 of 24 (hard, 40 minutes). Builds on: add_image_tokens_to_prompt, process_images,
+        Exercise 7 of 32 (hard, 40 minutes). Builds on: add_image_tokens_to_prompt, process_images,
         PaliGemmaProcessor.
         """
         if len(text) != len(images):

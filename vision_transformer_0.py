@@ -55,7 +55,7 @@ class VisionEmbeddings(nn.Module):
     Attributes: `patch_embedding`, weight [C, 3, P, P] and bias; `position_embedding`, weight
     [N, C].
     Source: ViT, section 3.1, equation 1 (without the class token).
-    Exercise 8 of 24 (medium, 20 minutes).
+    Exercise 8 of 32 (medium, 20 minutes).
     """
 
     def __init__(self, config: VisionConfig):
@@ -90,7 +90,7 @@ class Attention(nn.Module):
     Input and output: [B, N, C], in the dtype of the weights.
     Attributes: `q_proj`, `k_proj`, `v_proj` and `out_proj`, weight [C, C] and bias each.
     Source: "Attention Is All You Need" (Vaswani et al. 2017), section 3.2.
-    Exercise 9 of 24 (hard, 35 minutes).
+    Exercise 9 of 32 (hard, 35 minutes).
     """
 
     def __init__(self, config: VisionConfig):
@@ -121,7 +121,7 @@ class MLP(nn.Module):
     Input and output: [B, N, C], in the dtype of the weights.
     Attributes: `fc1`, weight [M, C] and bias; `fc2`, weight [C, M] and bias.
     Source: ViT, section 3.1, equation 3; GELU by its tanh formula, as SigLIP was trained.
-    Exercise 10 of 24 (easy, 10 minutes).
+    Exercise 10 of 32 (easy, 10 minutes).
     """
 
     def __init__(self, config: VisionConfig):
@@ -146,7 +146,7 @@ class EncoderLayer(nn.Module):
     Attributes: `layer_norm1`, `self_attn`, `layer_norm2` and `mlp`; the norms take their eps
     from config.layer_norm_eps.
     Source: ViT, section 3.1, equations 2 and 3 (pre-norm).
-    Exercise 11 of 24 (medium, 15 minutes). Builds on: Attention, MLP.
+    Exercise 11 of 32 (medium, 15 minutes). Builds on: Attention, MLP.
     """
 
     def __init__(self, config: VisionConfig):
@@ -171,7 +171,7 @@ class Encoder(nn.Module):
     Input and output: [B, N, C], in the dtype of the weights.
     Attributes: `layers`, an nn.ModuleList of config.num_hidden_layers blocks.
     Source: ViT, section 3.1.
-    Exercise 12 of 24 (easy, 10 minutes). Builds on: EncoderLayer.
+    Exercise 12 of 32 (easy, 10 minutes). Builds on: EncoderLayer.
     """
 
     def __init__(self, config: VisionConfig):
@@ -196,7 +196,7 @@ class VisionTransformer(nn.Module):
     Attributes: `embeddings`, `encoder`, and `post_layernorm`, whose eps is
     config.layer_norm_eps.
     Source: ViT, section 3.1, equation 4, applied to every patch; PaliGemma, section 3.1.
-    Exercise 13 of 24 (easy, 10 minutes). Builds on: VisionEmbeddings, Encoder.
+    Exercise 13 of 32 (easy, 10 minutes). Builds on: VisionEmbeddings, Encoder.
     """
 
     def __init__(self, config: VisionConfig):
@@ -225,7 +225,7 @@ class VisionModel(nn.Module):
     Input: float [B, 3, S, S]. Output: [B, N, C], in the dtype of the weights.
     Attributes: `vision_model`.
     Source: the tensor names of google/paligemma-3b-pt-224.
-    Exercise 14 of 24 (easy, 5 minutes). Builds on: VisionTransformer.
+    Exercise 14 of 32 (easy, 5 minutes). Builds on: VisionTransformer.
     """
 
     def __init__(self, config: VisionConfig):

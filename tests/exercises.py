@@ -1,11 +1,11 @@
 """The table of exercises: the only place that lists them, in the order of the learning path.
 
-The entries stand in exercises_processor.py, exercises_vision.py and exercises_decoder.py, one
-`Exercise` (exercise_types.py) for each. From them come the skeletons (skeletons.py), the learner's
-tests (test_exercises.py), the hints (hint.py), and the proof that all of it works
-(test_exercises_proof.py). To add one: an entry here, its lines and docstring in the `_1` file, and
-`python tests/skeletons.py`, which writes the skeleton. The docstring ends in a line that begins with
-`Exercise`; that script fills it in.
+The entries stand in exercises_processor.py, exercises_vision.py, exercises_decoder.py and
+exercises_paligemma.py, one `Exercise` (exercise_types.py) for each. From them come the skeletons
+(skeletons.py), the learner's tests (test_exercises.py), the hints (hint.py), and the proof that all of
+it works (test_exercises_proof.py). To add one: an entry here, its lines and docstring in the `_1` file,
+and `python tests/skeletons.py`, which writes the skeleton. The docstring ends in a line that begins
+with `Exercise`; that script fills it in.
 
 How to fill in an Exercise
   name        what is typed after -k: `rotate_half`, `GemmaRMSNorm`, or `KVCache.update` for a method.
@@ -53,6 +53,7 @@ of the exercise by some case. Give the likeliest first.
 """
 
 import exercises_decoder
+import exercises_paligemma
 import exercises_processor
 import exercises_vision
 from exercise_types import Exercise
@@ -61,6 +62,7 @@ EXERCISES: list[Exercise] = [
     *exercises_processor.EXERCISES,
     *exercises_vision.EXERCISES,
     *exercises_decoder.EXERCISES,
+    *exercises_paligemma.EXERCISES,
 ]
 for number, exercise in enumerate(EXERCISES, start=1):
     exercise.number, exercise.count = number, len(EXERCISES)

@@ -27,7 +27,7 @@ from learner import FILES, LearnerFile, is_given, is_todo, reference, reference_
 from skeletons import docstring_owner, skeleton
 from variants import find, paste
 
-NUMBER_OF_EXERCISES = 24
+NUMBER_OF_EXERCISES = 32
 
 skeleton_of = functools.cache(skeleton)
 to_write = [exercise for exercise in EXERCISES if not exercise.solved]
@@ -140,7 +140,8 @@ def test_tolerance_lies_between_noise_and_mistakes(exercise):
             and not distances[index] > 1
             for index, outcome in enumerate(outcomes)
         )
-        assert alike_elsewhere or max(distances) >= 4, mistake.title
+        farthest = max((far_off for far_off in distances if not math.isnan(far_off)), default=0.0)
+        assert alike_elsewhere or farthest >= 4, mistake.title
 
 
 @pytest.mark.parametrize("file", FILES)

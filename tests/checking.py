@@ -419,6 +419,8 @@ def judge_type(expected, got, exercise: Exercise, path: str = "") -> Finding | N
         )
     if isinstance(got, (dict, *sequence)):
         return Finding("type", f"{name} is {kind_of(got)} instead of {kind_of(expected)}.")
+    if hasattr(got, "key_cache") and not hasattr(expected, "key_cache"):
+        return Finding("type", f"{name} is {kind_of(got)} instead of {kind_of(expected)}.")
     for attribute in ("key_cache", "value_cache"):
         if hasattr(expected, attribute):
             if not hasattr(got, attribute):

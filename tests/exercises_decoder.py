@@ -1712,8 +1712,9 @@ def forward(self, hidden_states):
             "The order is: project, split, turn, cache, repeat_kv, score, mask, softmax, average, merge, "
             "o_proj. masked_fill puts a number where its bool argument is True; torch.finfo(dtype).min is "
             "the lowest there is.",
-            "key, value = kv_cache.update(key, value, self.layer_idx); scores = (query @ key.transpose(2, "
-            "3) * self.head_dim**-0.5).masked_fill(~attention_mask, torch.finfo(scores.dtype).min).",
+            "key, value = kv_cache.update(key, value, self.layer_idx); scores = query @ key.transpose(2, 3) "
+            "* self.head_dim**-0.5; scores = scores.masked_fill(~attention_mask, "
+            "torch.finfo(scores.dtype).min).",
         ),
         make=lambda m: m.GemmaAttention(SMALL, 0),
         result={"output": "B T D", "key_cache": "B K L Hd", "value_cache": "B K L Hd"},

@@ -147,6 +147,25 @@ def by_name(made, **inputs):
     return made(**inputs)
 
 
+def at_tokens(made, attention_mask, **inputs):
+    """What the model makes of the tokens: nobody reads what comes out at padding, so it is set to 0."""
+    output = made(attention_mask=attention_mask, **inputs)
+    if not isinstance(output, dict):
+        return output
+    T = inputs["input_ids"].shape[1]
+    seen, logits, kept = dict(output), output.get("logits"), output.get("kv_cache")
+    if isinstance(logits, torch.Tensor) and logits.shape[:2] == (len(attention_mask), T):
+        seen["logits"] = logits * attention_mask[:, -T:, None]
+    if isinstance(kept, KVCache):
+        seen["kv_cache"] = KVCache()
+        for name in ("key_cache", "value_cache"):
+            for tensor in getattr(kept, name):
+                fits = tensor.dim() == 4 and tensor.shape[2] == attention_mask.shape[1]
+                shown = tensor * attention_mask[:, None, :, None] if fits else tensor
+                getattr(seen["kv_cache"], name).append(shown)
+    return seen
+
+
 def training(**more):
     """Two answers of different lengths, one row padded; only the answers are to be learnt."""
     suffix = [[0] * 7 + [1] * 4, [0] * 8 + [1] * 3]
@@ -1448,7 +1467,7 @@ def _merge_input_ids_with_image_features(self, image_features, inputs_embeds, in
             Case(
                 "one row padded on the left",
                 batch(PADDED, attention_mask=PADDED_MASK),
-                call=by_name,
+                call=at_tokens,
                 tolerance=1e-4,
             ),
             Case(
@@ -1471,7 +1490,7 @@ def _merge_input_ids_with_image_features(self, image_features, inputs_embeds, in
                     attention_mask=[[1] * 8, [0, 0, *[1] * 6]],
                     kv_cache=lambda: cache(1, 5),
                 ),
-                call=by_name,
+                call=at_tokens,
                 tolerance=1e-4,
             ),
             Case(
@@ -1502,7 +1521,7 @@ def _merge_input_ids_with_image_features(self, image_features, inputs_embeds, in
             Case(
                 "training: answers of different lengths, one row padded",
                 training(),
-                call=by_name,
+                call=at_tokens,
                 tolerance=1e-4,
             ),
             Case("labels without token_type_ids: a ValueError", training(token_type_ids=None), call=by_name),
@@ -1514,7 +1533,7 @@ def _merge_input_ids_with_image_features(self, image_features, inputs_embeds, in
             Case(
                 "weights in bfloat16, pictures in float32",
                 batch(PADDED, attention_mask=PADDED_MASK),
-                call=by_name,
+                call=at_tokens,
                 dtype=bf16,
                 tolerance=0.15,
             ),
@@ -1746,7 +1765,14 @@ def forward(self, input_ids, pixel_values=None, attention_mask=None, kv_cache=No
 """,
             ),
             RightWay(
-                "labels shifted by a roll, masked afterwards",
+                "with padding at position 1, as transformers has it",
+                {
+                    "attention_mask.cumsum(dim=1)[": "attention_mask.cumsum(dim=1).masked_fill("
+                    "attention_mask == 0, 1)["
+                },
+            ),
+            RightWay(
+                "with the last label left out instead of the first",
                 {
                     'output["loss"] = F.cross_entropy(\n                logits[:, :-1].flatten(0, 1), '
                     "labels[:, 1:].flatten(), ignore_index=self.config.ignore_index\n            "

@@ -50,7 +50,7 @@ MADE_HERE = '<meta name="generator" content="explain.py">'             # what a 
 SHOWN_SIDE = 512                                                      # of the picture as given, in pixels
 MAX_CELLS = 16                                                        # of attention maps, along a side
 TOWER_BYTES = 10_000_000                                              # for the tower's maps
-LENS_TOKENS = 5                                                       # that are listed as most probable
+NEXT_TOKENS = 5                                                       # that are listed as most probable
 
 # ------------------------------------------------------------------------ watching a model run
 
@@ -243,7 +243,8 @@ def answer_attention(run: Run) -> torch.Tensor:
 def packed(array) -> dict:
     """An array for JSON; the page reads it back with a typed array."""
     array = np.ascontiguousarray(array)
-    return {"type": array.dtype.name, "shape": array.shape, "data": base64.b64encode(array.tobytes()).decode()}
+    data = base64.b64encode(array.tobytes()).decode()
+    return {"type": array.dtype.name, "shape": array.shape, "data": data}
 
 
 def packed_shares(weights: torch.Tensor) -> dict:
@@ -467,15 +468,14 @@ def describe_focus(run: Run, weights: torch.Tensor) -> list[dict | None]:
 
 def describe_decoder(run: Run) -> dict:
     """Part 5: for each answer token, where the decoder looked and what it thought of saying."""
-    config = run.model.config
+    vision, text = run.model.config.vision_config, run.model.config.text_config
     weights = answer_attention(run)                                   # [A, layers, H, L]
-    N, grid = config.vision_config.num_patches, config.vision_config.image_size // config.vision_config.patch_size
-    cells = cells_of(grid)
-    blocks = grid // cells
+    N, grid = vision.num_patches, vision.image_size // vision.patch_size
+    cells, blocks = cells_of(grid), grid // cells_of(grid)
     on_picture = weights[..., :N].unflatten(-1, (cells, blocks, cells, blocks)).sum(dim=(-3, -1)).flatten(-2)
 
     lens = logit_lens(run)                                            # [A, layers + 1, V]
-    spoken = [call.output[0, -1].float().softmax(dim=-1).cpu() for call in run.calls["language_model.lm_head"]]
+    logits = torch.stack([call.output[0, -1] for call in run.calls["language_model.lm_head"]])     # [A, V]
 
     def likeliest(probabilities: torch.Tensor, count: int) -> list[dict]:
         values, ids = probabilities.topk(count)
@@ -483,11 +483,11 @@ def describe_decoder(run: Run) -> dict:
         return [{"id": token, "text": run.name(token), "p": round(p, 5)} for p, token in pairs]
 
     return {
-        "layers": config.text_config.num_hidden_layers,
-        "heads": config.text_config.num_attention_heads,
+        "layers": text.num_hidden_layers,
+        "heads": text.num_attention_heads,
         "picture": packed_shares(on_picture),                         # [A, layers, H, cells^2]
         "text": packed_shares(weights[..., N:]),                      # [A, layers, H, L - N]
-        "next": [likeliest(probabilities, LENS_TOKENS) for probabilities in spoken],
+        "next": [likeliest(probabilities, NEXT_TOKENS) for probabilities in logits.float().softmax(dim=-1)],
         "lens": [
             [likeliest(row, 1)[0] | {"own": round(float(row[token]), 5)} for row in rows]
             for token, rows in zip(run.tokens, lens, strict=True)
@@ -501,15 +501,16 @@ def source_of(thing, folder: Path) -> dict | None:
 
     Told from its code, which knows its file also where a mixed set was put together.
     """
-    method = next((thing.__dict__[name] for name in ("forward", "__call__", "update") if name in vars(thing)), thing)
+    methods = [vars(thing)[name] for name in ("forward", "__call__", "update") if name in vars(thing)]
+    method = methods[0] if methods else thing
     if not hasattr(method, "__code__"):
         return None
     file, line = Path(method.__code__.co_filename), method.__code__.co_firstlineno
     if file.parent != TEMPLATE.parent:
         return None
     if isinstance(thing, type):
-        lines = file.read_text(encoding="utf-8").splitlines()
-        line = next((i for i, text in enumerate(lines, 1) if re.match(rf"class {thing.__name__}\b", text)), line)
+        head = re.search(rf"^class {thing.__name__}\b", text := file.read_text(encoding="utf-8"), re.M)
+        line = text.count("\n", 0, head.start()) + 1 if head else line
     try:
         path = Path(os.path.relpath(file, folder)).as_posix()
     except ValueError:                                                # on another drive
@@ -652,7 +653,7 @@ def run(args: argparse.Namespace):
 
     log("Running the model")
     if sum(parameter.numel() for parameter in model.parameters()) < inference.SMALL:
-        model(**batch)                                                # PyTorch's first run is slow: not to be measured
+        model(**batch)                                                # the first run is slow: not measured
     seen = watch_answer(model, tokenizer, batch, args.max_tokens, inference.set_of(args))
     log("Collecting what was seen")
     folder = out.resolve().parent

@@ -146,7 +146,8 @@ def draw_features(description: dict) -> Image.Image:
         tiles.append((
             colours.resize((TILE, TILE), Image.Resampling.NEAREST), name, f"{stage['seen']:.0%} of variance",
         ))  # fmt: skip
-    return sheet([(open_uri(description["picture"]["resized"]).resize((TILE, TILE)), "picture", ""), *tiles], 8)
+    picture = open_uri(description["picture"]["resized"]).resize((TILE, TILE))
+    return sheet([(picture, "picture", ""), *tiles], 8)
 
 
 def draw_attention(description: dict) -> Image.Image:
@@ -177,8 +178,8 @@ def draw_lens(description: dict) -> Image.Image:
     )
     draw = ImageDraw.Draw(canvas)
     for i, token in enumerate(answer):
-        x = margin + i * cell
-        draw.text((x + cell / 2, GAP + 10), visible(token["text"]), fill=KINDS["answer"], font=letters, anchor="mm")
+        x, name = margin + i * cell, visible(token["text"])
+        draw.text((x + cell / 2, GAP + 10), name, fill=KINDS["answer"], font=letters, anchor="mm")
         for layer, said in enumerate(decoder["lens"][i]):
             y = GAP + 40 + layer * height
             frame = KINDS["answer"] if said["id"] == token["id"] else None
@@ -212,7 +213,8 @@ def check_folder(folder: Path):
         except OSError:
             made_here = False
         if not made_here:
-            raise InputError(f"--png {folder}: {path.name} was not made by explain.py, so it is not overwritten")
+            why = "was not made by explain.py, so it is not overwritten"
+            raise InputError(f"--png {folder}: {path.name} {why}")
 
 
 def write_all(folder: Path, description: dict) -> list[Path]:

@@ -49,7 +49,8 @@ def describe_values(
         share = (right == got).mean()
         return [
             f"They are right to about two digits, but only {share:.0%} of them are right to the last bit: "
-            "something is computed in bfloat16 that has to be float32."
+            "something is rounded to bfloat16 at another place. Which steps have to be in float32, and which "
+            "numbers in the dtype of the input?"
         ]
     if right.ndim == 0:
         return [f"It is {show(got[()])} instead of {show(right[()])}."]

@@ -64,6 +64,15 @@ def model_with_cache(made, kv_cache, **inputs) -> dict:
     return {"output": made(kv_cache=kv_cache, **inputs), "kv_cache": kv_cache}
 
 
+def output_layer(made) -> dict:
+    """Whether the two are tied, and the sizes that lm_head was made for."""
+    return {
+        "one parameter": made.lm_head.weight is made.model.embed_tokens.weight,
+        "lm_head.in_features": getattr(made.lm_head, "in_features", 28),
+        "lm_head.out_features": getattr(made.lm_head, "out_features", 53),
+    }
+
+
 def loaded(made, embed_tokens) -> dict:
     """What a loader does: it puts another parameter in place, and ties again."""
     made.model.embed_tokens.weight = nn.Parameter(embed_tokens.clone())
@@ -675,7 +684,7 @@ def forward(self, inputs_embeds, attention_mask, position_ids, kv_cache):
         cases=[
             Case(
                 "a model that was just made",
-                call=lambda made: {"one parameter": made.lm_head.weight is made.model.embed_tokens.weight},
+                call=output_layer,
             ),
             Case(
                 "other embeddings were loaded",
@@ -802,7 +811,7 @@ def tie_weights(self):
             ),
             Case(
                 "lm_head and embed_tokens are one parameter",
-                call=lambda made: {"one parameter": made.lm_head.weight is made.model.embed_tokens.weight},
+                call=output_layer,
             ),
             Case("bfloat16", embeddings(dtype=bf16), call=model_with_cache, dtype=bf16, tolerance=0.1),
         ],
@@ -873,6 +882,12 @@ def tie_weights(self):
                 "with a bias",
                 {"bias=False": "bias=True"},
                 "there is none in the checkpoint.",
+            ),
+            Mistake(
+                "with the sizes of lm_head swapped",
+                {"config.hidden_size, config.vocab_size": "config.vocab_size, config.hidden_size"},
+                "nn.Linear(in, out): from hidden_size to vocab_size. Only since the weight is replaced by "
+                "that of embed_tokens does it work at all.",
             ),
             Mistake(
                 "without the decoder",

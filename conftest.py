@@ -84,7 +84,7 @@ def path_line(result) -> str:
     exercise = result.exercise
     state = "begun" if result.left else result.state
     return (
-        f"{exercise.number:3} {MARKS[state]} {state:6}  {exercise.name:<40} {result.where:<40} "
+        f"{exercise.number:3} {MARKS[state]} {state:6}  {exercise.name:<42} {result.where:<38} "
         f"{exercise.difficulty}, {exercise.minutes} min"
     )
 

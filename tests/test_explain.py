@@ -504,8 +504,9 @@ OVERLAPS = """() => {
     const children = [...parent.children].filter(child => seen(child) &&
       !["absolute", "sticky"].includes(getComputedStyle(child).position) &&
       getComputedStyle(child).display !== "inline");
-    children.forEach((a, i) => children.slice(i + 1).forEach(b => {
-      const [p, q] = [a.getBoundingClientRect(), b.getBoundingClientRect()];
+    const boxes = children.map(child => child.getBoundingClientRect());
+    children.forEach((a, i) => children.slice(i + 1).forEach((b, j) => {
+      const p = boxes[i], q = boxes[i + 1 + j];
       const wide = Math.min(p.right, q.right) - Math.max(p.left, q.left);
       const high = Math.min(p.bottom, q.bottom) - Math.max(p.top, q.top);
       if (wide > 1 && high > 1) found.push([a.outerHTML.slice(0, 90), b.outerHTML.slice(0, 90)]);
@@ -567,8 +568,7 @@ def opened(browser):
     assert messages == []
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
 def test_nothing_overlaps_or_is_cut_off(made, opened, width, scheme):
     tab = opened(made.page, width, scheme)
     assert tab.evaluate("document.documentElement.scrollWidth") <= width

@@ -552,6 +552,7 @@ def opened(browser):
 
     def opened(page: Path, width=1280, scheme="light"):
         contexts.append(browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme))
+        contexts[-1].set_default_timeout(120_000)                     # busy machines are slow
         tab = contexts[-1].new_page()
         tab.on("console", lambda message: messages.append(message.text))
         tab.on("pageerror", lambda error: messages.append(str(error)))

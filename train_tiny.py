@@ -56,9 +56,9 @@ from vision_transformer_1 import VisionConfig
 
 PLAN = {
     "tower": {"batches": 2400, "scenes": 64, "rates": (2e-3, 0.0)},
-    "answers": {"batches": 3000, "scenes": 48, "rates": (8e-4, 2e-3)},
+    "answers": {"batches": 2100, "scenes": 48, "rates": (8e-4, 2e-3)},
     "look_every": 250,
-    "final_scenes": 500,
+    "final_scenes": 300,
 }
 SMOKE_PLAN = {
     "tower": {"batches": 12, "scenes": 8, "rates": (2e-3, 0.0)},

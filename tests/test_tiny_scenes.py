@@ -48,12 +48,12 @@ def test_answers_have_the_stated_form():
     assert tiny_scenes.plural("bus") == "buses"
 
 
-@pytest.mark.parametrize("size", [64, 160])
-def test_boxes_are_tight_around_what_is_visible(drawings, size):
+@pytest.mark.parametrize(("size", "jitter"), [(64, 0.0), (160, 1.0), (160, 3.0)])
+def test_boxes_are_tight_around_what_is_visible(drawings, size, jitter):
     rng = np.random.default_rng(7)
     for count in (None, 1, 3, 6):
         for _ in range(20):
-            scene = tiny_scenes.draw_scene(rng, drawings, size, count)
+            scene = tiny_scenes.draw_scene(rng, drawings, size, count, jitter)
             assert scene.pixels.shape == (size, size, 3) and scene.pixels.dtype == np.uint8
             centres = [thing.centre[1] for thing in scene.things]
             assert centres == sorted(centres)

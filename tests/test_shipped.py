@@ -1,0 +1,91 @@
+"""What a newcomer sees first: the shipped checkpoint's true answers, through the command line."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).parent.parent
+TRUE_CAPTIONS = {
+    "cats.png": "two cats and a ball",
+    "night.png": "a rocket and a star",
+    "garden.png": "a tree, a bee and a flower",
+    "street.png": "a bus and two cars",
+    "breakfast.png": "a cup, a banana and an apple",
+}
+# Where the things of cats.png lie: x_min, y_min, x_max, y_max in pixels, from left to right.
+CATS = [(41, 115, 290, 365), (375, 115, 605, 345)]
+
+
+def run(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess:
+    command = [sys.executable, str(ROOT / "inference.py"), *arguments]
+    return subprocess.run(command, cwd=cwd, capture_output=True, encoding="utf-8", timeout=120)
+
+
+def overlap(a, b) -> float:
+    """Intersection over union of two boxes (x_min, y_min, x_max, y_max)."""
+    width = max(0, min(a[2], b[2]) - max(a[0], b[0]))
+    height = max(0, min(a[3], b[3]) - max(a[1], b[1]))
+    areas = sum((box[2] - box[0]) * (box[3] - box[1]) for box in (a, b))
+    return width * height / (areas - width * height)
+
+
+def test_without_arguments_it_captions_its_own_picture_truly(tmp_path):
+    result = run(cwd=tmp_path)                                        # from any folder
+    assert result.returncode == 0, result.stderr
+    assert result.stdout == TRUE_CAPTIONS["cats.png"] + "\n"
+    first, *status = result.stderr.splitlines()
+    if "paligemma-tiny" in first:
+        assert "paligemma-3b-pt-224 holds no weights" in first and "cats.png" in first
+    assert status[0] == "Device in use:  cpu" or not status[0].endswith("cpu")
+    order = ["Device in use:  ", "Loading model", "Model loaded in ", "Running inference", "Result!!!",
+             "InferenceLatency: ", "Memory Usage: "]  # fmt: skip
+    found = [line for line in status if line.startswith(tuple(order))]
+    assert [line.startswith(start) for line, start in zip(found, order, strict=True)] == [True] * len(order)
+
+
+def test_every_sample_picture_is_captioned_truly():
+    pictures = sorted((ROOT / "images").glob("*.png"))
+    named = [picture for picture in pictures if picture.name in TRUE_CAPTIONS]
+    assert len(named) == len(TRUE_CAPTIONS)
+    result = run("--model", "paligemma-tiny", "--json", "--prompt", "caption en", "--image", *map(str, named))
+    answers = [json.loads(line) for line in result.stdout.splitlines()]
+    assert {Path(entry["image"]).name: entry["answer"] for entry in answers} == TRUE_CAPTIONS
+
+
+def test_detect_boxes_the_cats_and_draws_them(tmp_path):
+    picture, drawn = ROOT / "images" / "cats.png", tmp_path / "out.png"
+    before = picture.read_bytes()
+    result = run(
+        "--model", "paligemma-tiny", "--image", str(picture), "--prompt", "detect cat",
+        "--draw", str(drawn), "--json",
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    boxes = json.loads(result.stdout)["boxes"]
+    assert [box["label"] for box in boxes] == ["cat", "cat"]
+    for box, truth in zip(boxes, CATS, strict=True):
+        assert overlap(box["box"], truth) > 0.7
+    assert picture.read_bytes() == before
+    with Image.open(drawn) as boxed, Image.open(picture) as original:
+        assert boxed.size == original.size
+        assert boxed.convert("RGB").tobytes() != original.convert("RGB").tobytes()
+
+
+@pytest.mark.parametrize(
+    ("picture", "prompt", "answer"),
+    [
+        ("cats.png", "answer en how many cats are there?", "2"),
+        ("cats.png", "answer en is there a dog?", "no"),
+        ("cats.png", "answer en is there a ball?", "yes"),
+        ("night.png", "answer en where is the star?", "top right"),
+        ("night.png", "answer en where is the rocket?", "bottom left"),
+        ("street.png", "answer en how many cars are there?", "2"),
+        ("street.png", "detect banana", ""),
+    ],
+)
+def test_it_answers_the_other_kinds_of_question(picture, prompt, answer):
+    result = run("--model", "paligemma-tiny", "--image", f"images/{picture}", "--prompt", prompt)
+    assert result.stdout == answer + "\n"

@@ -454,8 +454,8 @@ def ask(rng: np.random.Generator, scene: Scene, kind: str | None = None) -> tupl
     single = [thing for thing in present if len(named(scene, thing)) == 1]
     if kind is None:
         # Where a thing is repeated, count: else hardly any answer would be more than 1.
-        counting = 0.10 if len(single) == len(present) else 0.30
-        weights = np.array([0.30, 0.35, counting, 0.10, 0.10])
+        counting = 0.12 if len(single) == len(present) else 0.30
+        weights = np.array([0.22, 0.38, counting, 0.15, 0.13])
         kind = str(rng.choice(KINDS, p=weights / weights.sum()))
     if kind == "where" and not single:
         kind = "is there"

@@ -56,7 +56,7 @@ from vision_transformer_1 import VisionConfig
 
 PLAN = {
     "tower": {"batches": 2400, "scenes": 64, "rates": (2e-3, 0.0)},
-    "answers": {"batches": 2100, "scenes": 48, "rates": (8e-4, 2e-3)},
+    "answers": {"batches": 2600, "scenes": 48, "rates": (8e-4, 2e-3)},
     "look_every": 250,
     "final_scenes": 300,
 }

@@ -14,7 +14,7 @@ TRUE_CAPTIONS = {
     "night.png": "a rocket and a star",
     "garden.png": "a tree, a bee and a flower",
     "street.png": "a bus and two cars",
-    "breakfast.png": "a cup, a banana and an apple",
+    "snack.png": "a cup, a banana and an apple",
 }
 # Where the things of cats.png lie: x_min, y_min, x_max, y_max in pixels, from left to right.
 CATS = [(41, 115, 290, 365), (375, 115, 605, 345)]

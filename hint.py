@@ -72,12 +72,14 @@ def next_exercise() -> str:
     return f"All {len(EXERCISES)} exercises are solved: python inference.py --set 0"
 
 
-def next_hint(exercise: Exercise, where: str) -> str:
+def next_hint(exercise: Exercise, result: Result) -> str:
     """The hints that were given already, and one more."""
     given = read_given()
     count = min(given.get(exercise.name, 0) + 1, len(exercise.hints))
     write_given(given | {exercise.name: count})
-    lines = [heading(exercise, where), ""]
+    lines = [heading(exercise, result.where), ""]
+    if result.kind == "definition":                                   # a syntax error, say
+        lines += [f"  Yours cannot be tried as it is; what stands in the way: {exercise.command}", ""]
     for number, hint in enumerate(exercise.hints[:count], start=1):
         lines += [f"  Hint {number} of {len(exercise.hints)}", paragraph(hint, "    "), ""]
     if count < len(exercise.hints):
@@ -138,7 +140,7 @@ def main(argv: list[str] | None = None):
         [exercise] = found
         result = state(exercise)
         solved = result.state == "solved"
-        print(after_success(exercise, result.where) if solved else next_hint(exercise, result.where))
+        print(after_success(exercise, result.where) if solved else next_hint(exercise, result))
 
 
 if __name__ == "__main__":

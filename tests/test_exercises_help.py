@@ -49,6 +49,13 @@ def test_one_hint_more_each_time(ask):
     assert "Hint 2" not in ask("resize")[1]
 
 
+def test_hint_for_what_cannot_be_read(ask):
+    ask.texts["vision_transformer"] = ask.texts["vision_transformer"].replace("class MLP(", "class MLP((")
+    out = ask("MLP")[1]
+    assert "Hint 1" in out and "what stands in the way: python -m pytest -k MLP" in out
+    assert "stands in the way" not in ask("Encoder")[1]
+
+
 def test_reset(ask):
     for name in ("rescale", "resize"):
         ask(name), ask(name)

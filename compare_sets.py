@@ -8,9 +8,9 @@ keep what every module of the reference is given and gives back, and hold yours 
 computes. All exercises that you tried take part, the wrong ones too; the reference stands in for
 those that are to do.
 
-Where the output of a module differs though its input agrees, the mistake is in it. Where already
-the input differs, it is in the module that made the call: functions such as rotate_half are seen
-in this way, through the module that uses them.
+Where the output of a module differs though its input agrees, the mistake is in it: in what it hands
+to its parts, if already their input differs. Functions such as rotate_half are seen in this way,
+through the module that uses them. Another way to the same output is no difference.
 
 Ends with 0 if all agrees, 1 if something differs, 2 if it could not be tried.
 """
@@ -98,8 +98,9 @@ class Watch:
     recorded: dict | None = None                                      # of the reference; None: record
     values: dict = field(default_factory=dict)
     counts: Counter = field(default_factory=Counter)
-    calls: list[str] = field(default_factory=list)                    # modules at work, outermost first
+    calls: list[tuple[str, bool]] = field(default_factory=list)       # modules at work; does the input agree?
     agreed: list[str] = field(default_factory=list)                   # modules whose output agreed
+    suspect: Difference | None = None                                 # an input; its caller is not done yet
     difference: Difference | None = None
     step: int = 0
 
@@ -113,36 +114,41 @@ class Watch:
         given = arguments(module, args, kwargs)
         given.pop("kv_cache", None)                                   # compared when the module is done
         values = flat(given)
-        right = self.reference_values("input", name, values)
-        for what in right:
-            if self.difference or not isinstance(values.get(what), torch.Tensor):
+        agrees = True
+        for what, right in self.reference_values("input", name, values).items():
+            if not isinstance(values.get(what), torch.Tensor):
                 continue                                              # it may be called in another way
-            if (details := compare(right[what], values[what], self.tolerance)) and self.calls:
-                what = f"`{what}`, which it hands to {name.removeprefix(self.calls[-1] + '.')},"
-                self.difference = Difference(self.calls[-1], what, details, False, self.step)
-        self.calls.append(name)
+            if details := compare(right, values[what], self.tolerance):
+                agrees = False
+                if self.suspect is None and self.calls:
+                    caller = self.calls[-1][0]
+                    what = f"`{what}`, which it hands to {name.removeprefix(caller + '.')},"
+                    self.suspect = Difference(caller, what, details, False, self.step)
+        self.calls.append((name, agrees))
 
     def after(self, name: str, module: nn.Module, args: tuple, kwargs: dict, output):
-        self.calls.pop()
+        _, input_agrees = self.calls.pop()
         cache = arguments(module, args, kwargs).get("kv_cache")
         values = flat({"its output": output}) | flat({"kv_cache": cache})
-        differs = False
+        first = None
         for what, right in self.reference_values("output", name, values).items():
             details = compare(right, values.get(what), self.tolerance)
-            differs = differs or bool(details)
-            if details and self.difference is None:
-                self.difference = Difference(name, what, details, True, self.step, name)
-        # A part of torch's that is given something else only passes it on.
-        if differs and (self.difference.input_agrees or not is_torchs(module)):
-            self.difference.seen_in = self.difference.seen_in or name
-            raise Found
-        if self.difference is None:
+            first = first or (details and Difference(name, what, details, True, self.step, name))
+        suspected = self.suspect is not None and self.suspect.module == name
+        if not first:
             self.agreed.append(name)
+            if suspected:                                             # another way to the same result
+                self.suspect = None
+        elif input_agrees:
+            self.difference = self.suspect if suspected else first
+            raise Found
+        elif self.suspect and not self.suspect.seen_in and not is_torchs(module):
+            self.suspect.seen_in = name
 
     def reference_values(self, kind: str, name: str, values: dict) -> dict:
         """What the reference had at this point; nothing while it is the reference that runs."""
-        self.counts[kind, name] += 1
-        key = (kind, name, self.counts[kind, name])
+        self.counts[self.step, kind, name] += 1
+        key = (self.step, kind, name, self.counts[self.step, kind, name])
         if self.recorded is None:
             tensors = {what: value for what, value in values.items() if isinstance(value, torch.Tensor)}
             self.values[key] = tensors
@@ -340,7 +346,7 @@ def run(args: argparse.Namespace) -> int:
                 if watch.agreed:
                     number, last = len(set(watch.agreed)), in_words(watch.agreed[-1])
                     agreed += f"; then {number} modules, the last of them {last}"
-                at = f"{in_words(watch.calls[-1])}, " if watch.calls else ""
+                at = f"{in_words(watch.calls[-1][0])}, " if watch.calls else ""
     except (LearnersError, CheckpointError) as error:
         print(f"What agrees: {agreed}.\n\nFirst difference: {at}{error}")
         wrong = [result.exercise.name for result in learners.results if result.state == "wrong"]

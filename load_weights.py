@@ -5,8 +5,8 @@
     *.safetensors      weights     -> the parameters of PaliGemmaForConditionalGeneration
 
 What is peculiar about it:
-  - the model is built on the meta device, where a tensor has a shape but no memory: nothing is
-    initialised only to be overwritten;
+  - the model's weights are made on the meta device, where a tensor has a shape but no memory:
+    nothing is initialised only to be overwritten;
   - weights that are stored as they are to be used are memory-mapped: the parameters are the file,
     and the operating system reads a page of it when it is first touched;
   - weights of another dtype are converted one at a time, the largest first, so that there is never
@@ -388,16 +388,22 @@ def load_tensors(
     return loaded
 
 
-class WithoutRandomNumbers(TorchFunctionMode):
-    """Leaves out nn.init.normal_, with which nn.Embedding fills its table.
+class WithoutWeights(TorchFunctionMode):
+    """Puts the weights of a new model on the meta device, and leaves out nn.init.normal_.
 
-    On the meta device there is nothing to fill, but PyTorch would import half of itself and sympy
-    to find that out: a second of the start.
+    torch.nn makes its weights with torch.empty, since random numbers come in later. Whatever is
+    made with its numbers (a table of angles, say) must stay, for no checkpoint brings it back.
+    The table of nn.Embedding is filled by normal_: on the meta device there is nothing to fill,
+    but PyTorch would import half of itself and sympy to find that out, a second of the start.
     """
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
         kwargs = kwargs or {}
-        return kwargs["tensor"] if function is torch.nn.init.normal_ else function(*args, **kwargs)
+        if function is torch.nn.init.normal_:
+            return kwargs["tensor"]
+        if function is torch.empty:
+            kwargs = kwargs | {"device": "meta"}
+        return function(*args, **kwargs)
 
 
 def load_hf_model(model_path, device="cpu", precision: str = "auto", module_set: ModuleSet = 1):
@@ -420,7 +426,7 @@ def load_hf_model(model_path, device="cpu", precision: str = "auto", module_set:
     config = read_config(entries, module_set)
     tokenizer = read_tokenizer(folder, entries, config)
     _, _, decoder = import_set(module_set)
-    with torch.device("meta"), WithoutRandomNumbers():
+    with WithoutWeights():
         model = decoder.PaliGemmaForConditionalGeneration(config)
 
     tensors = untie(find_tensors(weight_files(folder)))
@@ -432,4 +438,5 @@ def load_hf_model(model_path, device="cpu", precision: str = "auto", module_set:
     # strict=False for lm_head alone, which is tied below; all other names were compared.
     model.load_state_dict(load_tensors(tensors, dtype, device), strict=False, assign=True)
     model.language_model.tie_weights()
-    return model.eval(), tokenizer
+    # The weights are there already; a learner's module may hold other tensors.
+    return model.to(device).eval(), tokenizer

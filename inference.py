@@ -395,7 +395,7 @@ def load(args: argparse.Namespace, device: str):
     )
     log(f"Model loaded in {time.perf_counter() - start:.2f} seconds")
     if args.precision == "int8":
-        log("Weights rounded to int8, which costs some accuracy: README.md, Speed and memory, says how much")
+        log("Weights rounded to int8, which costs accuracy: how much is in README.md, How fast, how large")
     return model, tokenizer, processor
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from safetensors import safe_open
 from small_models import random_checkpoint, small_config
 from torch import nn
@@ -493,7 +494,10 @@ def test_what_a_kill_left_is_removed(folder):
 
 
 def test_inference_says_what_int8_costs(folder, tmp_path, capsys):
-    inference.main(["--model", str(folder), "--precision", "int8", "--max-tokens", "3"])
+    picture = tmp_path / "picture.png"
+    Image.new("RGB", (20, 20), "red").save(picture)
+    command = ["--model", str(folder), "--image", str(picture), "--precision", "int8", "--max-tokens", "3"]
+    inference.main([*command, "--prompt", "a cat"])
     output = capsys.readouterr()
     assert "int8" in output.err and "README" in output.err
     assert (folder / quantize.CACHE_FILE).exists()

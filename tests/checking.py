@@ -250,6 +250,7 @@ def observe(
     except BaseException as error:  # also exit() and TookTooLong
         outcome.error = error
         outcome.where = where(error, path, lines or [])
+        error.__traceback__ = None  # it would keep all that the code under test has made
     outcome.printed = printed.getvalue()
     return outcome
 
@@ -718,6 +719,7 @@ def mistaken_outcome(exercise: Exercise, mistake: int, index: int, others: dict[
         if key[:2] not in _mistaken_modules:
             file = variant_file(exercise, exercise.mistakes[mistake].change)
             _mistaken_modules[key[:2]] = (file.module_for(exercise, others), file)
+            file.tree = None  # it is large, and of no more use
         _mistaken[key] = observe_like_reference(exercise, index, *_mistaken_modules[key[:2]])
     return _mistaken[key]
 

@@ -13,7 +13,7 @@ import types
 from dataclasses import dataclass
 
 from exercise_types import ROOT, Exercise
-from variants import find
+from variants import find, parse
 
 FILES = ("text_image_token_processor", "vision_transformer", "decoder")  # in the order of the path
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
@@ -87,7 +87,7 @@ class LearnerFile:
         self.text = text
         self.lines = text.splitlines()
         try:
-            self.tree = ast.parse(text)
+            self.tree = parse(text)
         except (SyntaxError, ValueError) as error:  # ValueError: a null byte
             self.error = error if isinstance(error, SyntaxError) else SyntaxError(str(error))
             self.tree = ast.Module(body=self._parse_pieces(), type_ignores=[])

@@ -15,7 +15,7 @@ import textwrap
 from exercise_types import Exercise
 from exercises import EXERCISES, named
 from learner import FILES, ROOT, LearnerFile, is_given, reference_source, statements
-from variants import definition_lines, find, paste
+from variants import definition_lines, find, parse, paste
 
 WIDTH = 100
 
@@ -35,7 +35,7 @@ def without_solution(text: str, exercise: Exercise) -> str:
     """The steps and the raise in place of the lines of each part."""
     number = 1
     for part, steps in exercise.parts.items():
-        tree = ast.parse(text)
+        tree = parse(text)
         function = find(tree, part)
         body = statements(function)
         given = body[:1] if is_given(body[0]) else []
@@ -92,7 +92,7 @@ def with_exercise_lines(text: str, file: str) -> str:
         if exercise.file != file:
             continue
         name = docstring_owner(exercise)
-        first, last = definition_lines(ast.parse(text), name)
+        first, last = definition_lines(parse(text), name)
         lines = text.split("\n")
         for i in range(first, last):
             if re.match(r" +Exercise \d+\b", lines[i]):

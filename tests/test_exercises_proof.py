@@ -25,7 +25,7 @@ from differences import distance
 from exercises import EXERCISES, OWNERS, named
 from learner import FILES, LearnerFile, is_given, is_todo, reference, reference_source, statements
 from skeletons import docstring_owner, skeleton
-from variants import find, paste
+from variants import find, parse, paste
 
 NUMBER_OF_EXERCISES = 32
 
@@ -179,7 +179,7 @@ def test_what_is_untouched_is_the_skeleton(file):
 @pytest.mark.parametrize("exercise", EXERCISES, ids=number)
 def test_docstring_ends_in_the_line_of_the_exercise(exercise):
     for source in (reference_source(exercise.file), skeleton_of(exercise.file)):
-        docstring = ast.get_docstring(find(ast.parse(source), docstring_owner(exercise)))
+        docstring = ast.get_docstring(find(parse(source), docstring_owner(exercise)))
         assert " ".join(docstring.split()).endswith(exercise.line)
 
 

@@ -1,9 +1,16 @@
 """Changes the source of an exercise: known mistakes and other right ways are made in this way."""
 
 import ast
+import functools
 import textwrap
 
 from exercise_types import Exercise
+
+
+@functools.lru_cache(maxsize=32)
+def parse(source: str) -> ast.Module:
+    """The tree of a module, kept, since the same few texts are read again and again. Not to be changed."""
+    return ast.parse(source)
 
 
 def find(tree: ast.AST, name: str) -> ast.AST | None:
@@ -39,7 +46,7 @@ def apply_change(source: str, exercise: Exercise, change: dict[str, str] | str) 
 
 def replace_text(source: str, exercise: Exercise, change: dict[str, str]) -> str:
     lines = source.split("\n")
-    tree = ast.parse(source)
+    tree = parse(source)
     left = set(change)
     for part in sorted(exercise.parts, key=lambda part: -definition_lines(tree, part)[0]):
         first, last = definition_lines(tree, part)
@@ -66,7 +73,7 @@ def replace_functions(source: str, exercise: Exercise, change: str) -> str:
         if in_class:
             text = textwrap.indent(text, "    ")
         lines = source.split("\n")
-        tree = ast.parse(source)
+        tree = parse(source)
         owner = find(tree, exercise.owner) if in_class else tree
         old = find(owner, node.name)
         if old is None:  # a helper of the variant's own
@@ -85,10 +92,10 @@ def functions(text: str) -> list[ast.FunctionDef]:
 def paste(text: str, exercise: Exercise, source: str) -> str:
     """A text with the parts of one exercise taken from another text."""
     for part in exercise.parts:
-        first, last = definition_lines(ast.parse(source), part)
+        first, last = definition_lines(parse(source), part)
         new = source.split("\n")[first:last]
         lines = text.split("\n")
-        first, last = definition_lines(ast.parse(text), part)
+        first, last = definition_lines(parse(text), part)
         lines[first:last] = new
         text = "\n".join(lines)
     return text
@@ -96,5 +103,5 @@ def paste(text: str, exercise: Exercise, source: str) -> str:
 
 def reference_text(source: str, name: str) -> str:
     """The reference's lines of a function, method or class."""
-    first, last = definition_lines(ast.parse(source), name)
+    first, last = definition_lines(parse(source), name)
     return "\n".join(source.split("\n")[first:last])

@@ -258,7 +258,7 @@ def build_parser() -> Parser:
     add("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto",
         help="where to compute (default: a GPU if there is one)")
     add("--precision", choices=("auto", *PRECISIONS), default="auto",
-        help="of the weights (default: as stored, or 16 bits on a GPU)")
+        help="of the weights (default: as stored, or 16 bits on a GPU; int8: smallest, on a CPU)")
     add("--draw", metavar="OUT.png", help="writes the picture with the boxes of the answer")
     add("--json", action="store_true", help="prints a JSON object for each picture")
     return parser
@@ -394,6 +394,8 @@ def load(args: argparse.Namespace, device: str):
         tokenizer, model.config.vision_config.num_patches, model.config.vision_config.image_size
     )
     log(f"Model loaded in {time.perf_counter() - start:.2f} seconds")
+    if args.precision == "int8":
+        log("Weights rounded to int8, which costs accuracy: how much is in README.md, How fast, how large")
     return model, tokenizer, processor
 
 

@@ -32,8 +32,12 @@ from tokenizers import Tokenizer
 from torch.overrides import TorchFunctionMode
 from tqdm import tqdm
 
+import quantize
+
 DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}    # safetensors' names
-PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+PRECISIONS = {
+    "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "int8": torch.int8
+}
 LFS_POINTER = b"version https://git-lfs"                              # how such a file begins
 DOWNLOAD = "hf download google/paligemma-3b-pt-224 --local-dir"
 EMBEDDING, LM_HEAD = "language_model.model.embed_tokens.weight", "language_model.lm_head.weight"
@@ -333,6 +337,10 @@ def choose_dtype(precision: str, device: torch.device, tensors: dict[str, Stored
     that it can be mapped. Except float16: CPUs lack the instructions (a prompt took seven times as
     long as in bfloat16 where this was measured) and bfloat16 is as small.
     """
+    if precision == "int8" and device.type != "cpu":
+        raise CheckpointError(
+            f"--precision int8 is for CPUs, not for {device.type}: take auto there (16 bits), or --device cpu"
+        )
     if precision != "auto":
         return PRECISIONS[precision]
     if device.type == "cuda":
@@ -358,6 +366,8 @@ def refuse_too_large(tensors: dict[str, StoredTensor], dtype: torch.dtype, devic
         hint = f"--precision bfloat16 needs {need * 2:.2f} GB"
     else:
         hint = "--device cpu needs none of it" if is_cuda else "--model paligemma-tiny needs less"
+        if dtype.itemsize == 2 and device.type == "cpu":
+            hint = f"--precision int8 needs {need:.2f} GB, --model paligemma-tiny less"
     name = str(dtype).removeprefix("torch.")
     raise CheckpointError(
         f"not enough memory: in {name} the model needs {need * dtype.itemsize:.2f} GB, "
@@ -388,6 +398,18 @@ def load_tensors(
     return loaded
 
 
+def load_int8(
+    folder: Path, files: list[Path], tensors: dict[str, StoredTensor]
+) -> dict[str, torch.Tensor]:
+    """All matrices in int8: those that an earlier start has kept in the folder, or made anew."""
+    shapes = {
+        name.removesuffix(".weight"): tensor.shape
+        for name, tensor in tensors.items()
+        if quantize.is_matrix(name, tensor.shape)
+    }
+    return quantize.int8_of(folder, files, shapes, lambda name: read_tensor(tensors[f"{name}.weight"]))
+
+
 class WithoutWeights(TorchFunctionMode):
     """Puts the weights of a new model on the meta device, and leaves out nn.init.normal_.
 
@@ -409,8 +431,9 @@ class WithoutWeights(TorchFunctionMode):
 def load_hf_model(model_path, device="cpu", precision: str = "auto", module_set: ModuleSet = 1):
     """Loads a checkpoint folder of the hub's format.
 
-    device: what torch.device takes. precision: auto, float32, bfloat16 or float16.
-    Returns the model of the set, in eval mode, and its tokenizers.Tokenizer.
+    device: what torch.device takes. precision: auto, float32, bfloat16, float16 or int8 (on a CPU).
+    Returns the model of the set, in eval mode, and its tokenizers.Tokenizer. With int8, and with auto
+    where a large model is stored in 16 bits and runs on a CPU, its linear layers are quantize.py's.
     Raises CheckpointError, with a message of one line, for anything that cannot be used, and
     OSError for what cannot be opened.
     """
@@ -429,14 +452,28 @@ def load_hf_model(model_path, device="cpu", precision: str = "auto", module_set:
     with WithoutWeights():
         model = decoder.PaliGemmaForConditionalGeneration(config)
 
-    tensors = untie(find_tensors(weight_files(folder)))
+    files = weight_files(folder)
+    tensors = untie(find_tensors(files))
     parameters = {name: tensor for name, tensor in model.state_dict().items() if name != LM_HEAD}
     compare(tensors, parameters, learners=module_set != 1)
     dtype = choose_dtype(precision, device, tensors)
     refuse_too_large(tensors, dtype, device)
 
-    # strict=False for lm_head alone, which is tied below; all other names were compared.
-    model.load_state_dict(load_tensors(tensors, dtype, device), strict=False, assign=True)
+    is_large = sum(math.prod(tensor.shape) for tensor in tensors.values()) > quantize.SMALL
+    int8 = {}
+    if dtype == torch.int8:
+        int8 = load_int8(folder, files, tensors)
+        made_int8 = {f"{quantize.stored_name(name)}.weight" for name in quantize.linears_of(model)}
+        tensors = {name: tensor for name, tensor in tensors.items() if name not in made_int8}
+    # strict=False for lm_head, which is tied below, and what is int8; all names were compared.
+    rest_dtype = torch.float32 if int8 else dtype
+    model.load_state_dict(load_tensors(tensors, rest_dtype, device), strict=False, assign=True)
     model.language_model.tie_weights()
+    if int8:
+        quantize.use_int8(model, int8)
+    elif is_large and precision == "auto" and device.type == "cpu" and dtype == torch.bfloat16:
+        quantize.use_bf16(model)
+    if is_large:
+        quantize.skip_unread(model)
     # The weights are there already; a learner's module may hold other tensors.
     return model.to(device).eval(), tokenizer

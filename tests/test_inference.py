@@ -692,7 +692,7 @@ def test_draw_several(refused, pictures, tmp_path):
         (["--seed", str(2**64)], ["--seed"]),
         (["--set", "2"], ["--set", "2"]),
         (["--device", "tpu"], ["--device", "tpu"]),
-        (["--precision", "int8"], ["--precision", "int8"]),
+        (["--precision", "int4"], ["--precision", "int4"]),
         (["--prompt", "what is <image> this"], ["prompt", "<image>"]),
         (["--prompt", "a", "b"], ["2 prompts", "1 pictures"]),
         (["--prompt", "half a pair \udce9"], ["prompt", "UTF-8"]),

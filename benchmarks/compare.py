@@ -1,0 +1,341 @@
+"""This project against transformers, on the machine at hand: load, first token, tokens, memory.
+
+    python benchmarks/compare.py --size full        the 3B model, random weights (5.9 GB, made once)
+    python benchmarks/compare.py --size small       a small one, in seconds: does all of this work?
+
+Each run is a process of its own, and the programs take turns, so that a machine that slows down does
+so for all. Before a run its files are read once: what is measured is the work, not the disk. The
+table gives medians, and ratios to the better of transformers' two dtypes.
+"""
+
+import argparse
+import itertools
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+# transformers' float32 model comes last: it leaves no room for the files in the system's cache.
+QUEUE = [("transformers", "bfloat16"), ("ours", "auto"), ("ours", "int8"), ("transformers", "float32")]
+PROMPT_TOKENS = 6         # after the picture's: 262 tokens with the 3B model, as "caption en" has
+ROWS = [
+    ("load, s", "load", "s"),
+    ("first token, s", "first", "s"),
+    ("each further token, s", "token", "s"),
+    ("peak memory, GiB", "memory", "GiB"),
+]
+
+
+# ------------------------------------------------------------------ one run, in its own process
+
+
+def inputs(folder: Path) -> dict:
+    """A picture of random numbers and a prompt of random words: the same for all."""
+    import torch
+
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    vision = config["vision_config"]
+    size = vision.get("image_size", 224)
+    generator = torch.Generator().manual_seed(0)
+    words = torch.randint(4, 250, (PROMPT_TOKENS,), generator=generator).tolist()
+    words[0] = config["bos_token_id"]
+    ids = torch.tensor([[config["image_token_index"]] * (size // vision["patch_size"]) ** 2 + words])
+    pixels = torch.rand(1, 3, size, size, generator=generator) * 2 - 1
+    return {"input_ids": ids, "pixel_values": pixels, "attention_mask": torch.ones_like(ids)}
+
+
+def run_ours(folder: Path, precision: str, num_tokens: int) -> dict:
+    from inference import generate
+    from load_weights import load_hf_model
+
+    start = time.perf_counter()
+    model, _ = load_hf_model(folder, precision=precision)
+    load = time.perf_counter() - start
+    first_logits = keep_first_logits(model, lambda output: output["logits"])
+    batch = inputs(folder)
+    times, tokens = [time.perf_counter()], []
+    for token in generate(model, batch, eos_token_id=-1, max_tokens=num_tokens):
+        times.append(time.perf_counter())
+        tokens.append(token[0])
+    return {"load": load, "times": times, "tokens": tokens, "logits": first_logits[0]}
+
+
+def run_transformers(folder: Path, dtype: str, num_tokens: int) -> dict:
+    import torch
+    from transformers import PaliGemmaForConditionalGeneration
+    from transformers.generation.streamers import BaseStreamer
+
+    class Clock(BaseStreamer):
+        """Notes when each token comes; what is put first is the prompt."""
+
+        def __init__(self):
+            self.times = []
+
+        def put(self, value):
+            self.times.append(time.perf_counter())
+
+        def end(self):
+            pass
+
+    start = time.perf_counter()
+    model = PaliGemmaForConditionalGeneration.from_pretrained(folder, dtype=getattr(torch, dtype))
+    load = time.perf_counter() - start
+    first_logits = keep_first_logits(model, lambda output: output.logits)
+    model.generation_config.eos_token_id = None
+    batch, clock = inputs(folder), Clock()
+    batch |= {"pixel_values": batch["pixel_values"].to(model.dtype)}
+    # What a processor gives without a suffix: all is prefix, and attends in both directions.
+    batch |= {"token_type_ids": torch.zeros_like(batch["input_ids"])}
+    start = time.perf_counter()
+    with torch.inference_mode():
+        output = model.generate(**batch, max_new_tokens=num_tokens, do_sample=False, streamer=clock)
+    tokens = output[0, batch["input_ids"].shape[1]:].tolist()
+    return {"load": load, "times": [start, *clock.times[1:]], "tokens": tokens, "logits": first_logits[0]}
+
+
+def keep_first_logits(model, logits_of) -> list:
+    kept = []
+
+    def keep(_, __, output):
+        if not kept:
+            kept.append(logits_of(output)[0, -1].float().clone())
+
+    model.register_forward_hook(keep)
+    return kept
+
+
+def work(args: argparse.Namespace):
+    """What `--run` does: measures one program and prints what it found as JSON."""
+    import torch
+
+    from inference import peak_memory
+
+    program, precision = args.run
+    import_all(program)
+    found = (run_ours if program == "ours" else run_transformers)(args.folder, precision, args.tokens)
+    logits = found.pop("logits")
+    torch.save(logits, args.logits)
+    times = found.pop("times")
+    steps = [later - earlier for earlier, later in itertools.pairwise(times)]
+    found |= {"first": steps[0], "token": statistics.median(steps[1:]), "memory": peak_memory() / 2**30}
+    print("\n" + json.dumps(found))
+
+
+def import_all(program: str):
+    """Imports are not what is compared."""
+    if program == "ours":
+        import inference  # noqa: F401
+    else:
+        import transformers.models.paligemma.modeling_paligemma  # noqa: F401
+
+
+def measure_limits():
+    """What `--limits` does: how fast this machine reads memory and multiplies matrices."""
+    import torch
+    import torch.nn.functional as F
+
+    def best(work, times: int = 5) -> float:
+        work()
+        found = []
+        for _ in range(times):
+            start = time.perf_counter()
+            work()
+            found.append(time.perf_counter() - start)
+        return min(found)
+
+    with torch.inference_mode():
+        memory = torch.ones(2**28 // 4, dtype=torch.float32)          # 256 MiB, beyond any cache
+        rows, weight = torch.randn(262, 2048), torch.randn(4096, 2048)
+        products = 2 * rows.shape[0] * weight.numel()
+        rows8, weight8 = rows.mul(30).to(torch.int8), weight.mul(30).to(torch.int8)
+        rows16, weight16 = rows.bfloat16(), weight.bfloat16()
+        limits = {
+            "memory, GB/s": memory.numel() * 4 / 1e9 / best(lambda: memory.sum()),
+            "float32 products, GFLOP/s": products / 1e9 / best(lambda: F.linear(rows, weight)),
+            "bfloat16 products, GFLOP/s": products / 1e9 / best(lambda: F.linear(rows16, weight16)),
+            "int8 products, GOP/s": products / 1e9 / best(lambda: torch._int_mm(rows8, weight8.t())),
+        }
+    print("\n" + json.dumps(limits))
+
+
+# --------------------------------------------------------------------------- all runs in turn
+
+
+def read_once(folder: Path):
+    """Brings the files of a folder into the system's cache."""
+    for path in folder.glob("*.safetensors"):
+        with path.open("rb", buffering=0) as file:
+            while file.read(2**24):
+                pass
+
+
+def call(*arguments: str, folder: Path | None = None) -> dict:
+    """This program in a process of its own; the last line that it prints is its result."""
+    if folder is not None:
+        read_once(folder)
+    command = [sys.executable, __file__, *arguments]
+    offline = os.environ | {"HF_HUB_OFFLINE": "1"}
+    result = subprocess.run(command, stdout=subprocess.PIPE, text=True, env=offline)
+    if result.returncode != 0:
+        sys.exit(f"compare.py: {' '.join(arguments)} ended with {result.returncode}")
+    return json.loads(result.stdout.strip().splitlines()[-1])
+
+
+def make_checkpoint(folder: Path, size: str):
+    import torch
+
+    if (folder / "config.json").is_file():
+        return
+    if size == "full":
+        import random_checkpoint
+
+        random_checkpoint.main([str(folder)])
+        return
+    from small_models import random_checkpoint, small_config
+
+    text = {"hidden_size": 256, "intermediate_size": 1024, "head_dim": 64}
+    vision = {"hidden_size": 192, "intermediate_size": 512, "image_size": 32}
+    config = small_config(text=text, vision=vision, torch_dtype="bfloat16")
+    random_checkpoint(folder, config, dtype=torch.bfloat16)
+
+
+def processor_name() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        for line in cpuinfo.read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def machine() -> str:
+    import psutil
+    import torch
+    import transformers
+
+    memory = psutil.virtual_memory().total / 2**30
+    return (
+        f"{processor_name()}, {torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}, "
+        f"{memory:.0f} GiB; {platform.system()}; Python {platform.python_version()}, "
+        f"torch {torch.__version__}, transformers {transformers.__version__}"
+    )
+
+
+def bytes_read_for_a_token(folder: Path) -> dict[str, float]:
+    """The decoder's weights, each once; the output layer is the embedding table."""
+    from small_models import tensor_shapes
+
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    shapes = tensor_shapes(config)
+    numbers = sum(
+        shape[0] * shape[1] for name, shape in shapes.items()
+        if name.startswith("language_model.") and len(shape) == 2
+    )
+    return {"auto": 2.0 * numbers, "int8": 1.0 * numbers}
+
+
+def equal_tokens(tokens: list[int], others: list[int]) -> int:
+    """How many of the first tokens are the same."""
+    same = [a == b for a, b in zip(tokens, others, strict=True)]
+    return same.index(False) if False in same else len(same)
+
+
+def logit_error(logits, exact) -> float:
+    """Root mean square of the difference, as a part of the logits' own spread."""
+    return float((logits - exact).square().mean().sqrt() / exact.std())
+
+
+def compare(args: argparse.Namespace) -> dict:
+    """Runs everything in turn; returns the medians, and what the first int8 start took."""
+    import torch
+
+    make_checkpoint(args.folder, args.size)
+    (args.folder / "model.int8.safetensors").unlink(missing_ok=True)
+    logits_file = args.folder / "logits.pt"
+    common = ["--folder", str(args.folder), "--tokens", str(args.tokens), "--logits", str(logits_file)]
+    runs, logits = {}, {}
+
+    def measure(program: str, precision: str, name: str):
+        found = call("--run", program, precision, *common, folder=args.folder)
+        logits[name] = torch.load(logits_file)
+        logits_file.unlink()
+        runs.setdefault(name, []).append(found)
+        print(f"{name}: " + ", ".join(f"{key} {found[key]:.3f}" for _, key, _ in ROWS), file=sys.stderr)
+
+    limits = call("--limits")
+    measure("ours", "int8", "ours int8, first start")
+    for _ in range(args.rounds):
+        for program, precision in QUEUE:
+            measure(program, precision, f"{program} {precision}")
+    again = call("--limits")
+
+    exact = "transformers float32"
+    limits = {key: max(limits[key], again[key]) for key in limits}
+    found = {"machine": machine(), "limits": limits, "runs": {}}
+    for name, results in runs.items():
+        medians = {key: statistics.median(result[key] for result in results) for _, key, _ in ROWS}
+        medians["equal_tokens"] = equal_tokens(results[0]["tokens"], runs[exact][0]["tokens"])
+        medians["logit_error"] = logit_error(logits[name], logits[exact])
+        found["runs"][name] = medians
+    return found
+
+
+def table(found: dict, args: argparse.Namespace) -> str:
+    runs, limits = found["runs"], found["limits"]
+    names = ["transformers float32", "transformers bfloat16", "ours auto", "ours int8"]
+    lines = [found["machine"], "", f"{args.rounds} rounds, {args.tokens} tokens, medians.", ""]
+    lines += ["| | " + " | ".join(names) + " | auto : tf | int8 : tf |", "|---" * (len(names) + 3) + "|"]
+    for title, key, _ in ROWS:
+        values = [runs[name][key] for name in names]
+        # Memory is compared with bfloat16's, the rest with the better of both.
+        best = values[1] if key == "memory" else min(values[:2])
+        ratios = [f"{value / best:.2f}" for value in values[2:]]
+        lines.append(f"| {title} | " + " | ".join([*(f"{value:.3f}" for value in values), *ratios]) + " |")
+    extra = (("tokens as float32's", "equal_tokens", "d"), ("logit error", "logit_error", ".2%"))
+    for title, key, form in extra:
+        values = [f"{runs[name][key]:{form}}" for name in names]
+        lines.append(f"| {title} | " + " | ".join(values) + " | | |")
+    first = runs["ours int8, first start"]
+    lines += ["", f"First start of int8, the weights rounded and kept: load {first['load']:.1f} s, "
+                  f"peak memory {first['memory']:.2f} GiB.", "", "Limits measured here:"]
+    lines += [f"- {name}: {value:,.1f}" for name, value in limits.items()]
+    lines.append("")
+    for precision, size in bytes_read_for_a_token(args.folder).items():
+        least = size / 1e9 / limits["memory, GB/s"]
+        ratio = runs[f"ours {precision}"]["token"] / least
+        lines.append(f"- {precision}: {size / 1e9:.2f} GB a token, {least:.3f} s; took {ratio:.2f} x that")
+    return "\n".join(lines)
+
+
+def main(argv: list[str] | None = None):
+    parser = argparse.ArgumentParser(description="Compares this project with transformers on this machine.")
+    parser.add_argument("--size", choices=("full", "small"), default="small")
+    parser.add_argument("--folder", type=Path, help="the checkpoint, made if it is not there (default: here)")
+    parser.add_argument("--rounds", type=int, default=3, help="how often each is run (default: 3)")
+    parser.add_argument("--tokens", type=int, default=16, help="how many are written (default: 16)")
+    parser.add_argument("--json", type=Path, help="also writes what was found to this file")
+    parser.add_argument("--run", nargs=2, help=argparse.SUPPRESS)
+    parser.add_argument("--limits", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--logits", help=argparse.SUPPRESS)
+    args = parser.parse_args(argv)
+    if args.folder is None:
+        args.folder = Path(__file__).parent / f"random-{args.size}"
+    if args.limits:
+        measure_limits()
+    elif args.run:
+        work(args)
+    else:
+        found = compare(args)
+        print(table(found, args))
+        if args.json is not None:
+            args.json.write_text(json.dumps(found, indent=2), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

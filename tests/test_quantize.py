@@ -1,0 +1,538 @@
+"""quantize.py: the quick modules give what the plain ones give, and the int8 file can be trusted."""
+
+import json
+import os
+import signal
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from safetensors import safe_open
+from small_models import random_checkpoint, small_config
+from torch import nn
+
+import inference
+import load_weights
+import quantize
+from load_weights import CheckpointError, load_hf_model
+from quantize import Bf16Linear, Int8Linear
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def random(*shape, seed=0):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def error_of(found: torch.Tensor, expected: torch.Tensor) -> float:
+    """Root mean square of the difference, as a part of what is expected."""
+    return float((found - expected).square().mean().sqrt() / expected.square().mean().sqrt())
+
+
+# ----------------------------------------------------------------------------- products
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3, 16, 70])
+@pytest.mark.parametrize("outputs", [8, 1024, 1500])
+def test_bf16_ways_agree_with_float32(rows, outputs):
+    weight, x = random(outputs, 96).bfloat16(), random(rows, 96, seed=1).bfloat16()
+    expected = F.linear(x.float(), weight.float())
+    ways = [quantize.float32_rows, quantize.bf16_rows] + [quantize.bf16_row] * (rows == 1)
+    for way in ways:
+        found = way(x, weight)
+        assert found.dtype == torch.bfloat16 and found.shape == expected.shape
+        assert error_of(found, expected) < 0.003                      # bfloat16 keeps 8 bits
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3, 16, 70])
+@pytest.mark.parametrize(("outputs", "inputs"), [(8, 128), (1024, 80), (1499, 48)])
+def test_int8_ways_agree_with_the_weights_they_hold(rows, outputs, inputs):
+    x = random(rows, inputs, seed=1)
+    weight, scale = quantize.quantise(random(outputs, inputs))
+    expected = F.linear(x, weight * scale.float()[:, None])
+    assert error_of(quantize.int8_weights(x, weight, scale), expected) < 0.004
+    assert error_of(quantize.int8_both(x, weight, scale), expected) < 0.015
+    if rows == 1:
+        assert error_of(quantize.int8_row(x, weight, scale), expected) < 0.015
+
+
+def test_rounding_is_to_the_nearest_step():
+    original = random(300, 200) * torch.logspace(-6, 6, 300)[:, None]
+    weight, scale = quantize.quantise(original.bfloat16())
+    assert weight.dtype == torch.int8 and scale.dtype == torch.bfloat16
+    restored = weight * scale.float()[:, None]
+    assert ((restored - original.bfloat16()).abs() <= 0.501 * scale.float()[:, None]).all()
+    assert weight.abs().amax(dim=1).min() >= 126, "some steps are not used"
+
+
+def test_rows_of_zeros():
+    weight, scale = quantize.quantise(torch.zeros(4, 64).bfloat16())
+    assert (weight == 0).all() and (scale > 0).all()
+    x = torch.zeros(3, 64)
+    for way in (quantize.int8_weights, quantize.int8_both):
+        assert (way(x, weight, scale) == 0).all()
+    assert (quantize.int8_row(x[:1], weight, scale) == 0).all()
+
+
+def test_outliers_do_not_blur_the_rest():
+    """Two columns a thousand times as large as the others, as large models have them."""
+    x = random(50, 256, seed=1)
+    x[:, [7, 100]] *= 1000
+    original = random(64, 256)
+    original[:, [7, 100]] = 0                                         # so that the rest can be seen
+    weight, scale = quantize.quantise(original)
+    expected = F.linear(x, original)
+    assert sorted(quantize.outlier_columns(x).tolist()) == [7, 100]
+    assert error_of(quantize.int8_both(x, weight, scale), expected) < 0.02
+    assert error_of(quantize.int8_row(x[:1], weight, scale), expected[:1]) < 0.02
+    rounded, steps = quantize.round_rows(x)
+    plain = F.linear(rounded * steps, weight * scale.float()[:, None])
+    assert error_of(plain, expected) > 0.2, "without it this test would show nothing"
+
+
+def test_no_outliers_in_even_numbers():
+    assert len(quantize.outlier_columns(random(50, 256))) == 0
+
+
+@pytest.mark.parametrize("shape", [(96,), (1, 96), (2, 5, 96), (1, 1, 90), (3, 7)])
+@pytest.mark.parametrize("bias", [True, False])
+def test_modules_take_the_place_of_linear(shape, bias):
+    linear = nn.Linear(shape[-1], 40, bias=bias).bfloat16()
+    x = random(*shape, seed=1)
+    expected = F.linear(x, linear.weight.float(), linear.bias.float() if bias else None)
+    int8 = Int8Linear(*quantize.quantise(linear.weight), linear.bias)
+    for module, dtype in ((Bf16Linear(linear), torch.bfloat16), (int8, torch.float32)):
+        with torch.inference_mode():
+            found = module(x)
+        assert found.dtype == dtype and found.shape == expected.shape
+        assert error_of(found, expected.detach()) < 0.02
+
+
+def test_one_tokens_queries_keys_and_values_are_float32():
+    module = Bf16Linear(nn.Linear(32, 8).bfloat16(), is_attended=True)
+    with torch.inference_mode():
+        assert module(random(2, 1, 32)).dtype == torch.float32
+        assert module(random(2, 3, 32)).dtype == torch.bfloat16
+
+
+def test_the_quicker_way_is_taken(monkeypatch):
+    monkeypatch.setattr(quantize, "CHOSEN", {})
+
+    def exact(x, weight):
+        until = time.thread_time() + 0.003
+        while time.thread_time() < until:
+            pass
+
+    def quick(x, weight):
+        pass
+
+    x, weight = torch.ones(5, 4), torch.ones(3, 4)
+    assert quantize.quicker((exact, quick), x, weight) is quick
+    assert quantize.quicker((quick, exact), x, weight) is quick
+    calls = []
+    assert quantize.quicker((lambda *_: calls.append(1), exact), x, weight) is not exact
+    assert len(quantize.CHOSEN) == 3
+    before = len(calls)
+    quantize.quicker((exact, quick), x, weight)
+    assert len(calls) == before, "timed again"
+
+
+# ------------------------------------------------------------------------- whole models
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    """A bfloat16 model small enough for a test, its widths multiples of 32, as int8 products need."""
+    text = {"hidden_size": 64, "intermediate_size": 192, "head_dim": 32, "num_attention_heads": 2}
+    vision = {"hidden_size": 96, "intermediate_size": 160, "num_attention_heads": 3}
+    config = small_config(text=text, vision=vision, torch_dtype="bfloat16")
+    return random_checkpoint(tmp_path_factory.mktemp("quantize") / "model", config, dtype=torch.bfloat16)
+
+
+@pytest.fixture
+def folder(checkpoint, tmp_path):
+    """A copy of the checkpoint, with nothing kept in it yet."""
+    for file in checkpoint.iterdir():
+        if not file.name.startswith(quantize.CACHE_FILE):
+            (tmp_path / file.name).write_bytes(file.read_bytes())
+    return tmp_path
+
+
+@pytest.fixture
+def no_size_is_small(monkeypatch):
+    monkeypatch.setattr(quantize, "SMALL", 0)
+
+
+def batch_of(model, prompts: int = 1) -> dict[str, torch.Tensor]:
+    config = model.config
+    N, size = config.vision_config.num_patches, config.vision_config.image_size
+    ids = torch.tensor([[config.image_token_index] * N + [2, 270, 280, 290, 260]] * prompts)
+    pixels = random(prompts, 3, size, size, seed=3).clamp(-1, 1)
+    return {"input_ids": ids, "pixel_values": pixels, "attention_mask": torch.ones_like(ids)}
+
+
+@torch.inference_mode()
+def logits_of(model, prompts: int = 1) -> list[torch.Tensor]:
+    """For the prompt and two more tokens."""
+    batch = batch_of(model, prompts)
+    output = model(**batch, logits_to_keep=1)
+    found, mask = [output["logits"]], batch["attention_mask"]
+    for token in (265, 300):
+        ids = torch.full((prompts, 1), token)
+        mask = torch.cat([mask, torch.ones_like(ids)], dim=1)
+        output = model(ids, attention_mask=mask, kv_cache=output["kv_cache"], logits_to_keep=1)
+        found.append(output["logits"])
+    return found
+
+
+@pytest.fixture(scope="module")
+def exact(checkpoint):
+    return load_hf_model(checkpoint, precision="float32")[0]
+
+
+@pytest.fixture(scope="module")
+def rounded(checkpoint):
+    """The plain model, with the weights that int8 has: what is left is what the quick products do."""
+    model, _ = load_hf_model(checkpoint, precision="float32")
+    for name, parameter in model.named_parameters():
+        if quantize.is_matrix(name, parameter.shape):
+            weight, scale = quantize.quantise(parameter.data)
+            parameter.data = weight * scale.float()[:, None]
+    return model
+
+
+def always(way: str, monkeypatch):
+    """Leaves nothing to the clock, so that a test gives the same each time."""
+    monkeypatch.setattr(quantize, "quicker", lambda ways, *_: {w.__name__: w for w in ways}.get(way, ways[1]))
+
+
+@pytest.mark.parametrize("prompts", [1, 2])
+@pytest.mark.parametrize(("precision", "way", "most"), [
+    ("auto", "float32_rows", 0.2), ("auto", "bf16_rows", 0.2), ("int8", "int8_weights", 0.12),
+    ("int8", "int8_both", 0.4),                                       # random attention is that sharp
+])
+def test_models_answer_alike(
+    folder, exact, rounded, precision, way, most, prompts, no_size_is_small, monkeypatch
+):
+    always(way, monkeypatch)
+    load_hf_model(folder, precision=precision)
+    model, _ = load_hf_model(folder, precision=precision)             # the second time: from the file kept
+    kinds = {type(module) for module in model.modules()}
+    assert nn.Linear not in kinds and ({"auto": Bf16Linear, "int8": Int8Linear}[precision] in kinds)
+    plain = exact if precision == "auto" else rounded
+    for found, expected in zip(logits_of(model, prompts), logits_of(plain, prompts), strict=True):
+        assert found.shape == expected.shape
+        assert error_of(found, expected) < most
+
+
+@pytest.mark.parametrize("way", ["float32_rows", "bf16_rows"])
+def test_auto_loses_nothing_against_bfloat16(folder, exact, way, no_size_is_small, monkeypatch):
+    """Nothing is lost against the dtype that is stored."""
+    always(way, monkeypatch)
+    prompts = 16
+    expected = logits_of(exact, prompts)[0]
+    errors = {
+        precision: error_of(logits_of(load_hf_model(folder, precision=precision)[0], prompts)[0], expected)
+        for precision in ("auto", "bfloat16")
+    }
+    assert errors["auto"] < 1.1 * errors["bfloat16"]                  # chance, where both are alike
+
+
+def test_output_layer_and_table_stay_tied(folder, no_size_is_small):
+    for precision in ("auto", "int8"):
+        model = load_hf_model(folder, precision=precision)[0].language_model
+        assert model.lm_head.weight is model.model.embed_tokens.weight
+
+
+def test_auto_copies_no_weight(folder, no_size_is_small):
+    plain = load_hf_model(folder, precision="bfloat16")[0].state_dict()
+    quick = load_hf_model(folder)[0].state_dict()
+    assert plain.keys() == quick.keys()
+    for name, tensor in quick.items():
+        if tensor.dim() == 2 and "position" not in name:
+            assert tensor.dtype == torch.bfloat16
+            assert torch.equal(tensor, plain[name])
+
+
+def test_small_models_stay_as_they_are(folder):
+    model, _ = load_hf_model(folder)
+    assert {type(module) for module in model.modules()}.isdisjoint({Bf16Linear, Int8Linear})
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
+    assert not (folder / quantize.CACHE_FILE).exists()
+
+
+def test_other_precisions_stay_as_they_are(folder, no_size_is_small):
+    for precision in ("float32", "bfloat16", "float16"):
+        model, _ = load_hf_model(folder, precision=precision)
+        assert {parameter.dtype for parameter in model.parameters()} == {getattr(torch, precision)}
+
+
+def test_last_mlp_works_on_what_is_read(folder, exact, no_size_is_small):
+    model, _ = load_hf_model(folder, precision="float32")
+    rows = []
+    for layer in model.language_model.model.layers:
+        layer.mlp.register_forward_hook(lambda _, args, __: rows.append(args[0].shape[1]))
+    batch = batch_of(model)
+    T = batch["input_ids"].shape[1]
+    with torch.inference_mode():
+        last = model(**batch, logits_to_keep=1)["logits"]
+        assert rows == [T, T, 1]
+        expected = exact(**batch)["logits"]
+        torch.testing.assert_close(last, expected[:, -1:], rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(model(**batch)["logits"], expected, rtol=1e-4, atol=1e-4)
+        assert rows[3:] == [T, T, T], "all positions were asked for"
+        two = model(**batch, logits_to_keep=2)["logits"]
+        torch.testing.assert_close(two, expected[:, -2:], rtol=1e-4, atol=1e-4)
+
+
+def test_a_learners_set_is_as_quick(folder, exact, rounded, no_size_is_small, monkeypatch):
+    """The set "mixed" of a learner who has solved nothing yet, and one with a linear layer of his own."""
+    import decoder_1
+    import text_image_token_processor_1
+    import vision_transformer_1
+
+    class OwnLinear(nn.Linear):
+        pass
+
+    class OwnMLP(decoder_1.GemmaMLP):
+        def __init__(self, config):
+            super().__init__(config)
+            self.down_proj = OwnLinear(config.intermediate_size, config.hidden_size, bias=False)
+
+    decoder = type(decoder_1)("decoder_own")
+    vars(decoder).update(vars(decoder_1))
+
+    class OwnLayer(decoder_1.GemmaDecoderLayer):
+        def __init__(self, config, layer_idx):
+            super().__init__(config, layer_idx)
+            self.mlp = OwnMLP(config)
+
+    class OwnModel(decoder_1.PaliGemmaForConditionalGeneration):
+        def __init__(self, config):
+            super().__init__(config)
+            layers = self.language_model.model.layers
+            for index in range(len(layers)):
+                layers[index] = OwnLayer(config.text_config, index)
+
+    decoder.PaliGemmaForConditionalGeneration = OwnModel
+    own = (vision_transformer_1, text_image_token_processor_1, decoder)
+    for module_set in ("mixed", own):
+        for precision, way, plain, most in (("auto", "float32_rows", exact, 0.2),
+                                            ("int8", "int8_weights", rounded, 0.2)):
+            always(way, monkeypatch)
+            model, _ = load_hf_model(folder, precision=precision, module_set=module_set)
+            kind = OwnLinear if module_set == own else type(model.language_model.model.layers[0].mlp.up_proj)
+            assert type(model.language_model.model.layers[0].mlp.down_proj) is kind
+            assert error_of(logits_of(model)[0], logits_of(plain)[0]) < most
+
+
+def test_int8_is_for_cpus(folder):
+    for device in ("cuda", "mps"):
+        with pytest.raises(CheckpointError, match=rf"int8 is for CPUs, not for {device}.*--device cpu"):
+            load_hf_model(folder, device, "int8")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="PyTorch finds no CUDA device here")
+@pytest.mark.parametrize("precision", ["auto", "bfloat16", "float16"])
+def test_cuda(folder, exact, precision, no_size_is_small):
+    model, _ = load_hf_model(folder, "cuda", precision)
+    batch = {name: tensor.cuda() for name, tensor in batch_of(model).items()}
+    with torch.inference_mode():
+        found = model(**batch, logits_to_keep=1)["logits"].cpu()
+    assert error_of(found, logits_of(exact)[0]) < 0.1
+
+
+# ------------------------------------------------------------------------- the int8 file
+
+
+def made(folder, monkeypatch) -> int:
+    """How many weights are rounded when the folder is loaded."""
+    rounded, original = [], quantize.quantise
+    with monkeypatch.context() as patch:
+        patch.setattr(quantize, "quantise", lambda weight: rounded.append(1) or original(weight))
+        load_hf_model(folder, precision="int8")
+    return len(rounded)
+
+
+def test_second_start_rounds_nothing(folder, monkeypatch):
+    first = load_hf_model(folder, precision="int8")[0].state_dict()
+    assert made(folder, monkeypatch) == 0
+    second = load_hf_model(folder, precision="int8")[0].state_dict()
+    assert first.keys() == second.keys()
+    for name, tensor in first.items():
+        assert torch.equal(tensor, second[name]), name
+    names = {path.name for path in folder.iterdir()}
+    assert names == {"config.json", "tokenizer.json", "model.safetensors", quantize.CACHE_FILE}
+    with safe_open(folder / quantize.CACHE_FILE, framework="pt") as stored:
+        assert len(stored.keys()) == 2 * (3 * 7 + 2 * 6 + 2)
+
+
+def damage_end(path):
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def damage_head(path):
+    content = bytearray(path.read_bytes())
+    content[20:60] = bytes(40)
+    path.write_bytes(content)
+
+
+def damage_weights(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 4:] = bytes(len(content) - len(content) // 4)
+    path.write_bytes(content)
+
+
+def empty(path):
+    path.write_bytes(b"")
+
+
+def change_version(path):
+    path.write_bytes(path.read_bytes().replace(b'"version": "1"', b'"version": "0"'))
+
+
+@pytest.mark.parametrize("damage", [damage_end, damage_head, damage_weights, empty, change_version])
+def test_damaged_file_is_made_anew(folder, damage, monkeypatch):
+    number = made(folder, monkeypatch)
+    whole = (folder / quantize.CACHE_FILE).read_bytes()
+    damage(folder / quantize.CACHE_FILE)
+    assert made(folder, monkeypatch) == number > 0
+    assert (folder / quantize.CACHE_FILE).read_bytes() == whole
+
+
+def test_file_of_other_weights_is_made_anew(folder, monkeypatch):
+    number = made(folder, monkeypatch)
+    source = folder / "model.safetensors"
+    os.utime(source, ns=(0, source.stat().st_mtime_ns + 1))
+    assert made(folder, monkeypatch) == number
+    assert made(folder, monkeypatch) == 0
+
+
+@pytest.mark.parametrize("where", ["open", "replace", pytest.param("write", marks=pytest.mark.skipif(
+    not Path("/dev/full").exists(), reason="there is no /dev/full here"))])
+def test_file_that_cannot_be_written(folder, rounded, where, monkeypatch, capsys):
+    """A read-only folder or a full disk: said in a line, and the answer comes all the same."""
+    def fail(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    original = Path.open
+
+    def open_file(path, *args, **kwargs):
+        if path.suffix != ".part":
+            return original(path, *args, **kwargs)
+        return fail() if where == "open" else original(Path("/dev/full"), *args, **kwargs)
+
+    if where == "replace":
+        monkeypatch.setattr(quantize.os, "replace", fail)
+    else:
+        monkeypatch.setattr(Path, "open", open_file)
+    always("int8_weights", monkeypatch)
+    model, _ = load_hf_model(folder, precision="int8")
+    assert error_of(logits_of(model)[0], logits_of(rounded)[0]) < 0.12
+    message = capsys.readouterr().err
+    assert quantize.CACHE_FILE in message and "No space left" in message and "Traceback" not in message
+    assert not list(folder.glob(f"{quantize.CACHE_FILE}*"))
+
+
+@pytest.mark.skipif(os.name == "nt" or not hasattr(os, "geteuid") or os.geteuid() == 0,
+                    reason="to root and on Windows no folder is read-only")
+def test_read_only_folder(folder, capsys):
+    folder.chmod(stat.S_IRUSR | stat.S_IXUSR)
+    try:
+        load_hf_model(folder, precision="int8")
+    finally:
+        folder.chmod(stat.S_IRWXU)
+    assert "ermission denied" in capsys.readouterr().err
+
+
+def test_error_on_the_way_leaves_nothing(folder, monkeypatch):
+    def stop(weight):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(quantize, "quantise", stop)
+    with pytest.raises(KeyboardInterrupt):
+        load_hf_model(folder, precision="int8")
+    assert not list(folder.glob(f"{quantize.CACHE_FILE}*"))
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows sends no such signals to one process")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupt_leaves_nothing(folder, number):
+    """With the handler of inference.py, which ends the program at once."""
+    program = (
+        "import os, signal, sys, time\n"
+        "signal.signal(signal.SIGINT, lambda *_: os._exit(130))\n"
+        "import quantize, load_weights\n"
+        "def slow(weight):\n"
+        "    print('begun', flush=True)\n"
+        "    time.sleep(60)\n"
+        "quantize.quantise = slow\n"
+        "load_weights.load_hf_model(sys.argv[1], precision='int8')\n"
+    )
+    command = [sys.executable, "-c", program, str(folder)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT)
+    assert process.stdout.readline().strip() == b"begun"
+    assert len(list(folder.glob(f"{quantize.CACHE_FILE}.*.part"))) == 1
+    process.send_signal(number)
+    assert process.wait(timeout=30) in (130, 143)
+    assert not list(folder.glob(f"{quantize.CACHE_FILE}*"))
+
+
+def test_what_a_kill_left_is_removed(folder):
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    left = folder / f"{quantize.CACHE_FILE}.{ended.pid}.part"
+    of_another = folder / f"{quantize.CACHE_FILE}.{os.getppid()}.part"
+    for path in (left, of_another):
+        path.write_bytes(b"begun")
+    load_hf_model(folder, precision="int8")
+    assert not left.exists() and of_another.exists()
+
+
+# -------------------------------------------------------------------------- the programs
+
+
+def test_inference_says_what_int8_costs(folder, tmp_path, capsys):
+    picture = tmp_path / "picture.png"
+    Image.new("RGB", (20, 20), "red").save(picture)
+    command = ["--model", str(folder), "--image", str(picture), "--precision", "int8", "--max-tokens", "3"]
+    inference.main([*command, "--prompt", "a cat"])
+    output = capsys.readouterr()
+    assert "int8" in output.err and "README" in output.err
+    assert (folder / quantize.CACHE_FILE).exists()
+
+
+def test_too_little_memory_points_to_int8(folder, monkeypatch):
+    class Memory:
+        available = 1000
+
+    monkeypatch.setattr(load_weights.psutil, "virtual_memory", lambda: Memory)
+    with pytest.raises(CheckpointError, match="--precision int8 needs"):
+        load_hf_model(folder)
+
+
+def test_compare_runs(tmp_path):
+    """benchmarks/compare.py, with a model that is made and measured in seconds."""
+    command = [sys.executable, "benchmarks/compare.py", "--size", "small", "--rounds", "1", "--tokens", "3"]
+    command += ["--folder", str(tmp_path / "model"), "--json", str(tmp_path / "found.json")]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=600)
+    assert result.returncode == 0, result.stderr
+    for words in ("first token", "each further token", "peak memory", "load", "int8", "GB/s", "torch"):
+        assert words in result.stdout
+    found = json.loads((tmp_path / "found.json").read_text(encoding="utf-8"))
+    assert {"ours auto", "ours int8", "transformers float32", "transformers bfloat16"} <= found["runs"].keys()

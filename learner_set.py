@@ -99,7 +99,7 @@ def explain(error: BaseException) -> LearnersError:
         headline = "the program cannot go on with what your code made of it"
     else:
         frame, line = frames[-1]
-        headline = f"your code stopped with a {type(error).__name__}"
+        headline = f"your code stopped with {type(error).__name__}"
     path = frame.f_code.co_filename
     if isinstance(error, NotImplementedError) and "is to do" in str(error):
         return LearnersError(describe_to_do(str(error), Path(path).name, line), 2)

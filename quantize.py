@@ -30,6 +30,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
@@ -298,16 +299,19 @@ def quantise(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """weight [O, I] -> int8 [O, I] and scale bfloat16 [O], with weight ~ int8 * scale.
 
     scale = max |row| / 127, rounded to bfloat16 before it is used, so that this costs nothing.
-    In slices that stay in the cache, for it is memory that this waits for.
+    In slices that stay in the cache, and in one piece of memory, for it is memory that this waits
+    for: the system may take longer to give a new piece than it takes to round what it holds.
     """
     O, I = weight.shape                                               # noqa: E741 (a letter of the legend)
     rounded, scales = torch.empty(O, I, dtype=torch.int8), torch.empty(O, dtype=torch.bfloat16)
     step = max(1, 2**18 // I)
-    for rows in (slice(start, start + step) for start in range(0, O, step)):
-        part = weight[rows].float()
+    memory = torch.empty(step, I)
+    for start in range(0, O, step):
+        rows = slice(start, start + step)
+        part = memory[:len(weight[rows])].copy_(weight[rows])
         # 126.5, so that a scale rounded down to bfloat16 still has room for the largest number.
         scales[rows] = (largest(part, dim=1) / 126.5).clamp(min=1e-30)
-        rounded[rows] = (part / scales[rows].float()[:, None]).round_()
+        rounded[rows] = part.div_(scales[rows].float()[:, None]).round_()
     return rounded, scales
 
 
@@ -351,7 +355,7 @@ def read_cache(path: Path, shapes: dict[str, tuple[int, int]], source: str) -> d
 
 
 class Keeper:
-    """Writes int8 weights as they are made: aside, and under the file's name when it is whole.
+    """Writes int8 weights while the next are made: aside, and under the file's name when it is whole.
 
     Not to be able to write is no error: `problem` says why, and they are made again the next time.
     Whatever ends the program on the way, Ctrl-C too, takes the unfinished file with it; what a kill
@@ -364,6 +368,7 @@ class Keeper:
         self.samples = dict.fromkeys(shapes, -10**12)                 # longer than any will be
         self.scales = []                                              # written after all weights
         self.problem, self.file, self.handlers = None, None, {}
+        self.writer = ThreadPoolExecutor(max_workers=1)
 
     def head(self) -> bytes:
         """safetensors' head: where each tensor lies, and what tells whether the file is the right one."""
@@ -412,6 +417,9 @@ class Keeper:
     def add(self, name: str, weight: torch.Tensor, scale: torch.Tensor):
         self.samples[name] = sample(weight)
         self.scales.append(scale)
+        self.writer.submit(self.write, weight)
+
+    def write(self, weight: torch.Tensor):
         if self.file is None:
             return
         try:
@@ -420,6 +428,7 @@ class Keeper:
             self.give_up(error)
 
     def __exit__(self, kind, error, _):
+        self.writer.shutdown(cancel_futures=error is not None)
         if self.file is not None:
             try:
                 if error is not None:

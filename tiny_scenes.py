@@ -104,24 +104,25 @@ def make_drawing(image: Image.Image) -> Drawing:
 
 
 def turn(
-    rng: np.random.Generator, drawing: Drawing, longer_side: float, slant: float = 0.0
+    rng: np.random.Generator, drawing: Drawing, longer_side: float, wild: float = 0.0
 ) -> np.ndarray:
     """Mirror, stretch, scale, tilt and slant a drawing -> uint8 [h, w, 4], cropped to what is visible.
 
-    `slant`: how far the upper edge is moved sideways at most, as a part of the height.
+    `wild`: stretches more, and slants: the upper edge moves sideways by up to 0.15 of the height.
     """
     # The smallest level that is not smaller than what is asked for: shrunk by at most 1.41.
     large_enough = [image for image in drawing.levels if max(image.size) - 2 >= longer_side]
     image = large_enough[-1] if large_enough else drawing.levels[0]
     source_w, source_h = image.size  # with the rim of 1
 
-    stretch = math.exp(rng.uniform(-0.06, 0.06))  # pictures that are not square get squashed
+    most = 0.06 * (1 + wild)
+    stretch = math.exp(rng.uniform(-most, most))  # pictures that are not square get squashed
     w, h = (source_w - 2) * stretch, (source_h - 2) / stretch
     scale = longer_side / max(w, h)
     w, h = w * scale, h * scale
     angle = rng.uniform(-MAX_TILT, MAX_TILT)
     cos, sin = math.cos(angle), math.sin(angle)
-    slant = rng.uniform(-slant, slant)
+    slant = 0.15 * wild * rng.uniform(-1, 1)
     out_h = math.ceil(h * cos + w * abs(sin)) + 2
     out_w = math.ceil(w * cos + h * abs(sin) + abs(slant) * out_h) + 2
 
@@ -286,8 +287,8 @@ def draw_scene(
     cutouts = []
     for drawing in chosen:
         side = rng.uniform(low, high)
-        slant = 0.15 * wild if side < 0.55 else 0  # a large one, slanted, might not fit in
-        cutouts.append(turn(rng, drawing, side * size, slant))
+        # A large one, slanted, might not fit in.
+        cutouts.append(turn(rng, drawing, side * size, wild if side < 0.55 else 0.0))
         if wild and rng.random() < 0.2:
             cutouts[-1] = cut_piece(rng, cutouts[-1])
     for _ in range(4):  # a large first one in the middle may leave no room for the others
@@ -455,7 +456,7 @@ def ask(rng: np.random.Generator, scene: Scene, kind: str | None = None) -> tupl
     if kind is None:
         # Where a thing is repeated, count: else hardly any answer would be more than 1.
         counting = 0.12 if len(single) == len(present) else 0.30
-        weights = np.array([0.22, 0.38, counting, 0.15, 0.13])
+        weights = np.array([0.20, 0.36, counting, 0.12, 0.20])
         kind = str(rng.choice(KINDS, p=weights / weights.sum()))
     if kind == "where" and not single:
         kind = "is there"
@@ -463,7 +464,9 @@ def ask(rng: np.random.Generator, scene: Scene, kind: str | None = None) -> tupl
     if kind == "caption":
         return "caption en", caption(scene)
     if kind == "detect":
-        thing = str(rng.choice(absent if rng.random() < 0.12 else present))
+        # Absent ones are rare: <eos> is one token, but a box may begin with any of many nearly
+        # right <loc>, so of two equally likely answers the greedy one would be "nothing".
+        thing = str(rng.choice(absent if rng.random() < 0.04 else present))
         return f"detect {thing}", detect(scene, thing)
     if kind == "count":
         squares = np.array([len(named(scene, thing)) ** 2 for thing in present])

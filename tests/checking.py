@@ -323,7 +323,7 @@ def judge_error(expected: BaseException, got: Outcome) -> Finding | None:
     if not isinstance(got.error, type(expected)):
         return Finding(
             "error",
-            f"a {name} has to be raised here, but a {type(got.error).__name__} was.",
+            f"a {name} has to be raised here, but {type(got.error).__name__} was.",
             [*got.where, f"{type(got.error).__name__}: {got.error}"],
         )
     return None
@@ -352,9 +352,9 @@ def describe_error(got: Outcome, exercise: Exercise, case: Case) -> Finding:
         details = [f"{type(error).__name__}: {lines[0]}"]
     return Finding(
         "error",
-        f"your code stopped with a {type(error).__name__}."
+        f"your code stopped with {type(error).__name__}."
         if got.where
-        else f"calling it failed with a {type(error).__name__}.",
+        else f"calling it failed with {type(error).__name__}.",
         details,
     )
 

@@ -121,7 +121,7 @@ def what_holds(
     if factor and distance(right * factor, got, 10 * tolerance) <= 1:
         return [
             *lines,
-            f"All values are right up to a factor: {show(abs(factor))} times too large"
+            f"All values are right up to a factor: {show(abs(factor))} times what they should be"
             f"{' and the sign turned' if factor < 0 else ''}{known_factor(abs(factor), sizes)}."
             if abs(factor) != 1
             else "Every sign is turned; apart from that, the values are right.",

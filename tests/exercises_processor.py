@@ -17,7 +17,8 @@ def tokenizer(without: str = "", pad_first: bool = True) -> Tokenizer:
 
     without: a token that it lacks. pad_first: is `<pad>` number 0, as in Gemma's?
     """
-    special = [token for token in (SPECIAL if pad_first else SPECIAL[::-1]) if token != without]
+    order = SPECIAL if pad_first else ["<bos>", "<pad>", "<unk>", "<eos>"]
+    special = [token for token in order if token != without]
     words = [*special, *"▁abcdefghijklmnopqrstuvwxyz;"]
     made = Tokenizer(models.BPE({word: i for i, word in enumerate(words)}, [], unk_token="<unk>"))
     made.normalizer = normalizers.Replace(" ", "▁")
@@ -96,6 +97,7 @@ EXERCISES = [
                 "spaces around the prompt, which belong to it",
                 lambda: {"prompt": "  a cat ; a dog ", "num_image_tokens": 1},
             ),
+            Case("capital letters", lambda: {"prompt": "What is on the Sign?", "num_image_tokens": 2}),
         ],
         mistakes=[
             Mistake(
@@ -132,6 +134,9 @@ EXERCISES = [
             ),
             Mistake(
                 "with the spaces cut off", {"{prompt}": "{prompt.strip()}"}, "the prompt is taken as it is."
+            ),
+            Mistake(
+                "in small letters", {"{prompt}": "{prompt.lower()}"}, "`C` and `c` are different tokens."
             ),
         ],
         right_ways=[

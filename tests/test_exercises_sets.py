@@ -255,7 +255,7 @@ BROKEN = {
     "an error": (
         "Attention",
         texts_with(changed={"Attention": {"key.transpose(2, 3)": "key"}}),
-        ["stopped with a RuntimeError", "vision_transformer_0.py:", "Shapes at that point", "query ["],
+        ["stopped with RuntimeError", "vision_transformer_0.py:", "Shapes at that point", "query ["],
     ),
     "print": (
         "rescale",
@@ -436,7 +436,7 @@ def test_mixed_answers_as_the_reference(name, summary, results):
 @pytest.mark.parametrize(
     ("name", "code", "words"),
     [
-        ("an error", 1, ["stopped with a RuntimeError", "vision_transformer_0.py:", "query @ key", "Shapes",
+        ("an error", 1, ["stopped with RuntimeError", "vision_transformer_0.py:", "query @ key", "Shapes",
                          "python -m pytest -k Attention"]),
         ("exit", 1, ["ends the program", "text_image_token_processor_0.py:", "python -m pytest -k rescale"]),
         ("a syntax error", 2, ["vision_transformer_0.py:", "Python cannot read this line"]),
@@ -473,7 +473,7 @@ def test_set_0_says_what_went_wrong(name, code, words, results):
             "First difference: the processor, in pixel_values", "rescale (wrong)",
         ]),
         ("an error, compared", 1, [
-            "the last of them vision tower layer 1, self_attn.v_proj", "stopped with a RuntimeError",
+            "the last of them vision tower layer 1, self_attn.v_proj", "stopped with RuntimeError",
             "vision tower layer 1, self_attn, your code", "query @ key",
         ]),
         ("a wrong name of a parameter, compared", 1, ["do not fit", "mlp.second", "To look at: MLP (wrong)"]),

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 pytest.importorskip("resvg_py", reason="training needs `pip install -r requirements-train.txt`")
 
@@ -66,6 +67,35 @@ def test_the_loss_is_the_references_where_targets_are_hard(tokenizer, monkeypatc
     first_loc = tokenizer.token_to_id("<loc0000>")
     found = train_tiny.prefix_lm_loss(model, model.vision_tower(pixel_values), rows, first_loc)
     torch.testing.assert_close(found, 2 * expected)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "thing"),
+    [
+        ("detect cat", "cat"),
+        ("answer en how many buses are there?", "bus"),
+        ("answer en is there a car?", "car"),
+        ("answer en where is the carrot?", "carrot"),
+        ("caption en", None),
+    ],
+)
+def test_the_thing_that_a_prompt_asks_about(prompt, thing):
+    found = train_tiny.thing_asked_for(prompt)
+    assert found == (-1 if thing is None else train_tiny.THINGS.index(thing))
+
+
+def test_the_marks_of_prompts_about_nothing_do_not_count(tokenizer):
+    """Three rows about one picture: only where a thing is named, its patches are to be marked."""
+    config = train_tiny.build_config(tokenizer)
+    model = train_tiny.build_model(config)
+    head = train_tiny.MarkHead(model.language_model)
+    nn.init.zeros_(head.weight)
+    nn.init.constant_(head.bias, 20.0)                                # it marks everything
+    head.states = torch.randn(3, 5, 128)
+    is_image = torch.tensor([[False, True, True, True, True]] * 3)
+    batch = {"labels": torch.tensor([[0, 0, 7, train_tiny.GROUND]]), "asked": torch.tensor([-1, 0, 7])}
+    # Two patches are marked wrongly for the first thing, three for the other; three rightly in all.
+    torch.testing.assert_close(head.loss(batch, is_image), torch.tensor(20.0 * 5 / 3), rtol=1e-4, atol=0)
 
 
 def test_smoke_trains_resumes_and_writes_a_checkpoint(tmp_path):

@@ -1,0 +1,42 @@
+"""How often the shipped model is right, by precision: what rounding its weights to int8 costs.
+
+    pip install -r requirements-train.txt
+    python benchmarks/accuracy.py               float32, bfloat16 and int8, a few minutes
+
+Each precision is asked the same questions about the same new scenes (see train_tiny.py, `evaluate`).
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from tqdm import tqdm  # noqa: E402 (the modules of this project are found from here on)
+
+import tiny_scenes  # noqa: E402
+from load_weights import load_hf_model  # noqa: E402
+from train_tiny import ROWS, evaluate  # noqa: E402
+
+PRECISIONS = ("float32", "bfloat16", "int8")
+
+
+def main(argv: list[str] | None = None):
+    parser = argparse.ArgumentParser(description="The shipped model's accuracy in each precision.")
+    parser.add_argument("--model", type=Path, default=ROOT / "paligemma-tiny", metavar="DIR")
+    parser.add_argument("--scenes", type=int, default=400, help="how many (default: 400)")
+    args = parser.parse_args(argv)
+    drawings = tiny_scenes.load_drawings(tiny_scenes.HELD_OUT_STYLES)
+    found = {}
+    for precision in tqdm(PRECISIONS, desc="accuracy", unit="precision"):
+        model, tokenizer = load_hf_model(args.model, precision=precision)
+        found[precision] = evaluate(model, tokenizer, drawings, 0.0, args.scenes, seed=5)
+    print(f"{args.scenes} scenes of drawings never trained on, true colours\n")
+    print(f"| | {' | '.join(PRECISIONS)} |\n|---|" + "---|" * len(PRECISIONS))
+    for title, kind in ROWS.items():
+        print(f"| {title} | " + " | ".join(f"{found[name][kind]:.3f}" for name in PRECISIONS) + " |")
+
+
+if __name__ == "__main__":
+    main()

@@ -11,6 +11,7 @@ table gives medians, and ratios to the better of transformers' two dtypes.
 import argparse
 import itertools
 import json
+import math
 import os
 import platform
 import statistics
@@ -240,6 +241,26 @@ def bytes_read_for_a_token(folder: Path) -> dict[str, float]:
     return {"auto": 2.0 * numbers, "int8": 1.0 * numbers}
 
 
+def operations_for_the_first_token(folder: Path) -> float:
+    """Multiplications and additions of the linear layers, which are nearly all there are.
+
+    Each patch meets the tower and the projector, each token the decoder, except for its last MLP and
+    the output layer, of which only the last token is read.
+    """
+    from small_models import tensor_shapes
+
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    patches = (config["vision_config"].get("image_size", 224) // config["vision_config"]["patch_size"]) ** 2
+    last_mlp = f"language_model.model.layers.{config['text_config']['num_hidden_layers'] - 1}.mlp."
+    total = 0
+    for name, shape in tensor_shapes(config).items():
+        if len(shape) != 2 or "embed" in name:
+            continue
+        rows = patches + PROMPT_TOKENS if name.startswith("language_model.") else patches
+        total += 2 * (1 if name.startswith(last_mlp) else rows) * math.prod(shape)
+    return total
+
+
 def equal_tokens(tokens: list[int], others: list[int]) -> int:
     """How many of the first tokens are the same."""
     same = [a == b for a, b in zip(tokens, others, strict=True)]
@@ -306,10 +327,21 @@ def table(found: dict, args: argparse.Namespace) -> str:
                   f"peak memory {first['memory']:.2f} GiB.", "", "Limits measured here:"]
     lines += [f"- {name}: {value:,.1f}" for name, value in limits.items()]
     lines.append("")
+    operations = operations_for_the_first_token(args.folder)
+    exact = max(limits["float32 products, GFLOP/s"], limits["bfloat16 products, GFLOP/s"])
+    rates = {"auto": exact, "int8": limits["int8 products, GOP/s"]}
     for precision, size in bytes_read_for_a_token(args.folder).items():
+        run = runs[f"ours {precision}"]
         least = size / 1e9 / limits["memory, GB/s"]
-        ratio = runs[f"ours {precision}"]["token"] / least
-        lines.append(f"- {precision}: {size / 1e9:.2f} GB a token, {least:.3f} s; took {ratio:.2f} x that")
+        lines.append(
+            f"- {precision}, each further token: {size / 1e9:.2f} GB to read, {least:.3f} s at least; "
+            f"took {run['token'] / least:.2f} x that"
+        )
+        least = operations / 1e9 / rates[precision]
+        lines.append(
+            f"- {precision}, first token: {operations / 1e9:,.0f} G operations, {least:.2f} s at least; "
+            f"took {run['first'] / least:.2f} x that"
+        )
     return "\n".join(lines)
 
 

@@ -681,8 +681,7 @@ the shifts of colour, the grain and the blur that training has.
 
 {table}
 
-It is weakest where several things lie side by side and one of them is asked for: then it misses it, or boxes
-its neighbour.
+It is weakest on several things drawn by other hands: then it calls one of them by another's name.
 
 ## How it was made
 

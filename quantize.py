@@ -22,6 +22,7 @@ out of the rounding.
 """
 
 import contextlib
+import ctypes
 import json
 import math
 import os
@@ -163,7 +164,7 @@ def quicker(ways: tuple, x: torch.Tensor, weight: torch.Tensor, *scale: torch.Te
     if key not in CHOSEN:
         clock = time.perf_counter if os.name == "nt" else time.thread_time        # too coarse on Windows
         size = SLICE if len(x) > 1 else 2**25 // x.shape[1]
-        arguments = [x[:64], weight[:size], *(part[:size] for part in scale)]
+        arguments = [x[:32], weight[:size], *(part[:size] for part in scale)]
         threads, times = torch.get_num_threads(), []
         torch.set_num_threads(1)
         for way in ways:
@@ -265,11 +266,25 @@ def use_bf16(model: nn.Module):
 
 def use_int8(model: nn.Module, int8: dict[str, torch.Tensor]):
     """Fills a model whose other tensors are loaded: int8 holds a `weight` and a `scale` for each name."""
+    keep_freed_memory()
     for name, linear in linears_of(model).items():
         weight, scale = (int8[f"{stored_name(name)}.{part}"] for part in ("weight", "scale"))
         model.set_submodule(name, Int8Linear(weight, scale, linear.bias))
         if name == LM_HEAD:
             model.set_submodule(TABLE, Int8Embedding(model.get_submodule(name)))
+
+
+def keep_freed_memory():
+    """Tells glibc not to give large pieces of memory back to the system as soon as they are free.
+
+    Each layer needs pieces of the same sizes, and the system can take longer to give one anew (it
+    fills it with zeros, page by page) than it takes to compute what goes there. Elsewhere than in
+    glibc nothing is changed.
+    """
+    with contextlib.suppress(OSError, AttributeError, TypeError):
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(-3, 2**25)                                            # M_MMAP_THRESHOLD, at its largest
+        mallopt(-1, 2**30)                                            # M_TRIM_THRESHOLD
 
 
 def skip_unread(model: nn.Module):

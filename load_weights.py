@@ -364,10 +364,12 @@ def refuse_too_large(tensors: dict[str, StoredTensor], dtype: torch.dtype, devic
         return
     if dtype.itemsize > 2:
         hint = f"--precision bfloat16 needs {need * 2:.2f} GB"
+    elif is_cuda:
+        hint = "--device cpu needs none of it"
+    elif dtype.itemsize == 2 and device.type == "cpu":
+        hint = f"--precision int8 needs {need:.2f} GB, --model paligemma-tiny less"
     else:
-        hint = "--device cpu needs none of it" if is_cuda else "--model paligemma-tiny needs less"
-        if dtype.itemsize == 2 and device.type == "cpu":
-            hint = f"--precision int8 needs {need:.2f} GB, --model paligemma-tiny less"
+        hint = "--model paligemma-tiny needs less"
     name = str(dtype).removeprefix("torch.")
     raise CheckpointError(
         f"not enough memory: in {name} the model needs {need * dtype.itemsize:.2f} GB, "

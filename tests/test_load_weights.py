@@ -256,7 +256,9 @@ def test_too_little_memory_says_what_would_fit(checkpoint, tensors, monkeypatch)
     load_hf_model(checkpoint, precision="bfloat16")
 
     available(monkeypatch, numbers)
-    assert "--precision" not in refuse(checkpoint, "bfloat16", "paligemma-tiny", precision="bfloat16")
+    refuse(checkpoint, "bfloat16", "--precision int8 needs", "paligemma-tiny", precision="bfloat16")
+    available(monkeypatch, 0)
+    assert "--precision" not in refuse(checkpoint, "int8", "paligemma-tiny", precision="int8")
     available(monkeypatch, numbers * 5)
     load_hf_model(checkpoint)
 

@@ -504,7 +504,7 @@ def evaluate(
 
 
 @torch.no_grad()
-def patch_accuracy(model, head: PatchHead, drawings, num_scenes: int = 128) -> float:
+def patch_accuracy(model, head: PatchHead, drawings, num_scenes: int) -> float:
     """The share of thing patches that the tower names rightly, on scenes that are always the same."""
     rng = np.random.default_rng(1)
     size, patch = model.config.vision_config.image_size, model.config.vision_config.patch_size
@@ -590,7 +590,7 @@ def train(
             bar.update()
             bar.set_postfix_str(f"loss {loss.item():.3f} patches {accuracy:.2f}", refresh=False)
             if done % plan["look_every"] == 0 or done == total:
-                seen = patch_accuracy(model, heads["patches"], drawings["held out"])
+                seen = patch_accuracy(model, heads["patches"], drawings["held out"], plan["look_scenes"])
                 unseen = f"patches {seen:.3f}"
                 if stage == "answers":
                     looked = evaluate(model, tokenizer, drawings["held out"], 0.0, plan["look_scenes"], 1)

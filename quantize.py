@@ -1,7 +1,7 @@
 """The 3B model on a CPU without a GPU's help: fewer bytes to read, quicker products, the same modules.
 
 The files that explain the model know nothing of this one. After loading, it puts other modules in
-the place of every nn.Linear and of the embedding table, in a model of either set:
+the place of every nn.Linear, and with int8 of the embedding table, in a model of either set:
 
     --precision auto    Bf16Linear: the checkpoint's bfloat16 weights as they are, mapped
     --precision int8    Int8Linear: a whole number from -127 to 127 for each weight, a scale for each row
@@ -118,7 +118,7 @@ def int8_row(x: torch.Tensor, weight: torch.Tensor, scale: torch.Tensor) -> torc
     with each slice of the weight while that is still in the cache: x = rounded step + rest fine.
     """
     rounded, step = round_rows(x)
-    if largest(x, dim=1) <= OUTLIER * root_mean_square(x):
+    if 127 * step <= OUTLIER * root_mean_square(x):                   # 127 steps: the largest number
         return int_mm(rounded, weight).mul_(step).mul_(scale.float())
     rest, fine = round_rows(x - rounded * step)
     parts = [int_mm(rounded, part) * step + int_mm(rest, part) * fine for part in weight.split(SLICE)]
@@ -183,8 +183,9 @@ def quicker(ways: tuple, x: torch.Tensor, weight: torch.Tensor, *scale: torch.Te
 class Bf16Linear(nn.Module):
     """nn.Linear with a bfloat16 weight, by the quicker way to multiply.
 
-    Input: [..., T, I], of any dtype. Output: [..., T, O], bfloat16; or float32 if it `is_attended`
-    and T is 1. For from bfloat16 keys and values PyTorch makes a copy for each head, for each token.
+    Input: [..., T, I], of any dtype. Output: [..., T, O], bfloat16. Only where it `is_attended` (a
+    query, key or value) and T is 1, it is float32: of bfloat16 keys and values PyTorch would make a
+    copy for each head, for each token.
     """
 
     def __init__(self, linear: nn.Linear, is_attended: bool = False):

@@ -632,14 +632,18 @@ ROWS = {
 
 def accuracy_table(model, tokenizer: Tokenizer, drawings, num_scenes: int) -> str:
     """Asks about new scenes of each kind -> a Markdown table."""
-    columns = [
-        evaluate(model, tokenizer, drawings[which], jitter, num_scenes, seed)
-        for which, jitter, seed in tqdm(COLUMNS.values(), desc="accuracy", unit="column")
-    ]
-    lines = [f"| | {' | '.join(COLUMNS)} |", "|---|" + "---|" * len(COLUMNS)]
+    return markdown_table({
+        title: evaluate(model, tokenizer, drawings[which], jitter, num_scenes, seed)
+        for title, (which, jitter, seed) in tqdm(COLUMNS.items(), desc="accuracy", unit="column")
+    })  # fmt: skip
+
+
+def markdown_table(columns: dict[str, dict[str, float]], digits: int = 2) -> str:
+    """What `evaluate` found, by the title of its column."""
+    lines = [f"| | {' | '.join(columns)} |", "|---|" + "---|" * len(columns)]
     for title, kind in ROWS.items():
-        cells = " | ".join(f"{column[kind]:.2f}" if kind in column else "" for column in columns)
-        lines.append(f"| {title} | {cells} |")
+        cells = [f"{found[kind]:.{digits}f}" if kind in found else "" for found in columns.values()]
+        lines.append(f"| {title} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 

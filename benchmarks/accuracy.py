@@ -17,7 +17,7 @@ from tqdm import tqdm  # noqa: E402 (the modules of this project are found from 
 
 import tiny_scenes  # noqa: E402
 from load_weights import load_hf_model  # noqa: E402
-from train_tiny import ROWS, evaluate  # noqa: E402
+from train_tiny import evaluate, markdown_table  # noqa: E402
 
 PRECISIONS = ("float32", "bfloat16", "int8")
 
@@ -33,9 +33,7 @@ def main(argv: list[str] | None = None):
         model, tokenizer = load_hf_model(args.model, precision=precision)
         found[precision] = evaluate(model, tokenizer, drawings, 0.0, args.scenes, seed=5)
     print(f"{args.scenes} scenes of drawings never trained on, true colours\n")
-    print(f"| | {' | '.join(PRECISIONS)} |\n|---|" + "---|" * len(PRECISIONS))
-    for title, kind in ROWS.items():
-        print(f"| {title} | " + " | ".join(f"{found[name][kind]:.3f}" for name in PRECISIONS) + " |")
+    print(markdown_table(found, digits=3))
 
 
 if __name__ == "__main__":

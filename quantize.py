@@ -42,7 +42,8 @@ from torch import nn
 from tqdm import tqdm
 
 SMALL = 100_000_000       # parameters; models below this are quick as they are, and stay as they are
-SLICE = 1024              # rows of a weight that are worked on at a time, to stay in the cache
+SLICE = 1024              # rows of an int8 weight that are worked on at a time, to stay in the cache
+CONVERTED = 2**21         # bfloat16 weights that are made float32 at a time, to stay in the cache
 CACHE_FILE, VERSION = "model.int8.safetensors", "1"
 OUTLIER = 6.0             # times the root mean square of all
 TABLE = "language_model.model.embed_tokens"
@@ -52,9 +53,19 @@ LM_HEAD = "language_model.lm_head"
 # --------------------------------------------------------------- products with bfloat16 weights
 
 
-def bf16_row(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """Products of one row, which is given twice: PyTorch's product of two rows is the quicker one."""
+def bf16_row_twice(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """Products of one row, which is given twice: oneDNN's product of two rows is the quicker one."""
     return F.linear(x.expand(2, -1), weight)[:1]
+
+
+def bf16_row(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """Products of one row by PyTorch's own code, which may fetch a weight faster than oneDNN's does."""
+    was_enabled = torch.backends.mkldnn.enabled                       # oneDNN, by its older name
+    torch.backends.mkldnn.enabled = False
+    try:
+        return F.linear(x, weight)
+    finally:
+        torch.backends.mkldnn.enabled = was_enabled
 
 
 def bf16_rows(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
@@ -65,8 +76,9 @@ def bf16_rows(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
 def float32_rows(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     """Products in float32, with as much of the weight converted at a time as the cache holds."""
     x, out = x.float(), x.new_empty(len(x), len(weight))
-    for start in range(0, len(weight), SLICE):
-        out[:, start:start + SLICE] = F.linear(x, weight[start:start + SLICE].float())
+    step = max(1, CONVERTED // x.shape[1])
+    for start in range(0, len(weight), step):
+        out[:, start:start + step] = F.linear(x, weight[start:start + step].float())
     return out
 
 
@@ -156,14 +168,14 @@ def quicker(ways: tuple, x: torch.Tensor, weight: torch.Tensor, *scale: torch.Te
     """The first of two ways to multiply, or the second if that is clearly quicker for so many rows.
 
     Timed once for each length of a row and doubling of their number: some rows and a slice of the
-    weight, or one row and all of it, since that is fetched from memory. The first is the more exact:
+    weight, or one row and 32 MiB of it, since that is fetched from memory. The first is the more exact:
     it is kept unless the other saves a tenth. In one thread and in its own computing time, so that
     other programs do not decide.
     """
     key = (ways, x.shape[1], len(x).bit_length())
     if key not in CHOSEN:
         clock = time.perf_counter if os.name == "nt" else time.thread_time        # too coarse on Windows
-        size = SLICE if len(x) > 1 else 2**25 // x.shape[1]
+        size = SLICE if len(x) > 1 else 2**25 // (x.shape[1] * weight.element_size())
         arguments = [x[:32], weight[:size], *(part[:size] for part in scale)]
         threads, times = torch.get_num_threads(), []
         torch.set_num_threads(1)
@@ -194,8 +206,8 @@ class Bf16Linear(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         rows = x.reshape(-1, x.shape[-1]).bfloat16()
-        way = bf16_row if len(rows) == 1 else quicker((float32_rows, bf16_rows), rows, self.weight)
-        out = way(rows, self.weight)
+        ways = (bf16_row_twice, bf16_row) if len(rows) == 1 else (float32_rows, bf16_rows)
+        out = quicker(ways, rows, self.weight)(rows, self.weight)
         out = out if self.bias is None else out.add_(self.bias)
         out = out.view(*x.shape[:-1], -1)
         return out.float() if self.is_attended and x.shape[-2] == 1 else out

@@ -48,14 +48,18 @@ def error_of(found: torch.Tensor, expected: torch.Tensor) -> float:
 
 @pytest.mark.parametrize("rows", [1, 2, 3, 16, 70])
 @pytest.mark.parametrize("outputs", [8, 1024, 1500])
-def test_bf16_ways_agree_with_float32(rows, outputs):
+def test_bf16_ways_agree_with_float32(rows, outputs, monkeypatch):
+    monkeypatch.setattr(quantize, "CONVERTED", 96 * 1000)
     weight, x = random(outputs, 96).bfloat16(), random(rows, 96, seed=1).bfloat16()
     expected = F.linear(x.float(), weight.float())
-    ways = [quantize.float32_rows, quantize.bf16_rows] + [quantize.bf16_row] * (rows == 1)
+    ways = [quantize.float32_rows, quantize.bf16_rows]
+    if rows == 1:
+        ways += [quantize.bf16_row_twice, quantize.bf16_row]
     for way in ways:
         found = way(x, weight)
         assert found.dtype == torch.bfloat16 and found.shape == expected.shape
         assert error_of(found, expected) < 0.003                      # bfloat16 keeps 8 bits
+        assert torch.backends.mkldnn.enabled, "bf16_row switches it off for others as well"
 
 
 @pytest.mark.parametrize("rows", [1, 2, 3, 16, 70])

@@ -141,6 +141,8 @@ def measure_limits():
     import torch
     import torch.nn.functional as F
 
+    from quantize import bf16_row, bf16_row_twice
+
     def best(work, times: int = 5) -> float:
         work()
         found = []
@@ -156,11 +158,23 @@ def measure_limits():
         products = 2 * rows.shape[0] * weight.numel()
         rows8, weight8 = rows.mul(30).to(torch.int8), weight.mul(30).to(torch.int8)
         rows16, weight16 = rows.bfloat16(), weight.bfloat16()
+        # Eight matrices as large as the MLP's, in turn: no cache holds them until the next time.
+        many8 = torch.ones(8, 16384, 2048, dtype=torch.int8)
+        many16 = many8[:4].bfloat16()
+
+        def one_row(way, x, weights) -> float:
+            seconds = best(lambda: [way(x[:1], weight) for weight in weights])
+            return weights.numel() * weights.element_size() / 1e9 / seconds
+
         limits = {
             "memory, GB/s": memory.numel() * 4 / 1e9 / best(lambda: memory.sum()),
             "float32 products, GFLOP/s": products / 1e9 / best(lambda: F.linear(rows, weight)),
             "bfloat16 products, GFLOP/s": products / 1e9 / best(lambda: F.linear(rows16, weight16)),
             "int8 products, GOP/s": products / 1e9 / best(lambda: torch._int_mm(rows8, weight8.t())),
+            "bfloat16 products of one row, GB/s": max(
+                one_row(way, rows16, many16) for way in (bf16_row, bf16_row_twice)
+            ),
+            "int8 products of one row, GB/s": one_row(lambda x, w: torch._int_mm(x, w.t()), rows8, many8),
         }
     print("\n" + json.dumps(limits))
 
@@ -330,6 +344,7 @@ def table(found: dict, args: argparse.Namespace) -> str:
     operations = operations_for_the_first_token(args.folder)
     exact = max(limits["float32 products, GFLOP/s"], limits["bfloat16 products, GFLOP/s"])
     rates = {"auto": exact, "int8": limits["int8 products, GOP/s"]}
+    transformers = [runs["transformers float32"], runs["transformers bfloat16"]]
     for precision, size in bytes_read_for_a_token(args.folder).items():
         run = runs[f"ours {precision}"]
         least = size / 1e9 / limits["memory, GB/s"]
@@ -337,6 +352,10 @@ def table(found: dict, args: argparse.Namespace) -> str:
             f"- {precision}, each further token: {size / 1e9:.2f} GB to read, {least:.3f} s at least; "
             f"took {run['token'] / least:.2f} x that"
         )
+        dtype = {"auto": "bfloat16", "int8": "int8"}[precision]
+        products = size / 1e9 / limits[f"{dtype} products of one row, GB/s"]
+        ratio = products / min(each["token"] for each in transformers)
+        lines.append(f"  (PyTorch's products alone: {products:.3f} s, {ratio:.2f} of transformers' time)")
         least = operations / 1e9 / rates[precision]
         lines.append(
             f"- {precision}, first token: {operations / 1e9:,.0f} G operations, {least:.2f} s at least; "

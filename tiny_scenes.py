@@ -11,9 +11,9 @@ The prompts and answers have the forms PaliGemma was trained on (PaliGemma paper
     answer en is there a dog?               no
     answer en where is the car?             top right
 
-The drawings are those of eight emoji sets; `tiny_drawings.json` holds them unchanged, as SVG, with
-their authors and licences. A whole set, Twemoji, is never trained on, so that it can be measured
-how well the model reads drawings that it has not seen.
+The drawings are those of eight emoji sets, and from thirteen sets of icons; `tiny_drawings.json`
+holds them unchanged, as SVG, with their authors and licences. A whole set, Twemoji, is never
+trained on, so that it can be measured how well the model reads drawings that it has not seen.
 
 Dimensions: S side of the picture in pixels, h and w height and width of a drawing in pixels.
 Boxes are (y1, x1, y2, x2) as fractions of the side, in PaliGemma's order: y before x.
@@ -35,11 +35,13 @@ THINGS = [
     "car", "bus", "bicycle", "airplane", "boat", "rocket", "house", "tree", "flower", "ball",
     "book", "clock", "key", "umbrella", "hat", "guitar", "star", "heart", "bell", "balloon", "gift",
 ]  # fmt: skip
+# A style is a set of drawings; "silhouettes" and "icons" are several small sets each.
 TRAINING_STYLES = (
     "noto", "noto-v1", "fluent-emoji-flat", "fluent-emoji", "fxemoji", "emojione",
-    "streamline-emojis",
+    "streamline-emojis", "silhouettes", "icons",
 )  # fmt: skip
 HELD_OUT_STYLES = ("twemoji",)
+INKS = ("#222222", "#b03a2e", "#2471a3")  # for drawings that come without colour
 KINDS = ("caption", "detect", "count", "is there", "where")
 
 DRAWINGS_FILE = Path(__file__).with_name("tiny_drawings.json")
@@ -64,27 +66,30 @@ class Drawing:
 
 
 def load_drawings(styles: tuple[str, ...]) -> dict[str, dict[str, list[Drawing]]]:
-    """Render the drawings of the sets `styles`: thing -> set -> drawings, things as in THINGS.
+    """Render the drawings of `styles`: thing -> style -> drawings, things as in THINGS.
 
-    By set, because to choose the set first and then a drawing of it keeps sets with many
-    drawings of a thing from crowding out the others.
+    By style, because to choose the style first and then a drawing of it keeps sets with many
+    drawings of a thing from crowding out the others. A silhouette is rendered in each of INKS.
     """
     from resvg_py import svg_to_bytes  # needed here only: scenes are drawn from pixels
 
     sets = json.loads(DRAWINGS_FILE.read_text(encoding="utf-8"))
     rendered = {thing: {} for thing in THINGS}
-    for style in styles:
-        for thing, entries in sets[style]["drawings"].items():
-            rendered[thing][style] = []
+    for name, one_set in sets.items():
+        style = one_set.get("style", name)
+        for thing, entries in one_set["drawings"].items() if style in styles else ():
             for entry in entries:
                 svg = (
                     '<svg xmlns="http://www.w3.org/2000/svg" '
                     'xmlns:xlink="http://www.w3.org/1999/xlink" '
                     f'viewBox="0 0 {entry["width"]} {entry["height"]}">{entry["body"]}</svg>'
                 )
-                png = svg_to_bytes(svg_string=svg, width=192, skip_system_fonts=True)
-                image = Image.open(io.BytesIO(bytes(png))).convert("RGBA")
-                rendered[thing][style].append(make_drawing(image))
+                inks = INKS if "currentColor" in svg else INKS[:1]
+                for ink in inks:
+                    inked = svg.replace("currentColor", ink)
+                    png = svg_to_bytes(svg_string=inked, width=192, skip_system_fonts=True)
+                    image = Image.open(io.BytesIO(bytes(png))).convert("RGBA")
+                    rendered[thing].setdefault(style, []).append(make_drawing(image))
     return {thing: by_style for thing, by_style in rendered.items() if by_style}
 
 
@@ -225,7 +230,7 @@ def ground_colours(rng: np.random.Generator, drawings: list[Drawing]) -> np.ndar
     return colours
 
 
-def colour_shift(rng: np.random.Generator, jitter: float) -> np.ndarray:
+def colour_shift(rng: np.random.Generator, jitter: float, any_hue: bool = False) -> np.ndarray:
     """float [4, 3]: (r, g, b, 255) @ it is the colour with all of it a little otherwise.
 
     Mild on purpose at jitter 1: a pale star or a grey carrot could not be read by anybody. The last
@@ -233,7 +238,7 @@ def colour_shift(rng: np.random.Generator, jitter: float) -> np.ndarray:
     """
     contrast, saturation = 1 + jitter * rng.uniform(-0.15, 0.15, 2)
     brightness = 1 + jitter * rng.uniform(-0.15, 0.1)
-    angle = jitter * math.radians(rng.uniform(-8, 8))
+    angle = rng.uniform(-math.pi, math.pi) if any_hue else jitter * math.radians(rng.uniform(-8, 8))
     grey, eye = np.full((3, 3), 1 / 3), np.eye(3)
     # Hue is the angle around the grey axis (1, 1, 1) / sqrt(3): Rodrigues' formula.
     cross = np.array([[0, -1, 1], [1, 0, -1], [-1, 1, 0]]) / math.sqrt(3)
@@ -275,7 +280,8 @@ def draw_scene(
 
     `jitter`: 0 shows the true colours. At 1 the colours of the scene are shifted a little, and some
     pictures are blurred or grainy. What is above 1 goes to each drawing by itself, in colour and
-    slant, and some drawings lose a piece: to train on, so that less depends on any one hand.
+    slant, some get a hue of their own, and some lose a piece: to train on, so that less depends on
+    any one hand.
     What finds no free place is left out: of three things hardly ever, of six sometimes.
     """
     if count is None:
@@ -319,7 +325,7 @@ def draw_scene(
         cutout = cutout.astype(np.float32)
         canvas[window] *= 1 - cutout[..., 3:] / 255
         if wild:
-            cutout[..., :3] = cutout @ colour_shift(rng, 1.5 * wild)
+            cutout[..., :3] = cutout @ colour_shift(rng, 1.5 * wild, any_hue=rng.random() < 0.2)
         canvas[window] += cutout @ shift
         owner[window][cutout[..., 3] > VISIBLE] = index
 

@@ -1,5 +1,7 @@
 """The scenes that paligemma-tiny is trained on: true boxes, true answers, the stated grammar."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -28,6 +30,26 @@ def test_there_are_42_things_in_every_set():
     assert len(THINGS) == len(set(THINGS)) == 42
     found = tiny_scenes.load_drawings(("noto",))
     assert list(found) == THINGS
+
+
+def test_drawings_may_be_passed_on_and_the_held_out_ones_are_nobody_elses():
+    sets = json.loads(tiny_scenes.DRAWINGS_FILE.read_text(encoding="utf-8"))
+    assert {one_set["licence"] for one_set in sets.values()} == {"Apache-2.0", "MIT", "CC-BY-4.0"}
+    styles = {name: one_set.get("style", name) for name, one_set in sets.items()}
+    assert set(styles.values()) == {*tiny_scenes.TRAINING_STYLES, *tiny_scenes.HELD_OUT_STYLES}
+    assert {name for name, style in styles.items() if style in tiny_scenes.HELD_OUT_STYLES} == {"twemoji"}
+
+
+def test_a_drawing_without_colour_comes_in_each_ink(tmp_path, monkeypatch):
+    body = '<path fill="currentColor" d="M0 0h10v10H0z"/>'
+    cats = {"cat": [{"name": "square", "width": 10, "height": 10, "body": body}]}
+    sets = {"a": {"style": "silhouettes", "drawings": cats}, "b": {"drawings": cats}}
+    (tmp_path / "drawings.json").write_text(json.dumps(sets), encoding="utf-8")
+    monkeypatch.setattr(tiny_scenes, "DRAWINGS_FILE", tmp_path / "drawings.json")
+    found = tiny_scenes.load_drawings(("silhouettes",))
+    assert found.keys() == {"cat"} and found["cat"].keys() == {"silhouettes"}
+    colours = ["#" + bytes(np.round(d.colour).astype(np.uint8)).hex() for d in found["cat"]["silhouettes"]]
+    assert colours == list(tiny_scenes.INKS)
 
 
 def test_answers_have_the_stated_form():

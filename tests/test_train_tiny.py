@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -13,6 +14,7 @@ pytest.importorskip("resvg_py", reason="training needs `pip install -r requireme
 
 import train_tiny
 from load_weights import load_hf_model
+from tiny_scenes import Scene, Thing
 
 ROOT = Path(__file__).parent.parent
 
@@ -67,6 +69,18 @@ def test_the_loss_is_the_references_where_targets_are_hard(tokenizer, monkeypatc
     first_loc = tokenizer.token_to_id("<loc0000>")
     found = train_tiny.prefix_lm_loss(model, model.vision_tower(pixel_values), rows, first_loc)
     torch.testing.assert_close(found, 2 * expected)
+
+
+def test_what_lies_close_to_a_border_is_asked_about_often():
+    boxes = {"cat": (0.1, 0.1, 0.2, 0.58), "dog": (0.7, 0.7, 0.8, 0.9), "bee": (0.0, 0.3, 0.1, 0.38)}
+    things = [Thing(name, boxes[name]) for name in ("cat", "bee", "bee", "dog")]     # no "the" bee
+    scene = Scene(np.zeros((8, 8, 3), np.uint8), things, np.full((8, 8), -1, np.int8))
+    rng = np.random.default_rng(0)
+    first = [train_tiny.questions(rng, scene)[0] for _ in range(200)]
+    assert 100 < first.count(("answer en where is the cat?", "top")) < 160
+    assert len(set(first)) > 5
+    far = Scene(scene.pixels, things[3:], scene.owner)
+    assert len(train_tiny.questions(rng, far)) == train_tiny.PROMPTS_PER_PICTURE
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,7 @@ from torch import nn
 from tqdm import tqdm
 
 SMALL = 100_000_000       # parameters; models below this are quick as they are, and stay as they are
-SLICE = 1024              # rows of an int8 weight that are worked on at a time, to stay in the cache
+SLICE = 1024              # rows of a weight that are worked on (or timed) at a time, to stay in the cache
 CONVERTED = 2**21         # bfloat16 weights that are made float32 at a time, to stay in the cache
 CACHE_FILE, VERSION = "model.int8.safetensors", "1"
 OUTLIER = 6.0             # times the root mean square of all
@@ -59,7 +59,10 @@ def bf16_row_twice(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
 
 
 def bf16_row(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """Products of one row by PyTorch's own code, which may fetch a weight faster than oneDNN's does."""
+    """Products of one row by PyTorch's own code, which may fetch a weight faster than oneDNN's does.
+
+    Not with `torch.backends.mkldnn.flags`: that sets other switches as well, for each product, and warns.
+    """
     was_enabled = torch.backends.mkldnn.enabled                       # oneDNN, by its older name
     torch.backends.mkldnn.enabled = False
     try:

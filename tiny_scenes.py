@@ -77,16 +77,17 @@ def load_drawings(styles: tuple[str, ...]) -> dict[str, dict[str, list[Drawing]]
     rendered = {thing: {} for thing in THINGS}
     for name, one_set in sets.items():
         style = one_set.get("style", name)
-        for thing, entries in one_set["drawings"].items() if style in styles else ():
+        if style not in styles:
+            continue
+        for thing, entries in one_set["drawings"].items():
             for entry in entries:
                 svg = (
                     '<svg xmlns="http://www.w3.org/2000/svg" '
                     'xmlns:xlink="http://www.w3.org/1999/xlink" '
                     f'viewBox="0 0 {entry["width"]} {entry["height"]}">{entry["body"]}</svg>'
                 )
-                inks = INKS if "currentColor" in svg else INKS[:1]
-                for ink in inks:
-                    inked = svg.replace("currentColor", ink)
+                # What has colours of its own is the same in each ink, and so comes once.
+                for inked in dict.fromkeys(svg.replace("currentColor", ink) for ink in INKS):
                     png = svg_to_bytes(svg_string=inked, width=192, skip_system_fonts=True)
                     image = Image.open(io.BytesIO(bytes(png))).convert("RGBA")
                     rendered[thing].setdefault(style, []).append(make_drawing(image))

@@ -141,7 +141,7 @@ def measure_limits():
     import torch
     import torch.nn.functional as F
 
-    from quantize import bf16_row, bf16_row_twice
+    from quantize import bf16_row, bf16_row_twice, int_mm
 
     def best(work, times: int = 5) -> float:
         work()
@@ -174,7 +174,7 @@ def measure_limits():
             "bfloat16 products of one row, GB/s": max(
                 one_row(way, rows16, many16) for way in (bf16_row, bf16_row_twice)
             ),
-            "int8 products of one row, GB/s": one_row(lambda x, w: torch._int_mm(x, w.t()), rows8, many8),
+            "int8 products of one row, GB/s": one_row(int_mm, rows8, many8),
         }
     print("\n" + json.dumps(limits))
 
@@ -344,7 +344,10 @@ def table(found: dict, args: argparse.Namespace) -> str:
     operations = operations_for_the_first_token(args.folder)
     exact = max(limits["float32 products, GFLOP/s"], limits["bfloat16 products, GFLOP/s"])
     rates = {"auto": exact, "int8": limits["int8 products, GOP/s"]}
-    transformers = [runs["transformers float32"], runs["transformers bfloat16"]]
+    row_rates = {
+        "auto": limits["bfloat16 products of one row, GB/s"], "int8": limits["int8 products of one row, GB/s"]
+    }  # fmt: skip
+    best = min(runs[name]["token"] for name in names[:2])
     for precision, size in bytes_read_for_a_token(args.folder).items():
         run = runs[f"ours {precision}"]
         least = size / 1e9 / limits["memory, GB/s"]
@@ -352,10 +355,10 @@ def table(found: dict, args: argparse.Namespace) -> str:
             f"- {precision}, each further token: {size / 1e9:.2f} GB to read, {least:.3f} s at least; "
             f"took {run['token'] / least:.2f} x that"
         )
-        dtype = {"auto": "bfloat16", "int8": "int8"}[precision]
-        products = size / 1e9 / limits[f"{dtype} products of one row, GB/s"]
-        ratio = products / min(each["token"] for each in transformers)
-        lines.append(f"  (PyTorch's products alone: {products:.3f} s, {ratio:.2f} of transformers' time)")
+        products = size / 1e9 / row_rates[precision]
+        lines.append(
+            f"  (PyTorch's products alone: {products:.3f} s, {products / best:.2f} of transformers' time)"
+        )
         least = operations / 1e9 / rates[precision]
         lines.append(
             f"- {precision}, first token: {operations / 1e9:,.0f} G operations, {least:.2f} s at least; "

@@ -30,7 +30,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -90,7 +90,7 @@ def float32_rows(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
 
 def int8_weights(x: torch.Tensor, weight: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
     """Products of few rows: the weight is int8, the input bfloat16, and the sum float32."""
-    return torch._weight_int8pack_mm(x.bfloat16(), weight, scale).float()
+    return torch._weight_int8pack_mm(x.bfloat16(), weight, scale.bfloat16()).float()
 
 
 def largest(x: torch.Tensor, dim: int) -> torch.Tensor:
@@ -125,6 +125,12 @@ def outlier_columns(x: torch.Tensor) -> torch.Tensor:
     return columns[peaks > OUTLIER * root_mean_square(x)]
 
 
+def round_row(x: torch.Tensor) -> tuple[torch.Tensor, float]:
+    """round_rows for a row alone, x [1, I], whose scale is a plain number: half the operations."""
+    scale = max(x.abs().max().item(), 1e-30) / 127
+    return (x / scale).round_().to(torch.int8), scale
+
+
 def int8_row(x: torch.Tensor, weight: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
     """Products of one row: weight and input are int8, the sum int32.
 
@@ -132,12 +138,12 @@ def int8_row(x: torch.Tensor, weight: torch.Tensor, scale: torch.Tensor) -> torc
     are some, what the rounding of the row leaves is rounded as well, in finer steps, and multiplied
     with each slice of the weight while that is still in the cache: x = rounded step + rest fine.
     """
-    rounded, step = round_rows(x)
-    if 127 * step <= OUTLIER * root_mean_square(x):                   # 127 steps: the largest number
-        return int_mm(rounded, weight).mul_(step).mul_(scale.float())
-    rest, fine = round_rows(x - rounded * step)
+    rounded, step = round_row(x)
+    if 127 * step <= OUTLIER * root_mean_square(x).item():            # 127 steps: the largest number
+        return int_mm(rounded, weight).mul_(step).mul_(scale)
+    rest, fine = round_row(x - rounded * step)
     parts = [int_mm(rounded, part) * step + int_mm(rest, part) * fine for part in weight.split(SLICE)]
-    return torch.cat(parts, dim=1).mul_(scale.float())
+    return torch.cat(parts, dim=1).mul_(scale)
 
 
 def int8_both(x: torch.Tensor, weight: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
@@ -157,7 +163,7 @@ def int8_both(x: torch.Tensor, weight: torch.Tensor, scale: torch.Tensor) -> tor
         product = int_mm(rounded, weight[part]).mul_(steps)           # [R, SLICE]
         if len(columns):
             product.addmm_(outliers, weight_columns[part].t())
-        torch.mul(product, scale[part].float(), out=out[:, part])
+        torch.mul(product, scale[part], out=out[:, part])
     return out
 
 
@@ -179,7 +185,7 @@ def quicker(ways: tuple, x: torch.Tensor, weight: torch.Tensor, *scale: torch.Te
     if key not in CHOSEN:
         clock = time.perf_counter if os.name == "nt" else time.thread_time        # too coarse on Windows
         size = SLICE if len(x) > 1 else 2**25 // (x.shape[1] * weight.element_size())
-        arguments = [x[:32], weight[:size], *(part[:size] for part in scale)]
+        arguments = [x[:64], weight[:size], *(part[:size] for part in scale)]
         threads, times = torch.get_num_threads(), []
         torch.set_num_threads(1)
         for way in ways:
@@ -225,7 +231,7 @@ class Int8Linear(nn.Module):
     def __init__(self, weight: torch.Tensor, scale: torch.Tensor, bias: torch.Tensor | None):
         super().__init__()
         self.weight = nn.Parameter(weight, requires_grad=False)
-        self.scale = nn.Parameter(scale, requires_grad=False)
+        self.scale = nn.Parameter(scale.float(), requires_grad=False)
         self.bias = None if bias is None else nn.Parameter(bias.float(), requires_grad=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -246,7 +252,7 @@ class Int8Embedding(nn.Module):
         self.weight, self.scale = linear.weight, linear.scale          # tied: the same parameters
 
     def forward(self, ids: torch.Tensor) -> torch.Tensor:
-        return self.weight[ids] * self.scale[ids].float()[..., None]
+        return self.weight[ids] * self.scale[ids][..., None]
 
 
 # ---------------------------------------------------------------------------- the model's modules
@@ -399,7 +405,7 @@ class Keeper:
         self.samples = dict.fromkeys(shapes, -10**12)                 # longer than any will be
         self.scales = []                                              # written after all weights
         self.problem, self.file, self.handlers = None, None, {}
-        self.writer = ThreadPoolExecutor(max_workers=1)
+        self.writer, self.written = ThreadPoolExecutor(max_workers=1), None
 
     def head(self) -> bytes:
         """safetensors' head: where each tensor lies, and what tells whether the file is the right one."""
@@ -448,7 +454,9 @@ class Keeper:
     def add(self, name: str, weight: torch.Tensor, scale: torch.Tensor):
         self.samples[name] = sample(weight)
         self.scales.append(scale)
-        self.writer.submit(self.write, weight)
+        if self.written is not None:
+            self.written.result()                                     # or what waits would fill the memory
+        self.written = self.writer.submit(self.write, weight)
 
     def write(self, weight: torch.Tensor):
         if self.file is None:
@@ -476,27 +484,39 @@ class Keeper:
             signal.signal(number, handler)
 
 
+def rounded_in_turn(shapes: dict, read: Callable[[str], torch.Tensor]) -> Iterator[tuple]:
+    """The name, the int8 weight and the scale of each of the checkpoint's matrices, with a bar."""
+    total = sum(math.prod(shape) for shape in shapes.values())
+    with tqdm(total=total, desc="Rounding to int8", unit="", unit_scale=True, delay=1, leave=False) as bar:
+        for name, shape in shapes.items():
+            yield name, *quantise(read(name))
+            bar.update(math.prod(shape))
+
+
 def int8_of(
     folder: Path, files: list[Path], shapes: dict[str, tuple[int, int]], read: Callable[[str], torch.Tensor]
 ) -> dict[str, torch.Tensor]:
     """A `weight` and a `scale` for each of these names: those kept in the folder, or made and kept there.
 
     read(name) gives one of the checkpoint's weights; one at a time is looked at, the largest first.
+    What was written is read back, mapped as at any later start: a copy beside it would be memory twice.
     """
     shapes = dict(sorted(shapes.items(), key=lambda item: -math.prod(item[1])))
     path, source = folder / CACHE_FILE, source_of(files)
     kept = read_cache(path, shapes, source)
     if kept is not None:
         return kept
+    with Keeper(path, shapes, source) as keeper:
+        for name, weight, scale in rounded_in_turn(shapes, read):
+            if keeper.problem:
+                break
+            keeper.add(name, weight, scale)
+    kept = read_cache(path, shapes, source)
+    if kept is not None:
+        return kept
+    problem = keeper.problem or "it cannot be read back"
+    print(f"The int8 weights are not kept for the next start: {path}: {problem}", file=sys.stderr)
     made = {}
-    total = sum(math.prod(shape) for shape in shapes.values())
-    with Keeper(path, shapes, source) as keeper, tqdm(
-        total=total, desc="Rounding to int8", unit="", unit_scale=True, delay=1, leave=False
-    ) as bar:
-        for name, shape in shapes.items():
-            made[f"{name}.weight"], made[f"{name}.scale"] = quantise(read(name))
-            keeper.add(name, made[f"{name}.weight"], made[f"{name}.scale"])
-            bar.update(math.prod(shape))
-    if keeper.problem:
-        print(f"The int8 weights are not kept for the next start: {path}: {keeper.problem}", file=sys.stderr)
+    for name, weight, scale in rounded_in_turn(shapes, read):
+        made[f"{name}.weight"], made[f"{name}.scale"] = weight, scale
     return made

@@ -299,17 +299,24 @@ def to_pixel_values(pixels: torch.Tensor) -> torch.Tensor:
 
 
 class PatchHead(nn.Linear):
-    """Thrown away after training: from a patch's feature, what it shows and that thing's box."""
+    """Thrown away after training: from a patch's feature, what it shows and where that thing is.
+
+    Where: the thing's box, and in which thirds of the height and of the width the box has its
+    centre. An answer of two words, `top left`, turns on a pixel more or less at a border of thirds.
+    """
 
     def __init__(self, width: int):
-        super().__init__(width, len(THINGS) + 1 + 4)
+        super().__init__(width, len(THINGS) + 1 + 4 + 6)
 
     def loss(self, features: torch.Tensor, labels: torch.Tensor, boxes: torch.Tensor):
         """[B, N, C], [B, N], [B, N, 4] -> the loss and the share of thing patches named rightly."""
-        classes, places = self(features).float().split([len(THINGS) + 1, 4], dim=-1)
+        classes, places, thirds = self(features).float().split([len(THINGS) + 1, 4, 6], dim=-1)
         is_thing = labels != GROUND
+        boxes = boxes[is_thing]                                       # [patches, 4]
+        true_thirds = (3 * (boxes[:, :2] + boxes[:, 2:]) / 2).long()              # [patches, 2]
         loss = F.cross_entropy(classes.flatten(0, 1), labels.flatten(), label_smoothing=0.05)
-        loss = loss + 2 * F.l1_loss(places[is_thing], boxes[is_thing])
+        loss = loss + 4 * F.l1_loss(places[is_thing], boxes)
+        loss = loss + F.cross_entropy(thirds[is_thing].view(-1, 3), true_thirds.flatten())
         accuracy = (classes.argmax(-1) == labels)[is_thing].float().mean()
         return loss, accuracy
 
@@ -444,7 +451,7 @@ def answer(
     input_ids, attention_mask = rows["input_ids"][:, :-1], rows["attention_mask"][:, :-1]
     output = model(input_ids, to_pixel_values(torch.from_numpy(pixels)), attention_mask, logits_to_keep=1)
     eos, tokens = tokenizer.token_to_id("<eos>"), []
-    for _ in range(32):
+    for _ in range(24):  # three boxes and their words are 20
         tokens.append(output["logits"][:, -1].argmax(dim=-1))
         if all((row == eos).any() for row in torch.stack(tokens, dim=1)):
             break

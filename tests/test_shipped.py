@@ -74,18 +74,29 @@ def test_detect_boxes_the_cats_and_draws_them(tmp_path):
         assert boxed.convert("RGB").tobytes() != original.convert("RGB").tobytes()
 
 
-@pytest.mark.parametrize(
-    ("picture", "prompt", "answer"),
-    [
-        ("cats.png", "answer en how many cats are there?", "2"),
-        ("cats.png", "answer en is there a cat?", "yes"),
-        ("cats.png", "detect dog", ""),
-        ("night.png", "answer en where is the star?", "top right"),
-        ("night.png", "answer en where is the rocket?", "bottom left"),
-        ("street.png", "answer en how many cars are there?", "2"),
-        ("street.png", "detect banana", ""),
-    ],
-)
-def test_it_answers_the_other_kinds_of_question(picture, prompt, answer):
-    result = run("--model", "paligemma-tiny", "--image", f"images/{picture}", "--prompt", prompt)
-    assert result.stdout == answer + "\n"
+QUESTIONS = {
+    ("cats.png", "answer en how many cats are there?"): "2",
+    ("cats.png", "answer en is there a cat?"): "yes",
+    ("cats.png", "detect dog"): "",
+    ("night.png", "answer en where is the star?"): "top right",
+    ("night.png", "answer en where is the rocket?"): "bottom left",
+    ("street.png", "answer en how many cars are there?"): "2",
+    ("street.png", "detect banana"): "",
+}
+
+
+@pytest.fixture(scope="module")
+def answers() -> list[dict]:
+    """To all questions, in one run: one prompt for each picture."""
+    pictures, prompts = zip(*QUESTIONS, strict=True)
+    images = [f"images/{picture}" for picture in pictures]
+    result = run("--model", "paligemma-tiny", "--json", "--image", *images, "--prompt", *prompts)
+    assert result.returncode == 0, result.stderr
+    return [json.loads(line) for line in result.stdout.splitlines()]
+
+
+@pytest.mark.parametrize("number", range(len(QUESTIONS)), ids=[" ".join(asked) for asked in QUESTIONS])
+def test_it_answers_the_other_kinds_of_question(answers, number):
+    (picture, prompt), truth = list(QUESTIONS.items())[number]
+    found = answers[number]
+    assert (Path(found["image"]).name, found["prompt"], found["answer"]) == (picture, prompt, truth)

@@ -184,7 +184,10 @@ def quicker(ways: tuple, x: torch.Tensor, weight: torch.Tensor, *scale: torch.Te
     key = (ways, x.shape[1], len(x).bit_length())
     if key not in CHOSEN:
         clock = time.perf_counter if os.name == "nt" else time.thread_time        # too coarse on Windows
-        size = SLICE if len(x) > 1 else 2**25 // (x.shape[1] * weight.element_size())
+        if len(x) == 1:
+            size = 2**25 // (x.shape[1] * weight.element_size())
+        else:
+            size = SLICE if scale else SLICE // 4                     # more where inputs are rounded first
         arguments = [x[:64], weight[:size], *(part[:size] for part in scale)]
         threads, times = torch.get_num_threads(), []
         torch.set_num_threads(1)

@@ -8,7 +8,7 @@ What is peculiar about it:
   - the model's weights are made on the meta device, where a tensor has a shape but no memory:
     nothing is initialised only to be overwritten;
   - weights that are stored as they are to be used are memory-mapped: the parameters are the file,
-    and the operating system reads a page of it when it is first touched;
+    and the operating system reads a page of it at the latest when it is first touched;
   - weights of another dtype are converted one at a time, the largest first, so that there is never
     a second copy of the whole;
   - names, shapes and sizes are compared before anything is read: a checkpoint of a similar
@@ -393,7 +393,7 @@ def load_tensors(
         for name in largest_first:
             tensor = tensors[name]
             if tensor.dtype == dtype and device.type == "cpu":
-                loaded[name] = mapped[tensor.file].get_tensor(tensor.key)
+                loaded[name] = quantize.read_now(mapped[tensor.file].get_tensor(tensor.key))
             else:
                 loaded[name] = read_tensor(tensor).to(device, dtype)
             bar.update(math.prod(tensor.shape) * tensor.dtype.itemsize)

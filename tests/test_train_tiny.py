@@ -98,6 +98,22 @@ def test_the_thing_that_a_prompt_asks_about(prompt, thing):
     assert found == (-1 if thing is None else train_tiny.THINGS.index(thing))
 
 
+def test_a_patch_says_in_which_thirds_its_thing_lies():
+    """A head that is sure of top (of three rows) and right (of three columns), asked about two boxes."""
+    head = train_tiny.PatchHead(8)
+    nn.init.zeros_(head.weight)
+    nn.init.zeros_(head.bias)
+    with torch.no_grad():
+        head.bias[-6:] = torch.tensor([20.0, 0, 0, 0, 0, 20.0])
+    features, labels = torch.randn(1, 1, 8), torch.tensor([[3]])
+    top_right, bottom_right = torch.tensor([[[0, 0.6, 0.4, 0.9]]]), torch.tensor([[[0.6, 0.6, 1, 0.9]]])
+    right, _ = head.loss(features, labels, top_right)
+    wrong, _ = head.loss(features, labels, bottom_right)
+    # Of the two answers one is wrong by 20; and the box, which the head puts at 0, lies farther down.
+    expected = 20 / 2 + 4 * (bottom_right - top_right).mean()
+    torch.testing.assert_close(wrong - right, expected, rtol=1e-4, atol=0)
+
+
 def test_the_marks_of_prompts_about_nothing_do_not_count(tokenizer):
     """Three rows about one picture: only where a thing is named, its patches are to be marked."""
     config = train_tiny.build_config(tokenizer)

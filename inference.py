@@ -367,7 +367,8 @@ def write_results(args: argparse.Namespace, pictures: list[Image.Image], answers
                 draw_boxes(picture, boxes).save(args.draw)
             except OSError as error:
                 raise InputError(f"--draw {args.draw}: {error.strerror or error}") from error
-            log(f"Boxes drawn in {args.draw}: {len(boxes)}")
+            why = "" if boxes else ' (an answer has boxes where a prompt like "detect cat" finds something)'
+            log(f"Boxes drawn in {args.draw}: {len(boxes)}{why}")
 
 
 def set_of(args: argparse.Namespace) -> int | str:

@@ -614,7 +614,8 @@ def test_draw(name, run, pictures, tmp_path, monkeypatch):
 
 def test_draw_nothing(run, pictures, tmp_path, monkeypatch):
     fixed_answers(monkeypatch, "no cat")
-    assert run("--image", pictures[0], "--draw", tmp_path / "out.png")[0] == 0
+    code, _, err = run("--image", pictures[0], "--draw", tmp_path / "out.png")
+    assert code == 0 and "out.png: 0 (an answer has boxes where" in err
     assert (np.array(Image.open(tmp_path / "out.png")) == np.array(Image.open(pictures[0]))).all()
 
 

@@ -126,12 +126,6 @@ def outlier_columns(x: torch.Tensor) -> torch.Tensor:
     return columns[peaks > OUTLIER * root_mean_square(x)]
 
 
-def round_row(x: torch.Tensor) -> tuple[torch.Tensor, float]:
-    """round_rows for a row alone, x [1, I], whose scale is a plain number: half the operations."""
-    scale = max(x.abs().max().item(), 1e-30) / 127
-    return (x / scale).round_().to(torch.int8), scale
-
-
 def int8_row(x: torch.Tensor, weight: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
     """Products of one row: weight and input are int8, the sum int32.
 
@@ -139,10 +133,10 @@ def int8_row(x: torch.Tensor, weight: torch.Tensor, scale: torch.Tensor) -> torc
     are some, what the rounding of the row leaves is rounded as well, in finer steps, and multiplied
     with each slice of the weight while that is still in the cache: x = rounded step + rest fine.
     """
-    rounded, step = round_row(x)
-    if 127 * step <= OUTLIER * root_mean_square(x).item():            # 127 steps: the largest number
+    rounded, step = round_rows(x)
+    if 127 * step <= OUTLIER * root_mean_square(x):                   # 127 steps: the largest number
         return int_mm(rounded, weight).mul_(step).mul_(scale)
-    rest, fine = round_row(x - rounded * step)
+    rest, fine = round_rows(x - rounded * step)
     parts = [int_mm(rounded, part) * step + int_mm(rest, part) * fine for part in weight.split(SLICE)]
     return torch.cat(parts, dim=1).mul_(scale)
 
@@ -524,10 +518,11 @@ def int8_of(
     if kept is not None:
         return kept
     with Keeper(path, shapes, source) as keeper:
-        for name, weight, scale in rounded_in_turn(shapes, read):
-            if keeper.problem:
-                break
-            keeper.add(name, weight, scale)
+        if not keeper.problem:                                        # a folder that cannot be written in
+            for name, weight, scale in rounded_in_turn(shapes, read):
+                keeper.add(name, weight, scale)
+                if keeper.problem:
+                    break
     kept = read_cache(path, shapes, source)
     if kept is not None:
         return kept

@@ -342,9 +342,8 @@ def compare(args: argparse.Namespace) -> dict:
     limits = {key: max(limits[key], again[key]) for key in limits}
     found = {"machine": machine(), "limits": limits, "runs": {}}
     for name, results in runs.items():
-        medians = {key: statistics.median(result[key] for result in results) for _, key, _ in ROWS}
-        if "rest" in results[0]:
-            medians["rest"] = statistics.median(result["rest"] for result in results)
+        numbers = [key for key in results[0] if key != "tokens"]
+        medians = {key: statistics.median(result[key] for result in results) for key in numbers}
         medians["equal_tokens"] = equal_tokens(results[0]["tokens"], runs[exact][0]["tokens"])
         medians["logit_error"] = logit_error(logits[name], logits[exact])
         found["runs"][name] = medians

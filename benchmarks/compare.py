@@ -184,7 +184,7 @@ def measure_limits():
         memory = torch.ones(2**28 // 4, dtype=torch.float32)          # 256 MiB, beyond any cache
         rows, weight = torch.randn(262, 2048), torch.randn(4096, 2048)
         products = 2 * rows.shape[0] * weight.numel()
-        rows8, weight8 = rows.mul(30).to(torch.int8), weight.mul(30).to(torch.int8)
+        rows8, weight8 = rows.mul(30).add(127).to(torch.uint8), weight.mul(30).to(torch.int8)
         rows16, weight16 = rows.bfloat16(), weight.bfloat16()
         # Eight matrices as large as the MLP's, in turn: no cache holds them until the next time.
         many8 = torch.ones(8, 16384, 2048, dtype=torch.int8)

@@ -178,20 +178,19 @@ def int8_both(x: torch.Tensor, weight: torch.Tensor, scale: torch.Tensor, zero: 
     """Products of many rows, as in `int8_row`, but the outliers' columns are multiplied in float32.
 
     x W^T = (x without the columns k, rounded) W^T + x[:, k] W[:, k]^T
-    What zeros give is taken off as one more such column: -steps zero^T.
     """
     columns = outlier_columns(x)
+    outliers, weight_columns = x[:, columns], weight[:, columns].float()       # [R, k], [O, k]
     out = x.new_empty(len(x), len(weight))
     rounded, steps = torch.empty_like(x, dtype=torch.uint8), x.new_empty(len(x), 1)
     block = max(1, 2**18 // x.shape[1])                               # rows that stay in the cache
     for rows in (slice(start, start + block) for start in range(0, len(x), block)):
         rounded[rows], steps[rows] = round_rows(x[rows].index_fill(1, columns, 0))
-    exact = torch.cat([x[:, columns], -steps], dim=1)                 # [R, k+1]
-    weight_columns = torch.cat([weight[:, columns], zero[:, None]], dim=1)     # [O, k+1], float32
     for start in range(0, len(weight), SLICE):
         part = slice(start, start + SLICE)
-        product = int_mm(rounded, weight[part]).mul_(steps)           # [R, SLICE]
-        product.addmm_(exact, weight_columns[part].t())
+        product = int_mm(rounded, weight[part]).sub_(zero[part]).mul_(steps)           # [R, SLICE]
+        if len(columns):
+            product.addmm_(outliers, weight_columns[part].t())
         torch.mul(product, scale[part], out=out[:, part])
     return out
 

@@ -4,8 +4,10 @@
     python benchmarks/compare.py --size small       a small one, in seconds: does all of this work?
 
 Each run is a process of its own, and the programs take turns, so that a machine that slows down does
-so for all. Before a run its files are read once: what is measured is the work, not the disk. The
-table gives medians, and ratios to the better of transformers' two dtypes.
+so for all. For the same reason each run of this project goes on to measure what nothing could be
+quicker than just then: reading memory, and the products alone. Before a run its files are read once:
+what is measured is the work, not the disk. The table gives medians, and ratios to the better of
+transformers' two dtypes.
 """
 
 import argparse
@@ -52,7 +54,7 @@ def inputs(folder: Path) -> dict:
 
 
 def run_ours(folder: Path, precision: str, num_tokens: int) -> dict:
-    from inference import generate
+    from inference import generate, peak_memory
     from load_weights import load_hf_model
 
     start = time.perf_counter()
@@ -65,7 +67,48 @@ def run_ours(folder: Path, precision: str, num_tokens: int) -> dict:
         times.append(time.perf_counter())
         tokens.append(token[0])
     found = {"load": load, "times": times, "tokens": tokens, "logits": first_logits[0]}
+    found |= {"memory": peak_memory(), "reads": memory_speed(), "products": time_of_products(model)}
     return found | {"rest": time_without_products(model, batch, num_tokens)}
+
+
+def seconds_for(work) -> float:
+    """The median of several times, after one that is not counted."""
+    work()
+    times = [time.perf_counter()]
+    for _ in range(15):
+        work()
+        times.append(time.perf_counter())
+    return statistics.median(later - earlier for earlier, later in itertools.pairwise(times))
+
+
+def memory_speed() -> float:
+    """Bytes of memory that are read in a second, by summing more of them than a cache holds."""
+    import torch
+
+    with torch.inference_mode():
+        numbers = torch.ones(2**26)
+        return numbers.nbytes / seconds_for(lambda: numbers.sum())
+
+
+def time_of_products(model) -> float:
+    """Seconds for one row's products with all of the decoder's matrices, by the quickest that PyTorch has."""
+    import torch
+    from torch import nn
+
+    from quantize import Bf16Linear, Int8Linear, bf16_row, bf16_row_twice, int_mm
+
+    def seconds_by(way, weights: list) -> float:
+        x = torch.ones(1, weights[0].shape[1], dtype=torch.uint8 if way is int_mm else weights[0].dtype)
+        return seconds_for(lambda: [way(x, weight) for weight in weights])
+
+    by_length = {}
+    for module in model.language_model.modules():
+        if isinstance(module, (nn.Linear, Bf16Linear, Int8Linear)):
+            by_length.setdefault(module.weight.shape[1], []).append(module.weight)
+    is_int8 = isinstance(model.language_model.lm_head, Int8Linear)
+    ways = (int_mm,) if is_int8 else (bf16_row, bf16_row_twice)
+    with torch.inference_mode():
+        return sum(min(seconds_by(way, weights) for way in ways) for weights in by_length.values())
 
 
 def time_without_products(model, batch: dict, num_tokens: int) -> float:
@@ -100,6 +143,8 @@ def run_transformers(folder: Path, dtype: str, num_tokens: int) -> dict:
     from transformers import PaliGemmaForConditionalGeneration
     from transformers.generation.streamers import BaseStreamer
 
+    from inference import peak_memory
+
     class Clock(BaseStreamer):
         """Notes when each token comes; what is put first is the prompt."""
 
@@ -125,7 +170,9 @@ def run_transformers(folder: Path, dtype: str, num_tokens: int) -> dict:
     with torch.inference_mode():
         output = model.generate(**batch, max_new_tokens=num_tokens, do_sample=False, streamer=clock)
     tokens = output[0, batch["input_ids"].shape[1]:].tolist()
-    return {"load": load, "times": [start, *clock.times[1:]], "tokens": tokens, "logits": first_logits[0]}
+    times = [start, *clock.times[1:]]
+    found = {"load": load, "times": times, "tokens": tokens, "logits": first_logits[0]}
+    return found | {"memory": peak_memory()}
 
 
 def keep_first_logits(model, logits_of) -> list:
@@ -143,8 +190,6 @@ def work(args: argparse.Namespace):
     """What `--run` does: measures one program and prints what it found as JSON."""
     import torch
 
-    from inference import peak_memory
-
     program, precision = args.run
     import_all(program)
     found = (run_ours if program == "ours" else run_transformers)(args.folder, precision, args.tokens)
@@ -152,7 +197,7 @@ def work(args: argparse.Namespace):
     torch.save(logits, args.logits)
     times = found.pop("times")
     steps = [later - earlier for earlier, later in itertools.pairwise(times)]
-    found |= {"first": steps[0], "token": statistics.median(steps[1:]), "memory": peak_memory() / 2**30}
+    found |= {"first": steps[0], "token": statistics.median(steps[1:]), "memory": found["memory"] / 2**30}
     print("\n" + json.dumps(found))
 
 
@@ -165,44 +210,19 @@ def import_all(program: str):
 
 
 def measure_limits():
-    """What `--limits` does: how fast this machine reads memory and multiplies matrices."""
+    """What `--limits` does: how fast PyTorch's products are on this machine."""
     import torch
     import torch.nn.functional as F
 
-    from quantize import bf16_row, bf16_row_twice, int_mm
-
-    def best(work, times: int = 5) -> float:
-        work()
-        found = []
-        for _ in range(times):
-            start = time.perf_counter()
-            work()
-            found.append(time.perf_counter() - start)
-        return min(found)
-
     with torch.inference_mode():
-        memory = torch.ones(2**28 // 4, dtype=torch.float32)          # 256 MiB, beyond any cache
         rows, weight = torch.randn(262, 2048), torch.randn(4096, 2048)
         products = 2 * rows.shape[0] * weight.numel()
         rows8, weight8 = rows.mul(30).add(127).to(torch.uint8), weight.mul(30).to(torch.int8)
         rows16, weight16 = rows.bfloat16(), weight.bfloat16()
-        # Eight matrices as large as the MLP's, in turn: no cache holds them until the next time.
-        many8 = torch.ones(8, 16384, 2048, dtype=torch.int8)
-        many16 = many8[:4].bfloat16()
-
-        def one_row(way, x, weights) -> float:
-            seconds = best(lambda: [way(x[:1], weight) for weight in weights])
-            return weights.numel() * weights.element_size() / 1e9 / seconds
-
         limits = {
-            "memory, GB/s": memory.numel() * 4 / 1e9 / best(lambda: memory.sum()),
-            "float32 products, GFLOP/s": products / 1e9 / best(lambda: F.linear(rows, weight)),
-            "bfloat16 products, GFLOP/s": products / 1e9 / best(lambda: F.linear(rows16, weight16)),
-            "int8 products, GOP/s": products / 1e9 / best(lambda: torch._int_mm(rows8, weight8.t())),
-            "bfloat16 products of one row, GB/s": max(
-                one_row(way, rows16, many16) for way in (bf16_row, bf16_row_twice)
-            ),
-            "int8 products of one row, GB/s": one_row(int_mm, rows8, many8),
+            "float32 products, GFLOP/s": products / 1e9 / seconds_for(lambda: F.linear(rows, weight)),
+            "bfloat16 products, GFLOP/s": products / 1e9 / seconds_for(lambda: F.linear(rows16, weight16)),
+            "int8 products, GOP/s": products / 1e9 / seconds_for(lambda: torch._int_mm(rows8, weight8.t())),
         }
     print("\n" + json.dumps(limits))
 
@@ -322,7 +342,7 @@ def compare(args: argparse.Namespace) -> dict:
     (args.folder / "model.int8.safetensors").unlink(missing_ok=True)
     logits_file = args.folder / "logits.pt"
     common = ["--folder", str(args.folder), "--tokens", str(args.tokens), "--logits", str(logits_file)]
-    runs, logits = {}, {}
+    runs, logits, limits = {}, {}, []
 
     def measure(program: str, precision: str, name: str):
         found = call("--run", program, precision, *common, folder=args.folder)
@@ -331,15 +351,14 @@ def compare(args: argparse.Namespace) -> dict:
         runs.setdefault(name, []).append(found)
         print(f"{name}: " + ", ".join(f"{key} {found[key]:.3f}" for _, key, _ in ROWS), file=sys.stderr)
 
-    limits = call("--limits")
     measure("ours", "int8", "ours int8, first start")
     for _ in range(args.rounds):
+        limits.append(call("--limits"))
         for program, precision in QUEUE:
             measure(program, precision, f"{program} {precision}")
-    again = call("--limits")
 
     exact = "transformers float32"
-    limits = {key: max(limits[key], again[key]) for key in limits}
+    limits = {key: statistics.median(found[key] for found in limits) for key in limits[0]}
     found = {"machine": machine(), "limits": limits, "runs": {}}
     for name, results in runs.items():
         numbers = [key for key in results[0] if key != "tokens"]
@@ -367,34 +386,31 @@ def table(found: dict, args: argparse.Namespace) -> str:
         lines.append(f"| {title} | " + " | ".join(values) + " | | |")
     first = runs["ours int8, first start"]
     lines += ["", f"First start of int8, the weights rounded and kept: load {first['load']:.1f} s, "
-                  f"peak memory {first['memory']:.2f} GiB.", "", "Limits measured here:"]
+                  f"peak memory {first['memory']:.2f} GiB.", "", "PyTorch's products, 262 rows:"]
     lines += [f"- {name}: {value:,.1f}" for name, value in limits.items()]
     lines.append("")
     operations = operations_for_the_first_token(args.folder)
     exact = max(limits["float32 products, GFLOP/s"], limits["bfloat16 products, GFLOP/s"])
     rates = {"auto": exact, "int8": limits["int8 products, GOP/s"]}
-    row_rates = {
-        "auto": limits["bfloat16 products of one row, GB/s"], "int8": limits["int8 products of one row, GB/s"]
-    }  # fmt: skip
     best = {key: min(runs[name][key] for name in names[:2]) for key in ("first", "token")}
     for precision, size in bytes_read_for_a_token(args.folder).items():
         run = runs[f"ours {precision}"]
-        least = size / 1e9 / limits["memory, GB/s"]
+        least = size / run["reads"]
         lines.append(
-            f"- {precision}, each further token: {size / 1e9:.2f} GB to read, {least:.3f} s at least; "
-            f"took {run['token'] / least:.2f} x that"
+            f"- {precision}, each further token: {size / 1e9:.2f} GB to read, {least:.3f} s at the "
+            f"{run['reads'] / 1e9:.1f} GB/s that memory gave then; took {run['token'] / least:.2f} x that"
         )
-        products = size / 1e9 / row_rates[precision]
+        floor = run["products"] + run["rest"]
         lines.append(
-            f"  (these products alone: {products:.3f} s, {products / best['token']:.2f} of transformers'; "
-            f"with all else, {run['rest']:.3f} s: {(products + run['rest']) / least:.2f} x)"
+            f"  (PyTorch's products alone {run['products']:.3f} s, all but products {run['rest']:.3f} s: "
+            f"together {floor / best['token']:.2f} of transformers' time, {floor / least:.2f} x)"
         )
         least = operations / 1e9 / rates[precision]
         lines.append(
             f"- {precision}, first token: {operations / 1e9:,.0f} G operations, {least:.2f} s at least; "
             f"took {run['first'] / least:.2f} x that"
         )
-        lines.append(f"  (these products alone: {least / best['first']:.2f} of transformers')")
+        lines.append(f"  (PyTorch's products alone: {least / best['first']:.2f} of transformers' time)")
     return "\n".join(lines)
 
 

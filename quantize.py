@@ -118,9 +118,9 @@ def int_mm(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
 def middle() -> int:
     """Which of an input's whole numbers stands for 0: 127, so that they are 0 to 254, or 63 (0 to 126).
 
-    What CPUs multiply is 8 bits without a sign by 8 bits with one. Those without VNNI add two such
-    products in 16 bits, and cut what is more than 32,767 without a word: 2 * 254 * 127 is, 2 * 126 * 127
-    is not. So this is tried, and where it goes wrong the inputs have 7 bits.
+    What CPUs multiply is 8 bits without a sign by 8 bits with one. Without AVX-512's VNNI two such
+    products are added in 16 bits, and what is more than 32,767 is cut without a word: 2 * 254 * 127 is,
+    2 * 126 * 127 is not. So this is tried, and where it goes wrong the inputs have 7 bits.
     """
     x = torch.full((1, 64), 254, dtype=torch.uint8)
     weight = torch.full((64, 64), 127, dtype=torch.int8)

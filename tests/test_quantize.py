@@ -120,12 +120,10 @@ for found in (quantize.int8_row(x[:1], weight, scale, zero), quantize.int8_both(
 """
 
 
-@pytest.mark.parametrize("cpu", ["DEFAULT", "AVX512_CORE", "AVX2", "SSE41"])
-def test_no_product_is_cut(cpu):
-    """The largest numbers, on CPUs that add two products in 16 bits; only oneDNN has such names for them."""
-    code = [sys.executable, "-c", LARGEST]
-    result = subprocess.run(code, cwd=ROOT, env=os.environ | {"ONEDNN_MAX_CPU_ISA": cpu}, check=True,
-                            stdout=subprocess.PIPE, text=True)
+def test_no_product_is_cut():
+    """The largest numbers, as on a CPU for which oneDNN adds two products in 16 bits."""
+    code, older = [sys.executable, "-c", LARGEST], os.environ | {"ONEDNN_MAX_CPU_ISA": "AVX2"}
+    result = subprocess.run(code, cwd=ROOT, env=older, check=True, stdout=subprocess.PIPE, text=True)
     assert max(map(float, result.stdout.split())) < 1e-5
 
 

@@ -147,10 +147,12 @@ def sample_next_token(
     # On the CPU, since its generator gives the same numbers everywhere; in float64, where the
     # smallest temperature does not become 0.
     logits = logits.cpu().double()
-    probabilities, tokens = ((logits - logits.max()) / temperature).softmax(dim=-1).sort(descending=True)
-    reached_before = probabilities.cumsum(dim=-1) - probabilities     # by the likelier ones alone
-    probabilities[reached_before >= top_p] = 0
-    return int(tokens[torch.multinomial(probabilities, 1, generator=generator)])
+    probabilities = ((logits - logits.max()) / temperature).softmax(dim=-1)
+    in_order, tokens = probabilities.sort(descending=True)
+    reached_before = in_order.cumsum(dim=-1) - in_order               # by the likelier ones alone
+    probabilities[tokens[reached_before >= top_p]] = 0
+    # Drawn by the tokens' ids, not by their ranks, which two tokens that are nearly alike may exchange.
+    return int(torch.multinomial(probabilities, 1, generator=generator))
 
 
 @torch.inference_mode()

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 from safetensors import safe_open
-from small_models import random_checkpoint, small_config
+from small_models import random_checkpoint, random_tensors, small_config, write_tensors
 from torch import nn
 
 import inference
@@ -155,7 +155,7 @@ def test_modules_take_the_place_of_linear(shape, bias):
         with torch.inference_mode():
             found = module(x)
         assert found.dtype == dtype and found.shape == expected.shape
-        assert error_of(found, expected.detach()) < 0.02
+        assert error_of(found, expected.detach()) < 0.02 * 127 / quantize.middle()
 
 
 def test_one_tokens_queries_keys_and_values_are_float32():
@@ -196,7 +196,13 @@ def checkpoint(tmp_path_factory):
     text = {"hidden_size": 64, "intermediate_size": 192, "head_dim": 32, "num_attention_heads": 2}
     vision = {"hidden_size": 96, "intermediate_size": 160, "num_attention_heads": 3}
     config = small_config(text=text, vision=vision, torch_dtype="bfloat16")
-    return random_checkpoint(tmp_path_factory.mktemp("quantize") / "model", config, dtype=torch.bfloat16)
+    tensors = random_tensors(config, dtype=torch.bfloat16)
+    for name, tensor in tensors.items():
+        if name.endswith("k_proj.weight"):
+            tensor *= 0.25                                            # attention that is not all or nothing
+    folder = random_checkpoint(tmp_path_factory.mktemp("quantize") / "model", config)
+    write_tensors(folder, tensors)
+    return folder
 
 
 @pytest.fixture
@@ -258,8 +264,8 @@ def always(way: str, monkeypatch):
 
 @pytest.mark.parametrize("prompts", [1, 2])
 @pytest.mark.parametrize(("precision", "way", "most"), [
-    ("auto", "float32_rows", 0.2), ("auto", "bf16_rows", 0.2), ("int8", "int8_weights", 0.12),
-    ("int8", "int8_both", 0.4),                                       # random attention is that sharp
+    ("auto", "float32_rows", 0.03), ("auto", "bf16_rows", 0.03), ("int8", "int8_weights", 0.04),
+    ("int8", "int8_both", 0.1),
 ])
 def test_models_answer_alike(
     folder, exact, rounded, precision, way, most, prompts, no_size_is_small, monkeypatch
@@ -287,7 +293,7 @@ def test_auto_loses_nothing_against_bfloat16(folder, exact, way, no_size_is_smal
         precision: error_of(logits_of(load_hf_model(folder, precision=precision)[0], prompts)[0], expected)
         for precision in ("auto", "bfloat16")
     }
-    assert errors["auto"] < 1.1 * errors["bfloat16"]                  # chance, where both are alike
+    assert errors["auto"] < 1.25 * errors["bfloat16"]                 # chance, where both are alike
 
 
 def test_output_layer_and_table_stay_tied(folder, no_size_is_small):
@@ -369,8 +375,8 @@ def test_a_learners_set_is_as_quick(folder, exact, rounded, no_size_is_small, mo
     decoder.PaliGemmaForConditionalGeneration = OwnModel
     own = (vision_transformer_1, text_image_token_processor_1, decoder)
     for module_set in ("mixed", own):
-        for precision, way, plain, most in (("auto", "float32_rows", exact, 0.2),
-                                            ("int8", "int8_weights", rounded, 0.2)):
+        for precision, way, plain, most in (("auto", "float32_rows", exact, 0.03),
+                                            ("int8", "int8_weights", rounded, 0.04)):
             always(way, monkeypatch)
             model, _ = load_hf_model(folder, precision=precision, module_set=module_set)
             kind = OwnLinear if module_set == own else type(model.language_model.model.layers[0].mlp.up_proj)
@@ -480,7 +486,7 @@ def test_file_that_cannot_be_written(folder, rounded, where, monkeypatch, capsys
         monkeypatch.setattr(Path, "open", open_file)
     always("int8_weights", monkeypatch)
     model, _ = load_hf_model(folder, precision="int8")
-    assert error_of(logits_of(model)[0], logits_of(rounded)[0]) < 0.12
+    assert error_of(logits_of(model)[0], logits_of(rounded)[0]) < 0.04
     message = capsys.readouterr().err
     assert quantize.CACHE_FILE in message and "No space left" in message and "Traceback" not in message
     assert not list(folder.glob(f"{quantize.CACHE_FILE}*"))

@@ -435,6 +435,8 @@ def main(argv: list[str] | None = None):
     parser.add_argument("--limits", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--logits", help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
+    if args.rounds < 1 or args.tokens < 2:
+        parser.error("--rounds is 1 or more, and --tokens 2 or more: the first one takes longer than others")
     if args.folder is None:
         args.folder = Path(__file__).parent / f"random-{args.size}"
     if args.limits:

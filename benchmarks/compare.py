@@ -75,14 +75,17 @@ def run_ours(folder: Path, precision: str, num_tokens: int) -> dict:
     return found | {"first_rest": first, "rest": statistics.median(further)}
 
 
+def steps_between(times: list[float]) -> list[float]:
+    return [later - earlier for earlier, later in itertools.pairwise(times)]
+
+
 def seconds_for(work) -> float:
     """The median of some times, after one that is not counted."""
-    work()
-    times = [time.perf_counter()]
-    for _ in range(7):
+    times = []
+    for _ in range(8):
         work()
         times.append(time.perf_counter())
-    return statistics.median(later - earlier for earlier, later in itertools.pairwise(times))
+    return statistics.median(steps_between(times))
 
 
 def memory_speed(model) -> float:
@@ -96,35 +99,40 @@ def memory_speed(model) -> float:
     return part.nbytes / (time.perf_counter() - start)
 
 
+def linear_layers(model) -> list:
+    """nn.Linear, and what quantize.py puts in its place."""
+    from torch import nn
+
+    from quantize import Bf16Linear, Int8Linear
+
+    return [module for module in model.modules() if isinstance(module, (nn.Linear, Bf16Linear, Int8Linear))]
+
+
 def time_of_products(model) -> float:
     """Seconds for one row's products with all of the decoder's matrices, by the quickest that PyTorch has."""
     import torch
-    from torch import nn
 
-    from quantize import Bf16Linear, Int8Linear, bf16_row, bf16_row_twice, int_mm
+    from quantize import bf16_row, bf16_row_twice, int_mm
 
     def seconds_by(way, weights: list) -> float:
-        x = torch.ones(1, weights[0].shape[1], dtype=torch.uint8 if way is int_mm else weights[0].dtype)
+        x = torch.ones(1, weights[0].shape[1], dtype=dtype)
         return seconds_for(lambda: [way(x, weight) for weight in weights])
 
     by_length = {}
-    for module in model.language_model.modules():
-        if isinstance(module, (nn.Linear, Bf16Linear, Int8Linear)):
-            by_length.setdefault(module.weight.shape[1], []).append(module.weight)
-    is_int8 = isinstance(model.language_model.lm_head, Int8Linear)
-    ways = (int_mm,) if is_int8 else (bf16_row, bf16_row_twice)
+    for module in linear_layers(model.language_model):
+        by_length.setdefault(module.weight.shape[1], []).append(module.weight)
+    dtype, ways = model.language_model.lm_head.weight.dtype, (bf16_row, bf16_row_twice)
+    if dtype == torch.int8:
+        dtype, ways = torch.uint8, (int_mm,)
     with torch.inference_mode():
         return sum(min(seconds_by(way, weights) for way in ways) for weights in by_length.values())
 
 
 def times_without_products(model, batch: dict, num_tokens: int) -> list[float]:
     """Seconds for each token when no linear layer multiplies: the norms, attention, and all else."""
-    from torch import nn
-
     from inference import generate
-    from quantize import Bf16Linear, Int8Linear
 
-    def idle(module: nn.Module):
+    def idle(module):
         """Its forward: zeros for the prompt, then the same numbers for each token."""
         multiply, kept = module.forward, []
 
@@ -137,12 +145,10 @@ def times_without_products(model, batch: dict, num_tokens: int) -> list[float]:
 
         return forward
 
-    for module in model.modules():
-        if isinstance(module, (nn.Linear, Bf16Linear, Int8Linear)):
-            module.forward = idle(module)
+    for module in linear_layers(model):
+        module.forward = idle(module)
     tokens = generate(model, batch, eos_token_id=-1, max_tokens=num_tokens)
-    times = [time.perf_counter(), *(time.perf_counter() for _ in tokens)]
-    return [later - earlier for earlier, later in itertools.pairwise(times)]
+    return steps_between([time.perf_counter(), *(time.perf_counter() for _ in tokens)])
 
 
 def run_transformers(folder: Path, dtype: str, num_tokens: int) -> dict:
@@ -177,7 +183,7 @@ def run_transformers(folder: Path, dtype: str, num_tokens: int) -> dict:
     with torch.inference_mode():
         output = model.generate(**batch, max_new_tokens=num_tokens, do_sample=False, streamer=clock)
     tokens = output[0, batch["input_ids"].shape[1]:].tolist()
-    steps = [later - earlier for earlier, later in itertools.pairwise([start, *clock.times[1:]])]
+    steps = steps_between([start, *clock.times[1:]])
     found = {"load": load, "steps": steps, "tokens": tokens, "logits": first_logits[0]}
     return found | {"memory": peak_memory()}
 

@@ -287,13 +287,13 @@ def test_models_answer_alike(
 def test_auto_loses_nothing_against_bfloat16(folder, exact, way, no_size_is_small, monkeypatch):
     """Nothing is lost against the dtype that is stored."""
     always(way, monkeypatch)
-    prompts = 16
+    prompts = 64
     expected = logits_of(exact, prompts)[0]
     errors = {
         precision: error_of(logits_of(load_hf_model(folder, precision=precision)[0], prompts)[0], expected)
         for precision in ("auto", "bfloat16")
     }
-    assert errors["auto"] < 1.25 * errors["bfloat16"]                 # chance, where both are alike
+    assert errors["auto"] < 1.1 * errors["bfloat16"]                  # chance, where both are alike
 
 
 def test_output_layer_and_table_stay_tied(folder, no_size_is_small):

@@ -5,8 +5,9 @@ python -m pytest -k GemmaRMSNorm  that exercise alone, in seconds: no other test
 """
 
 import pytest
-from exercises import EXERCISES, named
-from learner import LearnerFile
+
+from course.exercises import EXERCISES, named
+from course.learner import LearnerFile
 
 CHOSEN = pytest.StashKey[list[str]]()
 RESULTS = pytest.StashKey[dict]()
@@ -68,7 +69,7 @@ def pytest_terminal_summary(terminalreporter, config):
         write(count_line(list(results.values())))
     for result in results.values() if config.stash[CHOSEN] else ():
         if result.state == "solved":
-            write(f"Solved. To see what is worth comparing: python hint.py {result.exercise.name}")
+            write(f"Solved. To see what is worth comparing: python -m course.hint {result.exercise.name}")
     write(next_line(results))
     proof = [report for report in reports if any(name in report.nodeid for name in PROOF_TESTS)]
     if proof:
@@ -110,7 +111,8 @@ def next_line(results: dict) -> str:
     """The first that is wrong, or else the first that is to do, of those that were not run too."""
     wrong = [result for result in results.values() if result.state == "wrong"]
     if wrong:
-        return f"Next: {wrong[0].exercise.name} once more. A hint: python hint.py {wrong[0].exercise.name}"
+        name = wrong[0].exercise.name
+        return f"Next: {name} once more. A hint: python -m course.hint {name}"
     chosen = [result.exercise for result in results.values() if result.state == "to do"]
     files = {}
     for exercise in EXERCISES if len(results) == len(EXERCISES) or not chosen else chosen:

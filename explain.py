@@ -40,12 +40,12 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import nn
 
-import explain_pictures
 import inference
 from inference import Answer, InputError, Parser, generate, log, number, open_picture, parse_boxes
+from inside import pictures as explain_pictures
 from load_weights import PRECISIONS, import_set
 
-TEMPLATE = Path(__file__).with_name("explain_page.html")
+TEMPLATE = Path(__file__).parent / "inside" / "page.html"
 MADE_HERE = '<meta name="generator" content="explain.py">'             # what a page of ours begins with
 SHOWN_SIDE = 512                                                      # of the picture as given, in pixels
 MAX_CELLS = 16                                                        # of attention maps, along a side

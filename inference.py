@@ -382,7 +382,7 @@ def load(args: argparse.Namespace, device: str):
     """The model of --set, its tokenizer and its processor."""
     module_set = set_of(args)
     if module_set == "mixed":
-        from learner_set import mixed_set
+        from course.learner_set import mixed_set
 
         log(mixed_set().summary)
 
@@ -453,7 +453,7 @@ def run(args: argparse.Namespace):
 
 def run_learners(program, args: argparse.Namespace, parser: Parser):
     """With code of the learner's in it: what goes wrong there is told without a traceback."""
-    from learner_set import LearnersError, explained
+    from course.learner_set import LearnersError, explained
 
     try:
         with explained(InputError, CheckpointError, OSError, MemoryError):

@@ -32,7 +32,7 @@ from tokenizers import Tokenizer
 from torch.overrides import TorchFunctionMode
 from tqdm import tqdm
 
-import quantize
+from speed import quantize
 
 DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}    # safetensors' names
 PRECISIONS = {
@@ -60,7 +60,7 @@ def import_set(module_set: ModuleSet) -> tuple[ModuleType, ModuleType, ModuleTyp
         return module_set
     if module_set == "mixed":
         # Here, since it reads the learner's files and runs the tests of the exercises.
-        from learner_set import mixed_set
+        from course.learner_set import mixed_set
 
         return mixed_set().modules
     names = ("vision_transformer", "text_image_token_processor", "decoder")

@@ -1,24 +1,21 @@
 """How often the shipped model is right, by precision: what rounding its weights to int8 costs.
 
     pip install -r requirements-train.txt
-    python benchmarks/accuracy.py               float32, bfloat16 and int8, a few minutes
+    python -m benchmarks.accuracy               float32, bfloat16 and int8, a few minutes
 
 Each precision is asked the same questions about the same new scenes (see train_tiny.py, `evaluate`).
 """
 
 import argparse
-import sys
 from pathlib import Path
 
+from tqdm import tqdm
+
+from load_weights import load_hf_model
+from tiny_model import scenes as tiny_scenes
+from tiny_model.train_tiny import evaluate, markdown_table
+
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-
-from tqdm import tqdm  # noqa: E402 (the modules of this project are found from here on)
-
-import tiny_scenes  # noqa: E402
-from load_weights import load_hf_model  # noqa: E402
-from train_tiny import evaluate, markdown_table  # noqa: E402
-
 PRECISIONS = ("float32", "bfloat16", "int8")
 
 

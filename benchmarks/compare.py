@@ -1,7 +1,7 @@
 """This project against transformers, on the machine at hand: load, first token, tokens, memory.
 
-    python benchmarks/compare.py --size full        the 3B model, random weights (5.9 GB, made once)
-    python benchmarks/compare.py --size small       a small one, in seconds: does all of this work?
+    python -m benchmarks.compare --size full        the 3B model, random weights (5.9 GB, made once)
+    python -m benchmarks.compare --size small       a small one, in seconds: does all of this work?
 
 Each run is a process of its own, and the programs take turns, so that a machine that slows down does
 so for all. For the same reason the limits belong to a run: after each of this project's tokens some of
@@ -23,7 +23,6 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 # transformers' float32 model comes last: it leaves no room for the files in the system's cache.
 QUEUE = [("transformers", "bfloat16"), ("ours", "auto"), ("ours", "int8"), ("transformers", "float32")]
 PROMPT_TOKENS = 6         # after the picture's: 262 tokens with the 3B model, as "caption en" has
@@ -103,7 +102,7 @@ def linear_layers(model) -> list:
     """nn.Linear, and what quantize.py puts in its place."""
     from torch import nn
 
-    from quantize import Bf16Linear, Int8Linear
+    from speed.quantize import Bf16Linear, Int8Linear
 
     return [module for module in model.modules() if isinstance(module, (nn.Linear, Bf16Linear, Int8Linear))]
 
@@ -112,7 +111,7 @@ def time_of_products(model) -> float:
     """Seconds for one row's products with all of the decoder's matrices, by the quickest that PyTorch has."""
     import torch
 
-    from quantize import bf16_row, bf16_row_twice, int_mm
+    from speed.quantize import bf16_row, bf16_row_twice, int_mm
 
     def seconds_by(way, weights: list) -> float:
         x = torch.ones(1, weights[0].shape[1], dtype=dtype)
@@ -254,7 +253,7 @@ def call(*arguments: str, folder: Path | None = None) -> dict:
     """This program in a process of its own; the last line that it prints is its result."""
     if folder is not None:
         read_once(folder)
-    command = [sys.executable, __file__, *arguments]
+    command = [sys.executable, "-m", "benchmarks.compare", *arguments]
     offline = os.environ | {"HF_HUB_OFFLINE": "1"}
     result = subprocess.run(command, stdout=subprocess.PIPE, text=True, env=offline)
     if result.returncode != 0:
@@ -268,11 +267,11 @@ def make_checkpoint(folder: Path, size: str):
     if (folder / "config.json").is_file():
         return
     if size == "full":
-        import random_checkpoint
+        from random_weights import full_size as random_checkpoint
 
         random_checkpoint.main([str(folder)])
         return
-    from small_models import random_checkpoint, small_config
+    from random_weights.small import random_checkpoint, small_config
 
     text = {"hidden_size": 256, "intermediate_size": 1024, "head_dim": 64}
     vision = {"hidden_size": 192, "intermediate_size": 512, "image_size": 32}
@@ -304,7 +303,7 @@ def machine() -> str:
 
 def bytes_read_for_a_token(folder: Path) -> dict[str, float]:
     """The decoder's weights, each once; the output layer is the embedding table."""
-    from small_models import tensor_shapes
+    from random_weights.small import tensor_shapes
 
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     shapes = tensor_shapes(config)
@@ -321,7 +320,7 @@ def operations_for_the_first_token(folder: Path) -> float:
     Each patch meets the tower and the projector, each token the decoder, except for its last MLP and
     the output layer, of which only the last token is read.
     """
-    from small_models import tensor_shapes
+    from random_weights.small import tensor_shapes
 
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     patches = (config["vision_config"].get("image_size", 224) // config["vision_config"]["patch_size"]) ** 2

@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from small_models import random_checkpoint
+
+from random_weights.small import random_checkpoint
 
 # The models here are too small to gain from threads, and CI machines have few cores.
 torch.set_num_threads(1)

@@ -5,10 +5,10 @@ Letters: B batch, N image tokens, T tokens.
 
 import pytest
 import torch
-from small_models import random_tensors, small_config
 
 from decoder_1 import KVCache, PaliGemmaForConditionalGeneration, prefix_lm_mask, repeat_kv
 from load_weights import read_config
+from random_weights.small import random_tensors, small_config
 
 BOS, NEWLINE, WORDS = 2, 260, range(261, 271)
 

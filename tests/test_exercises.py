@@ -9,9 +9,10 @@ known, stands in exercises.py; how, in checking.py.
 import functools
 
 import pytest
-from checking import check
-from exercises import EXERCISES, OWNERS
-from learner import LearnerFile
+
+from course.checking import check
+from course.exercises import EXERCISES, OWNERS
+from course.learner import LearnerFile
 
 learner_file = functools.cache(LearnerFile)
 

@@ -5,14 +5,14 @@ import json
 import re
 
 import pytest
-from checking import Result
-from exercise_types import ROOT
-from exercises import EXERCISES, named
-from learner import FILES, LearnerFile, reference_source
-from readme_list import BEGIN, END, exercise_list
-from skeletons import skeleton
 
-import hint
+from course import hint
+from course.checking import Result
+from course.exercise_types import ROOT
+from course.exercises import EXERCISES, named
+from course.learner import FILES, LearnerFile, reference_source
+from course.readme_list import BEGIN, END, exercise_list
+from course.skeletons import skeleton
 
 skeleton_of = functools.cache(skeleton)
 DAMAGED = ["", "[", "[1]", "3", '{"rescale": "x"}', '{"rescale": -4}', "\udc80", "[" * 9999]
@@ -97,7 +97,7 @@ def test_unknown_name(name, words, ask):
 def test_next(ask):
     code, out, _ = ask()
     assert code == 0 and out.startswith(f"Next: {EXERCISES[1].name} (exercise 2 of {len(EXERCISES)}, ")
-    assert EXERCISES[1].command in out and f"python hint.py {EXERCISES[1].name}" in out
+    assert EXERCISES[1].command in out and f"python -m course.hint {EXERCISES[1].name}" in out
 
 
 @pytest.mark.parametrize("exercise", EXERCISES, ids=lambda exercise: f"exercise-{exercise.number}")
@@ -148,4 +148,4 @@ def test_list_in_the_readme():
     if BEGIN not in text:
         pytest.skip("README.md has no list of exercises yet")
     shown = text[text.index(BEGIN) : text.index(END) + len(END)]
-    assert shown == exercise_list(), "python tests/readme_list.py writes it anew"
+    assert shown == exercise_list(), "python -m course.readme_list writes it anew"

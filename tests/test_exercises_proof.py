@@ -10,7 +10,8 @@ import functools
 import math
 
 import pytest
-from checking import (
+
+from course.checking import (
     alike,
     check,
     expected_outcome,
@@ -21,11 +22,11 @@ from checking import (
     tolerance_of,
     variant_file,
 )
-from differences import distance
-from exercises import EXERCISES, OWNERS, named
-from learner import FILES, LearnerFile, is_given, is_todo, reference, reference_source, statements
-from skeletons import docstring_owner, skeleton
-from variants import find, parse, paste
+from course.differences import distance
+from course.exercises import EXERCISES, OWNERS, named
+from course.learner import FILES, LearnerFile, is_given, is_todo, reference, reference_source, statements
+from course.skeletons import docstring_owner, skeleton
+from course.variants import find, parse, paste
 
 NUMBER_OF_EXERCISES = 32
 

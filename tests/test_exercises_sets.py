@@ -13,18 +13,17 @@ import subprocess
 import sys
 from pathlib import Path
 
-import learner
 import pytest
 import torch
-from checking import check, leaves
-from exercises import EXERCISES, OWNERS, named
-from learner import FILES, LearnerFile, reference_source
-from skeletons import skeleton
-from variants import apply_change, find, paste
 
-import compare_sets
+from course import compare_sets, learner
+from course.checking import check, leaves
+from course.exercises import EXERCISES, OWNERS, named
+from course.learner import FILES, LearnerFile, reference_source
+from course.learner_set import LearnerSet, combine, make_set
+from course.skeletons import skeleton
+from course.variants import apply_change, find, paste
 from inference import generate, open_picture
-from learner_set import LearnerSet, combine, make_set
 from load_weights import load_hf_model
 
 ROOT = Path(learner.__file__).parent.parent
@@ -318,11 +317,11 @@ for name, files, command in json.load(sys.stdin):
         path.write_text(text, encoding="utf-8") if text is not None else path.unlink()
     for module in [module for module in sys.modules if module.endswith("_0")]:
         del sys.modules[module]
-    if "learner_set" in sys.modules:
-        sys.modules["learner_set"].mixed_set.cache_clear()
-        sys.modules["learner_set"].tried_set.cache_clear()
+    if "course.learner_set" in sys.modules:
+        sys.modules["course.learner_set"].mixed_set.cache_clear()
+        sys.modules["course.learner_set"].tried_set.cache_clear()
     if name == "an infinite loop":
-        sys.modules["checking"].SECONDS = 2
+        sys.modules["course.checking"].SECONDS = 2
     linecache.clearcache()
     out, err, code = io.StringIO(), io.StringIO(), 0
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
@@ -330,7 +329,7 @@ for name, files, command in json.load(sys.stdin):
             importlib.import_module(command[0]).main(command[1:])
         except SystemExit as error:
             code = error.code or 0
-    imported = sorted(set(sys.modules) & {"learner_set", "checking", "exercises"})
+    imported = sorted(set(sys.modules) & {"course.learner_set", "course.checking", "course.exercises"})
     results[name] = [code, out.getvalue(), err.getvalue(), imported]
 json.dump(results, sys.stdout)
 """
@@ -338,18 +337,18 @@ SCENARIOS = [
     ("reference", SKELETONS, "inference", "1"),
     ("untouched", SKELETONS, "inference", "0"),
     ("untouched, mixed", SKELETONS, "inference", "mixed"),
-    ("untouched, compared", SKELETONS, "compare_sets", None),
+    ("untouched, compared", SKELETONS, "course.compare_sets", None),
     ("solved", SOLVED, "inference", "0"),
     ("solved, mixed", SOLVED, "inference", "mixed"),
-    ("solved, compared", SOLVED, "compare_sets", None),
+    ("solved, compared", SOLVED, "course.compare_sets", None),
     ("only GemmaRMSNorm, mixed", texts_with("GemmaRMSNorm"), "inference", "mixed"),
     ("wrong GemmaRMSNorm, mixed", texts_with(changed=WITHOUT_OFFSET), "inference", "mixed"),
-    ("wrong GemmaRMSNorm, compared", texts_with(*ALL, changed=WITHOUT_OFFSET), "compare_sets", None),
-    ("wrong rotate_half, compared", texts_with(changed=TURNED), "compare_sets", None),
+    ("wrong GemmaRMSNorm, compared", texts_with(*ALL, changed=WITHOUT_OFFSET), "course.compare_sets", None),
+    ("wrong rotate_half, compared", texts_with(changed=TURNED), "course.compare_sets", None),
     ("wrong rescale, compared", texts_with(changed={"rescale": {" * np.float32(scale)": ""}}),
-     "compare_sets", None),
+     "course.compare_sets", None),
     ("an error", texts_with(*ALL, changed={"Attention": {"key.transpose(2, 3)": "key"}}), "inference", "0"),
-    ("an error, compared", BROKEN["an error"][1], "compare_sets", None),
+    ("an error, compared", BROKEN["an error"][1], "course.compare_sets", None),
     ("exit", texts_with(*ALL, changed={"rescale": "def rescale(image, scale=1 / 255):\n    exit()"}),
      "inference", "0"),
     ("a syntax error", BROKEN["a bracket that is not closed"][1], "inference", "0"),
@@ -357,7 +356,7 @@ SCENARIOS = [
     ("a wrong name of a parameter", texts_with(*ALL, changed={"MLP": {"self.fc2": "self.second"}}),
      "inference", "0"),
     ("a wrong name of a parameter, compared", texts_with(changed={"MLP": {"self.fc2": "self.second"}}),
-     "compare_sets", None),
+     "course.compare_sets", None),
     ("nothing returned", texts_with(*ALL, changed={"VisionModel": {"return self": "self"}}),
      "inference", "0"),
     ("an infinite loop", texts_with(*ALL, changed={"rescale": "def rescale(image):\n    while True: pass"}),
@@ -372,7 +371,8 @@ def copy(tmp_path_factory):
     folder = tmp_path_factory.mktemp("copy")
     for path in ROOT.glob("*.py"):
         shutil.copy(path, folder)
-    shutil.copytree(ROOT / "tests", folder / "tests", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("course", "inside", "speed", "random_weights", "tests"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "pyproject.toml", folder)
     shutil.copy(PICTURE, folder / "picture.png")
     return folder

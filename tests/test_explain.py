@@ -14,14 +14,14 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageDraw
-from small_models import random_checkpoint, small_config
 
 import explain
-import explain_pictures
 import inference
 from decoder_1 import prefix_lm_mask
 from explain import coverage, pool, principal_colours, token_boxes
+from inside import pictures as explain_pictures
 from load_weights import load_hf_model
+from random_weights.small import random_checkpoint, small_config
 from text_image_token_processor_1 import PaliGemmaProcessor
 
 PROGRAM = Path(explain.__file__)

@@ -18,11 +18,11 @@ import psutil
 import pytest
 import torch
 from PIL import Image, ImageDraw
-from small_models import gemma_like_tokenizer, random_checkpoint, small_config, write_config
 
 import inference
 from inference import Answer, InputError, draw_boxes, generate, open_picture, parse_boxes, sample_next_token
 from load_weights import load_hf_model
+from random_weights.small import gemma_like_tokenizer, random_checkpoint, small_config, write_config
 from text_image_token_processor_1 import PaliGemmaProcessor
 
 PROGRAM = Path(inference.__file__)

@@ -12,7 +12,11 @@ import psutil
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from small_models import (
+
+import decoder_1
+import load_weights
+from load_weights import CheckpointError, hub_name, load_hf_model, read_config
+from random_weights.small import (
     gemma_like_tokenizer,
     random_checkpoint,
     random_tensors,
@@ -20,10 +24,6 @@ from small_models import (
     write_config,
     write_tensors,
 )
-
-import decoder_1
-import load_weights
-from load_weights import CheckpointError, hub_name, load_hf_model, read_config
 
 EMBEDDING = "language_model.model.embed_tokens.weight"
 

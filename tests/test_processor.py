@@ -8,9 +8,9 @@ import pytest
 import torch
 import transformers
 from PIL import Image
-from small_models import gemma_like_tokenizer
 from tokenizers import Tokenizer, models
 
+from random_weights.small import gemma_like_tokenizer
 from text_image_token_processor_1 import (
     PaliGemmaProcessor,
     add_image_tokens_to_prompt,

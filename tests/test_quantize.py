@@ -14,14 +14,14 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 from safetensors import safe_open
-from small_models import random_checkpoint, random_tensors, small_config, write_tensors
 from torch import nn
 
 import inference
 import load_weights
-import quantize
 from load_weights import CheckpointError, load_hf_model
-from quantize import Bf16Linear, Int8Linear
+from random_weights.small import random_checkpoint, random_tensors, small_config, write_tensors
+from speed import quantize
+from speed.quantize import Bf16Linear, Int8Linear
 
 ROOT = Path(__file__).parent.parent
 
@@ -521,7 +521,8 @@ def test_interrupt_leaves_nothing(folder, number):
     program = (
         "import os, signal, sys, time\n"
         "signal.signal(signal.SIGINT, lambda *_: os._exit(130))\n"
-        "import quantize, load_weights\n"
+        "import load_weights\n"
+        "from speed import quantize\n"
         "def slow(weight):\n"
         "    print('begun', flush=True)\n"
         "    time.sleep(60)\n"
@@ -572,7 +573,8 @@ def test_too_little_memory_points_to_int8(folder, monkeypatch):
 
 def test_compare_runs(tmp_path):
     """benchmarks/compare.py, with a model that is made and measured in seconds."""
-    command = [sys.executable, "benchmarks/compare.py", "--size", "small", "--rounds", "1", "--tokens", "3"]
+    command = [sys.executable, "-m", "benchmarks.compare", "--size", "small", "--rounds", "1"]
+    command += ["--tokens", "3"]
     command += ["--folder", str(tmp_path / "model"), "--json", str(tmp_path / "found.json")]
     result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=600)
     assert result.returncode == 0, result.stderr

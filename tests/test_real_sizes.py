@@ -10,15 +10,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from small_models import tensor_shapes
 
 from decoder_1 import PaliGemmaForConditionalGeneration
 from load_weights import read_config
+from random_weights.small import tensor_shapes
 
 
 def hub_config(image_size=None):
     """The hub's config.json; those of the larger checkpoints differ by image_size and what follows."""
-    file = Path(__file__).parent / "paligemma-3b-pt-224-config.json"
+    file = Path(__file__).parent.parent / "random_weights" / "paligemma-3b-pt-224-config.json"
     config = json.loads(file.read_text(encoding="utf-8"))
     if image_size is not None:
         config["vision_config"]["image_size"] = image_size

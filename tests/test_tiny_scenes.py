@@ -7,8 +7,8 @@ import pytest
 
 pytest.importorskip("resvg_py", reason="drawing scenes needs `pip install -r requirements-train.txt`")
 
-import tiny_scenes
-from tiny_scenes import THINGS, Scene, Thing
+from tiny_model import scenes as tiny_scenes
+from tiny_model.scenes import THINGS, Scene, Thing
 
 
 @pytest.fixture(scope="module")

@@ -12,9 +12,9 @@ from torch import nn
 
 pytest.importorskip("resvg_py", reason="training needs `pip install -r requirements-train.txt`")
 
-import train_tiny
 from load_weights import load_hf_model
-from tiny_scenes import Scene, Thing
+from tiny_model import train_tiny
+from tiny_model.scenes import Scene, Thing
 
 ROOT = Path(__file__).parent.parent
 
@@ -129,7 +129,7 @@ def test_the_marks_of_prompts_about_nothing_do_not_count(tokenizer):
 
 
 def test_smoke_trains_resumes_and_writes_a_checkpoint(tmp_path, monkeypatch, capsys):
-    command = [sys.executable, "train_tiny.py", "--smoke", "--out", str(tmp_path)]
+    command = [sys.executable, "-m", "tiny_model.train_tiny", "--smoke", "--out", str(tmp_path)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, encoding="utf-8", timeout=300)
     assert done.returncode == 0, done.stderr
     assert "answers 12/12" in done.stdout and "| `caption en`, exactly right |" in done.stdout
@@ -150,7 +150,7 @@ def test_smoke_trains_resumes_and_writes_a_checkpoint(tmp_path, monkeypatch, cap
     torch.save(state | {"done": 11}, tmp_path / "state.pt")
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr(train_tiny, "accuracy_table", lambda *_: "| how often it was right |")
-    train_tiny.main(command[2:])
+    train_tiny.main(command[3:])
     output = capsys.readouterr().out
     assert "tower 12/12" not in output and "answers 12/12" in output
     assert "how often it was right" in (folder / "README.md").read_text(encoding="utf-8")

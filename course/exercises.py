@@ -4,7 +4,7 @@ The entries stand in exercises_processor.py, exercises_vision.py, exercises_deco
 exercises_paligemma.py, one `Exercise` (exercise_types.py) for each. From them come the skeletons
 (skeletons.py), the learner's tests (test_exercises.py), the hints (hint.py), and the proof that all of
 it works (test_exercises_proof.py). To add one: an entry here, its lines and docstring in the `_1` file,
-and `python tests/skeletons.py`, which writes the skeleton. The docstring ends in a line that begins
+and `python -m course.skeletons`, which writes the skeleton. The docstring ends in a line that begins
 with `Exercise`; that script fills it in.
 
 How to fill in an Exercise
@@ -25,7 +25,7 @@ How to fill in an Exercise
   compare     after success: what is worth looking at in the reference.
   solved=True is for the first exercise alone, which ships with the reference's lines.
 Lay the entry out with `ruff format tests/exercises_*.py`. Then run it:
-  python tests/skeletons.py && python -m pytest tests/test_exercises_proof.py
+  python -m course.skeletons && python -m pytest tests/test_exercises_proof.py
 
 A Case is one look at it, with one plausible cause if it fails. They are tried in order, so begin with
 the plainest. Every size differs from every other (a swapped axis is seen); eps and theta are not
@@ -52,11 +52,8 @@ the `1 +`", and the message says in a sentence why it is wrong. Each must be tol
 of the exercise by some case. Give the likeliest first.
 """
 
-import exercises_decoder
-import exercises_paligemma
-import exercises_processor
-import exercises_vision
-from exercise_types import Exercise
+from course import exercises_decoder, exercises_paligemma, exercises_processor, exercises_vision
+from course.exercise_types import Exercise
 
 EXERCISES: list[Exercise] = [
     *exercises_processor.EXERCISES,

@@ -15,9 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import CodeType, ModuleType
 
-ROOT = Path(__file__).resolve().parent
-if str(ROOT / "tests") not in sys.path:
-    sys.path.insert(0, str(ROOT / "tests"))
+ROOT = Path(__file__).resolve().parent.parent
 
 
 # ------------------------------------------------------------------- where an error happened
@@ -88,7 +86,7 @@ def learners_frames(error: BaseException) -> list[tuple]:
 def explain(error: BaseException) -> LearnersError:
     """What to tell a learner about an error."""
     if isinstance(error, SyntaxError) and is_learners(error.filename or ""):
-        from learner import LearnerFile, describe_syntax_error
+        from course.learner import LearnerFile, describe_syntax_error
 
         file = LearnerFile(Path(error.filename).stem.removesuffix("_0"))
         headline, details = describe_syntax_error(error, file)
@@ -126,7 +124,7 @@ def describe_to_do(message: str, file: str, line: int) -> str:
 
 def states_unrun() -> dict[str, str]:
     """Which exercises are to do, as far as can be told without running anything."""
-    from exercises import EXERCISES
+    from course.exercises import EXERCISES
 
     files = learner_files()
     return {
@@ -137,7 +135,7 @@ def states_unrun() -> dict[str, str]:
 
 def command_for(code: CodeType) -> str:
     """What tests the exercise that a function of the learner's belongs to."""
-    from exercises import OWNERS
+    from course.exercises import OWNERS
 
     return OWNERS[code.co_qualname].command if code.co_qualname in OWNERS else "python -m pytest"
 
@@ -176,7 +174,7 @@ def some(names: list[str], most: int = 8) -> str:
 
 
 def learner_files() -> dict:
-    from learner import FILES, LearnerFile
+    from course.learner import FILES, LearnerFile
 
     return {file: LearnerFile(file) for file in FILES}
 
@@ -195,8 +193,8 @@ def tried_set() -> LearnerSet:
 
 def make_set(files: dict, wrong_ones_too: bool) -> LearnerSet:
     """Tests every exercise, and makes a set of those that are to be the learner's."""
-    from checking import check
-    from exercises import EXERCISES, OWNERS
+    from course.checking import check
+    from course.exercises import EXERCISES, OWNERS
 
     results = [check(exercise, files[exercise.file], OWNERS) for exercise in EXERCISES]
     chosen = [
@@ -229,8 +227,8 @@ def combine_file(name: str, file, chosen: list) -> ModuleType:
     The learner's definitions see what else the learner wrote (imports, constants, helpers), the
     reference's do not: a learner's `F = 3` must not break them. Both see the chosen definitions.
     """
-    from learner import LearnerFile, rebind, reference_source
-    from variants import find
+    from course.learner import LearnerFile, rebind, reference_source
+    from course.variants import find
 
     reference = LearnerFile(name, reference_source(name))
     reference.path = ROOT / f"{name}_1.py"                            # for tracebacks
@@ -257,6 +255,6 @@ def combine_file(name: str, file, chosen: list) -> ModuleType:
 
 def parts_of(owner: str) -> set[str]:
     """The methods of a class that belong to exercises."""
-    from exercises import OWNERS
+    from course.exercises import OWNERS
 
     return {part for part in OWNERS if part.startswith(f"{owner}.")}

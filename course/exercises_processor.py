@@ -3,10 +3,11 @@
 import functools
 
 import numpy as np
-from exercise_inputs import picture
-from exercise_types import Case, Exercise, Mistake, RightWay
 from PIL import Image
 from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers, processors
+
+from course.exercise_inputs import picture
+from course.exercise_types import Case, Exercise, Mistake, RightWay
 
 SPECIAL = ["<pad>", "<eos>", "<bos>", "<unk>"]  # ids 0 to 3, as Gemma's
 

@@ -1,13 +1,13 @@
 """Writes the list of exercises in README.md, between two comments, out of the table of exercises.
 
-    python tests/readme_list.py           into README.md
-    python tests/readme_list.py --print   to the terminal
+    python -m course.readme_list           into README.md
+    python -m course.readme_list --print   to the terminal
 """
 
 import sys
 
-from exercise_types import ROOT
-from exercises import EXERCISES
+from course.exercise_types import ROOT
+from course.exercises import EXERCISES
 
 BEGIN, END = "<!-- exercises -->", "<!-- /exercises -->"
 

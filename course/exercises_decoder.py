@@ -3,9 +3,9 @@
 from dataclasses import replace
 
 import torch
-from exercise_inputs import randn
-from exercise_types import Case, Exercise, Mistake, RightWay
 
+from course.exercise_inputs import randn
+from course.exercise_types import Case, Exercise, Mistake, RightWay
 from decoder_1 import GemmaConfig, GemmaRotaryEmbedding, KVCache, prefix_lm_mask
 
 # B 2, T 7, D 28, H 12, K 3, Hd 10, M 45, V 53; eps and theta are far from the defaults.

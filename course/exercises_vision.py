@@ -3,9 +3,9 @@
 from dataclasses import replace
 
 import torch
-from exercise_inputs import randn
-from exercise_types import Case, Exercise, Mistake, RightWay
 
+from course.exercise_inputs import randn
+from course.exercise_types import Case, Exercise, Mistake, RightWay
 from vision_transformer_1 import VisionConfig
 
 # B 2, N 9 (3 x 3 patches), C 28, H 4, Hd 7, M 45; eps is far from any default.

@@ -1,7 +1,7 @@
 """Finds where your model leaves the reference: the first module whose output differs on a picture.
 
-    python compare_sets.py
-    python compare_sets.py --image cat.jpg --prompt "detect cat"
+    python -m course.compare_sets
+    python -m course.compare_sets --image cat.jpg --prompt "detect cat"
 
 Both models read the same picture and prompt, and then the same first tokens of an answer. Hooks
 keep what every module of the reference is given and gives back, and hold yours against it as it
@@ -22,22 +22,18 @@ import inspect
 import sys
 from collections import Counter
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch import nn
 
-sys.path.insert(0, str(Path(__file__).resolve().parent / "tests"))
-
-from checking import leaves, to_array
-from differences import distance, error_ratios, show, what_holds
-from exercises import EXERCISES, OWNERS
-from learner import FILES, reference, reference_source
-from variants import find
-
+from course.checking import leaves, to_array
+from course.differences import distance, error_ratios, show, what_holds
+from course.exercises import EXERCISES, OWNERS
+from course.learner import FILES, reference, reference_source
+from course.learner_set import LearnersError, LearnerSet, explained, tried_set
+from course.variants import find
 from inference import SMALL, InputError, check_prompts, fill_defaults, open_picture
-from learner_set import LearnersError, LearnerSet, explained, tried_set
 from load_weights import CheckpointError, import_set, load_hf_model
 
 NEW_TOKENS = 2                                                        # read after the prompt, with the cache

@@ -1,6 +1,6 @@
 """Writes a checkpoint of the 3B model's full size with random weights, to measure speed and memory.
 
-    python benchmarks/random_checkpoint.py /tmp/random-3b
+    python -m random_weights.full_size /tmp/random-3b
     python inference.py --model /tmp/random-3b --max-tokens 10
 
 The files, names, shapes and token ids are those of google/paligemma-3b-pt-224 in bfloat16 (two
@@ -9,7 +9,6 @@ shards, 5.9 GB); the answers are nonsense.
 
 import argparse
 import json
-import sys
 from pathlib import Path
 
 import torch
@@ -17,10 +16,7 @@ from safetensors.torch import save_file
 from tokenizers import AddedToken, Tokenizer
 from tqdm import tqdm
 
-ROOT = Path(__file__).parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
-
-from small_models import (  # noqa: E402 (the path comes first)
+from random_weights.small import (
     BYTES,
     CHARACTERS,
     LOCATIONS,
@@ -30,7 +26,7 @@ from small_models import (  # noqa: E402 (the path comes first)
     tensor_shapes,
 )
 
-CONFIG = ROOT / "tests" / "paligemma-3b-pt-224-config.json"
+CONFIG = Path(__file__).with_name("paligemma-3b-pt-224-config.json")
 FIRST_LOCATION = 256_000  # the id of <loc0000>, and so the size of Gemma's own vocabulary
 SHARDS = 2
 

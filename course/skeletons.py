@@ -1,7 +1,7 @@
 """Writes the skeletons: `_0` files out of the `_1` files and the steps in the table of exercises.
 
-    python tests/skeletons.py                 the files whose exercises are all untouched
-    python tests/skeletons.py GemmaRMSNorm    one exercise, as it was before you began it
+    python -m course.skeletons                 the files whose exercises are all untouched
+    python -m course.skeletons GemmaRMSNorm    one exercise, as it was before you began it
 
 The first also keeps the last line of each docstring in the `_1` files ("Exercise 3 of 32 ...") as the
 table says. What somebody has solved is never overwritten, unless it is named.
@@ -12,10 +12,10 @@ import re
 import sys
 import textwrap
 
-from exercise_types import Exercise
-from exercises import EXERCISES, named
-from learner import FILES, ROOT, LearnerFile, is_given, reference_source, statements
-from variants import definition_lines, find, parse, paste
+from course.exercise_types import Exercise
+from course.exercises import EXERCISES, named
+from course.learner import FILES, ROOT, LearnerFile, is_given, reference_source, statements
+from course.variants import definition_lines, find, parse, paste
 
 WIDTH = 100
 

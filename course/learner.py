@@ -12,8 +12,8 @@ import re
 import types
 from dataclasses import dataclass
 
-from exercise_types import ROOT, Exercise
-from variants import find, parse
+from course.exercise_types import ROOT, Exercise
+from course.variants import find, parse
 
 FILES = ("text_image_token_processor", "vision_transformer", "decoder")  # in the order of the path
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)

@@ -1,8 +1,8 @@
 """Gives hints for an exercise, one more each time, from vague to exact.
 
-    python hint.py                        which exercise is next
-    python hint.py GemmaRMSNorm           a hint; once more, another; three in all
-    python hint.py GemmaRMSNorm --reset   forgets how many were given (without a name: of all)
+    python -m course.hint                        which exercise is next
+    python -m course.hint GemmaRMSNorm           a hint; once more, another; three in all
+    python -m course.hint GemmaRMSNorm --reset   forgets how many were given (without a name: of all)
 
 Once the exercise is solved it shows the reference's lines instead, and what is worth comparing.
 """
@@ -13,15 +13,12 @@ import difflib
 import json
 import sys
 import textwrap
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent / "tests"))
-
-from checking import Result, check
-from exercise_types import ROOT, Exercise
-from exercises import EXERCISES, OWNERS, named
-from learner import LearnerFile, reference_source, statements
-from variants import find
+from course.checking import Result, check
+from course.exercise_types import ROOT, Exercise
+from course.exercises import EXERCISES, OWNERS, named
+from course.learner import LearnerFile, reference_source, statements
+from course.variants import find
 
 GIVEN = ROOT / ".hints.json"                                          # how many hints of each were asked for
 
@@ -67,7 +64,7 @@ def next_exercise() -> str:
                 paragraph(exercise.why),
                 "",
                 f"  Test it:  {exercise.command}",
-                f"  A hint:   python hint.py {exercise.name}",
+                f"  A hint:   python -m course.hint {exercise.name}",
             ])
     return f"All {len(EXERCISES)} exercises are solved: python inference.py --set 0"
 
@@ -83,7 +80,7 @@ def next_hint(exercise: Exercise, result: Result) -> str:
     for number, hint in enumerate(exercise.hints[:count], start=1):
         lines += [f"  Hint {number} of {len(exercise.hints)}", paragraph(hint, "    "), ""]
     if count < len(exercise.hints):
-        lines.append(f"  Still stuck? Once more: python hint.py {exercise.name}")
+        lines.append(f"  Still stuck? Once more: python -m course.hint {exercise.name}")
     else:
         lines.append(f"  These are all. The reference's lines are in {exercise.file}_1.py.")
     return "\n".join(lines)

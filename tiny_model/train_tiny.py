@@ -1,7 +1,7 @@
 """Trains `paligemma-tiny`, the shipped checkpoint, from nothing, with the reference files.
 
-    python train_tiny.py            train (resumes where it was interrupted)
-    python train_tiny.py --smoke    the same in small: every step in two minutes, learns little
+    python -m tiny_model.train_tiny            train (resumes where it was interrupted)
+    python -m tiny_model.train_tiny --smoke    the same in small: every step in two minutes, learns little
 
 What to look at if you want to train a PaliGemma yourself:
   - a training row is  <image> * N <bos> prompt \\n answer <eos>.  Picture and prompt are the
@@ -44,7 +44,6 @@ from torch import nn
 from torch.utils.data import DataLoader, IterableDataset
 from tqdm import tqdm
 
-import tiny_scenes
 from decoder_1 import (
     GemmaConfig,
     KVCache,
@@ -53,7 +52,8 @@ from decoder_1 import (
     prefix_lm_mask,
 )
 from text_image_token_processor_1 import add_image_tokens_to_prompt, resize
-from tiny_scenes import HELD_OUT_STYLES, THINGS, TRAINING_STYLES
+from tiny_model import scenes as tiny_scenes
+from tiny_model.scenes import HELD_OUT_STYLES, THINGS, TRAINING_STYLES
 from vision_transformer_1 import VisionConfig
 
 PLAN = {
@@ -714,14 +714,14 @@ It is weakest on several things drawn by other hands: then it calls one of them 
 
 ## How it was made
 
-`python train_tiny.py` (seed 0): {scenes["tower"]:,} scenes for the tower alone, then {scenes["answers"]:,}
-scenes with {PROMPTS_PER_PICTURE} questions each for the whole; {minutes:.0f} minutes on 2 cores. The weights
-are stored in bfloat16, and the table was made with them as stored.
+`python -m tiny_model.train_tiny` (seed 0): {scenes["tower"]:,} scenes for the tower alone, then
+{scenes["answers"]:,} scenes with {PROMPTS_PER_PICTURE} questions each for the whole; {minutes:.0f} minutes
+on 2 cores. The weights are stored in bfloat16, and the table was made with them as stored.
 
 ## The drawings
 
-The scenes are made of drawings from these sets (in `tiny_drawings.json`, unchanged). The checkpoint holds
-none of them.
+The scenes are made of drawings from these sets (in `tiny_model/drawings.json`, unchanged). The
+checkpoint holds none of them.
 
 | set | author | licence | npm package | trained on |
 |---|---|---|---|---|

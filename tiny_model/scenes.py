@@ -11,7 +11,7 @@ The prompts and answers have the forms PaliGemma was trained on (PaliGemma paper
     answer en is there a dog?               no
     answer en where is the car?             top right
 
-The drawings are those of eight emoji sets, and from thirteen sets of icons; `tiny_drawings.json`
+The drawings are those of eight emoji sets, and from thirteen sets of icons; `tiny_model/drawings.json`
 holds them unchanged, as SVG, with their authors and licences. A whole set, Twemoji, is never
 trained on, so that it can be measured how well the model reads drawings that it has not seen.
 
@@ -44,7 +44,7 @@ HELD_OUT_STYLES = ("twemoji",)
 INKS = ("#222222", "#b03a2e", "#2471a3")  # for drawings that come without colour
 KINDS = ("caption", "detect", "count", "is there", "where")
 
-DRAWINGS_FILE = Path(__file__).with_name("tiny_drawings.json")
+DRAWINGS_FILE = Path(__file__).with_name("drawings.json")
 LEVELS = (160, 113, 80, 56, 40)  # longer sides in pixels, each the one before over the root of two
 SIZES = {1: (0.20, 0.75), 2: (0.20, 0.55), 3: (0.20, 0.42)}  # longer side over S, by count
 PACKED_SIZES = (0.18, 0.40)  # for four to six things

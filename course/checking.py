@@ -19,14 +19,14 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from differences import describe_values, distance, number
-from exercise_types import Case, Exercise
-from learner import LearnerFile, Module, Problem, reference, reference_source
 from PIL import Image
 from torch import nn
-from variants import apply_change
 
-from learner_set import place, where
+from course.differences import describe_values, distance, number
+from course.exercise_types import Case, Exercise
+from course.learner import LearnerFile, Module, Problem, reference, reference_source
+from course.learner_set import place, where
+from course.variants import apply_change
 
 SECONDS = 10  # for all the cases of one exercise
 
@@ -702,7 +702,7 @@ def compose(exercise: Exercise, result: Result, headline: str, cause: str, detai
         lines += [f"  {cause}"]
     lines += ["", *(f"    {line}" for line in details)] if details else []
     if result.kind != "definition":
-        lines += ["", f"  A hint: python hint.py {exercise.name}"]
+        lines += ["", f"  A hint: python -m course.hint {exercise.name}"]
     return "\n".join(lines)
 
 

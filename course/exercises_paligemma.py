@@ -4,11 +4,11 @@ exercises.py."""
 from dataclasses import replace
 
 import torch
-from exercise_inputs import randn
-from exercise_types import Case, Exercise, Mistake, RightWay
-from exercises_decoder import SIZES, SMALL, bf16, cache, mask_2d, tokens, types, with_cache
 from torch import nn
 
+from course.exercise_inputs import randn
+from course.exercise_types import Case, Exercise, Mistake, RightWay
+from course.exercises_decoder import SIZES, SMALL, bf16, cache, mask_2d, tokens, types, with_cache
 from decoder_1 import KVCache, PaliGemmaConfig, prefix_lm_mask
 from vision_transformer_1 import VisionConfig
 

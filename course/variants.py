@@ -4,7 +4,7 @@ import ast
 import functools
 import textwrap
 
-from exercise_types import Exercise
+from course.exercise_types import Exercise
 
 
 @functools.lru_cache(maxsize=32)

@@ -506,7 +506,7 @@ def source_of(thing, folder: Path) -> dict | None:
     if not hasattr(method, "__code__"):
         return None
     file, line = Path(method.__code__.co_filename), method.__code__.co_firstlineno
-    if file.parent != TEMPLATE.parent:
+    if file.parent != Path(__file__).parent:
         return None
     if isinstance(thing, type):
         head = re.search(rf"^class {thing.__name__}\b", text := file.read_text(encoding="utf-8"), re.M)

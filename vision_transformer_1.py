@@ -1,10 +1,13 @@
 """The SigLIP vision tower of PaliGemma: a picture goes in, one vector per patch comes out.
 
-What is peculiar about it, next to the first Vision Transformer (ViT):
-  - no [CLS] token: PaliGemma reads all the patches, so nothing has to sum them up;
-  - the norm stands before attention and MLP (pre-norm), and once more after the last layer;
-  - LayerNorm's eps is 1e-6 (PyTorch's default is 1e-5), GELU is the tanh approximation;
-  - every projection has a bias, unlike in the Gemma decoder.
+What to notice:
+  - it is the encoder of the first Vision Transformer (ViT), without what sums a picture up:
+    no [CLS] token, and no pooling head. SigLIP was trained with an attention-pooling head;
+    PaliGemma drops it and reads every patch;
+  - as in ViT, each norm comes before attention or MLP (pre-norm), and one more after the last
+    layer; every projection has a bias, unlike in the Gemma decoder;
+  - two settings are not PyTorch's defaults: LayerNorm's eps is 1e-6 (not 1e-5), and GELU is
+    the tanh approximation.
 
 Letters in shapes: B batch, N patches (= image tokens), C width of the tower, H heads,
 Hd size of a head (C = H * Hd), M width of the MLP, P side of a patch and S side of the
@@ -69,7 +72,7 @@ class VisionEmbeddings(nn.Module):
         self.position_embedding = nn.Embedding(config.num_patches, config.hidden_size)
 
     def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        # Pictures are prepared in float32; the tower may hold bfloat16.
+        # Pictures are prepared in float32; the tower's weights may be bfloat16.
         pixel_values = pixel_values.to(self.patch_embedding.weight.dtype)
         patch_embeds = self.patch_embedding(pixel_values)             # [B, C, S/P, S/P]
         patch_embeds = patch_embeds.flatten(2).transpose(1, 2)        # [B, N, C]
@@ -79,7 +82,8 @@ class VisionEmbeddings(nn.Module):
 class Attention(nn.Module):
     """Lets every patch gather information from every other patch.
 
-    softmax(Q K^T / sqrt(Hd)) V, in H heads side by side; no mask, for a picture has no order.
+    softmax(Q K^T / sqrt(Hd)) V, in H heads side by side. There is no mask, because nothing is
+    predicted from left to right: every patch may look at every other.
 
     Input and output: [B, N, C], in the dtype of the weights.
     Attributes: `q_proj`, `k_proj`, `v_proj` and `out_proj`, weight [C, C] and bias each.
@@ -105,7 +109,8 @@ class Attention(nn.Module):
 
         # (B, H, N, N) = (B, H, N, Hd) @ (B, H, Hd, N)
         scores = query @ key.transpose(2, 3) * self.head_dim**-0.5
-        # Softmax in float32: in bfloat16 the sum over hundreds of patches would lose its tail.
+        # In float32 by name, as the makers' code has it. PyTorch's softmax of bfloat16 computes in
+        # float32 anyway, so leaving it out changes nothing.
         weights = F.softmax(scores, dim=-1, dtype=torch.float32).to(query.dtype)
         # (B, H, N, Hd) = (B, H, N, N) @ (B, H, N, Hd)
         attended = weights @ value
@@ -115,11 +120,11 @@ class Attention(nn.Module):
 class MLP(nn.Module):
     """Works on each patch by itself, after attention has gathered what it needs.
 
-    fc2(gelu(fc1(x))), widening C to M and narrowing back.
+    fc2(gelu(fc1(x))): widens C to M and narrows it back.
 
     Input and output: [B, N, C], in the dtype of the weights.
     Attributes: `fc1`, weight [M, C] and bias; `fc2`, weight [C, M] and bias.
-    Source: ViT, section 3.1, equation 3; GELU by its tanh formula, as SigLIP was trained.
+    Source: ViT, section 3.1, equation 3; GELU by its tanh formula, with which SigLIP was trained.
     Exercise 10 of 32 (easy, 10 minutes).
     """
 
@@ -187,7 +192,7 @@ class VisionTransformer(nn.Module):
     weights.
     Attributes: `embeddings`, `encoder`, and `post_layernorm`, whose eps is
     config.layer_norm_eps.
-    Source: ViT, section 3.1, equation 4, applied to every patch; PaliGemma, section 3.1.
+    Source: ViT, section 3.1, equation 4, here for every patch; PaliGemma, section 3.1.
     Exercise 13 of 32 (easy, 10 minutes). Builds on: VisionEmbeddings, Encoder.
     """
 
@@ -204,9 +209,9 @@ class VisionTransformer(nn.Module):
 
 
 class VisionModel(nn.Module):
-    """Holds the tower under the name that the checkpoint's tensors carry: `vision_model.`.
+    """Holds the tower under the name that its tensors have in the checkpoint: `vision_model.`.
 
-    vision_model(pixel_values), and nothing else: the class is there for the name.
+    vision_model(pixel_values), and nothing else: the class exists for the name.
 
     Input: float [B, 3, S, S]. Output: [B, N, C], in the dtype of the weights.
     Attributes: `vision_model`.

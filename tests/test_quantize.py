@@ -112,7 +112,8 @@ def test_outliers_do_not_blur_the_rest():
 
 
 LARGEST = """
-import torch, quantize
+import torch
+from speed import quantize
 weight, scale = torch.full((64, 128), 127, dtype=torch.int8), torch.ones(64)
 x, zero = torch.ones(40, 128), quantize.products_of_zeros(weight)
 for found in (quantize.int8_row(x[:1], weight, scale, zero), quantize.int8_both(x, weight, scale, zero)):

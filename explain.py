@@ -43,7 +43,7 @@ from torch import nn
 import inference
 from inference import Answer, InputError, Parser, generate, log, number, open_picture, parse_boxes
 from inside import pictures as explain_pictures
-from load_weights import PRECISIONS, import_set
+from load_weights import PRECISIONS, ModelSet
 
 TEMPLATE = Path(__file__).parent / "inside" / "page.html"
 MADE_HERE = '<meta name="generator" content="explain.py">'             # what a page of ours begins with
@@ -144,7 +144,7 @@ class Run(NamedTuple):
     tokens: list[int]                                                 # of the answer, <eos> included
     text: str                                                         # of the answer, without <eos>
     calls: dict[str, list[Call]]
-    module_set: int | str                                             # as load_hf_model takes it
+    model_set: ModelSet
 
     @property
     def input_ids(self) -> list[int]:
@@ -155,7 +155,7 @@ class Run(NamedTuple):
         return self.tokenizer.id_to_token(token) or f"[{token}]"      # ids beyond the tokenizer's exist
 
 
-def watch_answer(model, tokenizer, batch: dict, max_tokens: int, module_set) -> Run:
+def watch_answer(model, tokenizer, batch: dict, max_tokens: int, model_set: ModelSet) -> Run:
     """Lets the model answer (greedily) and keeps what the page is to show."""
     eos_token_id = tokenizer.token_to_id("<eos>")
     answer, tokens = Answer(tokenizer), []
@@ -164,7 +164,7 @@ def watch_answer(model, tokenizer, batch: dict, max_tokens: int, module_set) -> 
             tokens.append(token)
             if token != eos_token_id:
                 answer.append(token)
-    return Run(model, tokenizer, batch, tokens, answer.text, calls, module_set)
+    return Run(model, tokenizer, batch, tokens, answer.text, calls, model_set)
 
 
 # --------------------------------------------------------------------------- attention weights
@@ -210,7 +210,7 @@ def decoder_attention(run: Run, layer: int, call: Call) -> torch.Tensor:
     Output: float32 [H, L].
     """
     config = run.model.config.text_config
-    _, _, decoder = import_set(run.module_set)
+    decoder = run.model_set.decoder
     attention = run.model.get_submodule(f"{DECODER}layers.{layer}.self_attn")
     hidden_states, attention_mask, (cos, sin), kv_cache = call.arguments
     H, K, L = config.num_attention_heads, config.num_key_value_heads, attention_mask.shape[-1]
@@ -292,9 +292,8 @@ def describe_tokens(run: Run) -> dict:
         if position >= N:
             tokens.append({"id": token, "text": run.name(token), "kind": kind, "position": position})
 
-    _, _, decoder = import_set(run.module_set)
     types = torch.tensor([[0] * num_prefix + [1] * len(run.tokens)])
-    mask = decoder.prefix_lm_mask(torch.ones_like(types), types)[0, 0]               # [L, L]
+    mask = run.model_set.decoder.prefix_lm_mask(torch.ones_like(types), types)[0, 0]               # [L, L]
     return {
         "numImage": N,
         "imageId": run.input_ids[0],
@@ -586,7 +585,6 @@ def embedded(value) -> str:
 
 def build_page(run: Run, description: dict, folder: Path) -> str:
     """Fills the template: `{{title}}`, `{{data}}`, and for each `{{Name}}` of the code a link to it."""
-    modules = import_set(run.module_set)
 
     def fill(match: re.Match) -> str:
         name = match[1]
@@ -594,7 +592,7 @@ def build_page(run: Run, description: dict, folder: Path) -> str:
             return html.escape(f"{description['facts']['prompt']} · {description['facts']['model']}")
         if name == "data":
             return embedded(description)
-        thing = next(getattr(module, name) for module in modules if hasattr(module, name))
+        thing = next(getattr(module, name) for module in run.model_set.modules if hasattr(module, name))
         source = source_of(thing, folder)
         return (
             f'<a class="source" href="{html.escape(source["href"])}"><code>{name}</code>'
@@ -648,13 +646,15 @@ def run(args: argparse.Namespace):
     if args.png is not None:
         explain_pictures.check_folder(Path(args.png))
     picture = open_picture(args.image[0])
-    model, tokenizer, processor = inference.load(args, "cpu")
+    model_set = inference.set_of(args)
+    model, tokenizer, processor = inference.load(args, "cpu", model_set)
     batch = processor(args.prompt, [picture])
 
     log("Running the model")
     if sum(parameter.numel() for parameter in model.parameters()) < inference.SMALL:
-        model(**batch)                                                # the first run is slow: not measured
-    seen = watch_answer(model, tokenizer, batch, args.max_tokens, inference.set_of(args))
+        with torch.inference_mode():
+            model(**batch)                                            # the first run is slow: not measured
+    seen = watch_answer(model, tokenizer, batch, args.max_tokens, model_set)
     log("Collecting what was seen")
     folder = out.resolve().parent
     description = describe(seen, picture, args, folder)

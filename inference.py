@@ -31,7 +31,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 from tokenizers import Tokenizer
 
-from load_weights import PRECISIONS, CheckpointError, import_set, load_hf_model
+from load_weights import PRECISIONS, CheckpointError, ModelSet, import_set, load_hf_model
 
 HERE = Path(__file__).parent
 FULL_MODEL, TINY_MODEL, SAMPLES = HERE / "paligemma-3b-pt-224", HERE / "paligemma-tiny", HERE / "images"
@@ -373,27 +373,26 @@ def write_results(args: argparse.Namespace, pictures: list[Image.Image], answers
             log(f"Boxes drawn in {args.draw}: {len(boxes)}{why}")
 
 
-def set_of(args: argparse.Namespace) -> int | str:
-    """What load_weights calls the set of --set."""
-    return args.set if args.set == "mixed" else int(args.set)
+def set_of(args: argparse.Namespace) -> ModelSet:
+    """The modules of --set; of a mixed one it is said whose they are."""
+    if args.set != "mixed":
+        return import_set(int(args.set))
+    # Here, since it reads the learner's files and runs the tests of the exercises.
+    from course.learner_set import mixed_set
+
+    log(mixed_set().summary)
+    return mixed_set().modules
 
 
-def load(args: argparse.Namespace, device: str):
-    """The model of --set, its tokenizer and its processor."""
-    module_set = set_of(args)
-    if module_set == "mixed":
-        from course.learner_set import mixed_set
-
-        log(mixed_set().summary)
-
+def load(args: argparse.Namespace, device: str, model_set: ModelSet):
+    """A model of the set, its tokenizer and its processor."""
     log(f"Device in use:  {device}")
     log("Loading model")
     start = time.perf_counter()
-    model, tokenizer = load_hf_model(args.model, device, args.precision, module_set)
+    model, tokenizer = load_hf_model(args.model, device, args.precision, model_set)
     if sum(parameter.numel() for parameter in model.parameters()) < SMALL:
         torch.set_num_threads(1)
-    _, processor_module, _ = import_set(module_set)
-    processor = processor_module.PaliGemmaProcessor(
+    processor = model_set.processor.PaliGemmaProcessor(
         tokenizer, model.config.vision_config.num_patches, model.config.vision_config.image_size
     )
     log(f"Model loaded in {time.perf_counter() - start:.2f} seconds")
@@ -409,7 +408,7 @@ def run(args: argparse.Namespace):
     if args.draw is not None:
         check_draw(Path(args.draw), args.image)
     device = choose_device(args.device)
-    model, tokenizer, processor = load(args, device)
+    model, tokenizer, processor = load(args, device, set_of(args))
 
     log("Running inference")
     start = time.perf_counter()

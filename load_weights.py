@@ -47,27 +47,28 @@ class CheckpointError(Exception):
     """A checkpoint that cannot be used; the message is one line that says why and what helps."""
 
 
-ModuleSet = int | str | tuple[ModuleType, ModuleType, ModuleType]
+@dataclasses.dataclass(frozen=True)
+class ModelSet:
+    """The modules that a model is made of. Whoever wrote them, they have the same names inside."""
+
+    vision: ModuleType
+    processor: ModuleType
+    decoder: ModuleType
+    is_reference: bool
+
+    @property
+    def modules(self) -> tuple[ModuleType, ...]:
+        return self.vision, self.processor, self.decoder
 
 
-def import_set(module_set: ModuleSet) -> tuple[ModuleType, ModuleType, ModuleType]:
-    """The three modules of a set: vision tower, processor, decoder.
-
-    Set 1 is the reference, set 0 the one to be filled in; they have the same names inside. The
-    set "mixed" is what of set 0 is solved, and the reference for the rest. Modules stay as they are.
-    """
-    if isinstance(module_set, tuple):
-        return module_set
-    if module_set == "mixed":
-        # Here, since it reads the learner's files and runs the tests of the exercises.
-        from course.learner_set import mixed_set
-
-        return mixed_set().modules
+def import_set(number: int) -> ModelSet:
+    """Set 1 is the reference, set 0 the one to be filled in."""
     names = ("vision_transformer", "text_image_token_processor", "decoder")
     try:
-        return tuple(importlib.import_module(f"{name}_{module_set}") for name in names)
+        modules = [importlib.import_module(f"{name}_{number}") for name in names]
     except ModuleNotFoundError as error:
-        raise CheckpointError(f"set {module_set} needs {error.name}, which is not here") from error
+        raise CheckpointError(f"set {number} needs {error.name}, which is not here") from error
+    return ModelSet(*modules, is_reference=number == 1)
 
 
 # ------------------------------------------------------------------------------ config.json
@@ -103,14 +104,13 @@ def fill(config_class: type, entries: dict, where: str):
     return config_class(**values)
 
 
-def read_config(entries: dict, module_set: ModuleSet = 1):
-    """Turns config.json's entries into the PaliGemmaConfig of the set.
+def read_config(entries: dict, model_set: ModelSet):
+    """Turns config.json's entries into the PaliGemmaConfig of a set.
 
     Both generations of the file are read: `image_token_index` or `image_token_id`, `rope_theta`
     or `rope_parameters.rope_theta`. Its dtype is not, since the weights say theirs. What the
     reference does not implement is refused.
     """
-    vision_transformer, _, decoder = import_set(module_set)
     supported = "only PaliGemma (model_type paligemma with a gemma decoder) is supported"
     if (model_type := entries.get("model_type")) != "paligemma":
         raise CheckpointError(f"config.json: model_type is {model_type!r:.40}; {supported}")
@@ -125,15 +125,15 @@ def read_config(entries: dict, module_set: ModuleSet = 1):
         raise CheckpointError(f"config.json: the decoder is {model_type!r:.40}; {supported}")
 
     text = {"rope_theta": rope.get("rope_theta"), "vocab_size": entries.get("vocab_size")} | text
-    text_config = fill(decoder.GemmaConfig, text, "config.json: text_config")
-    vision_config = fill(vision_transformer.VisionConfig, vision, "config.json: vision_config")
+    text_config = fill(model_set.decoder.GemmaConfig, text, "config.json: text_config")
+    vision_config = fill(model_set.vision.VisionConfig, vision, "config.json: vision_config")
     entries = {
         "image_token_index": entries.get("image_token_id"),
         "projection_dim": text_config.hidden_size,
         "pad_token_id": text.get("pad_token_id"),
     } | entries
     entries |= {"text_config": text_config, "vision_config": vision_config}
-    config = fill(decoder.PaliGemmaConfig, entries, "config.json")
+    config = fill(model_set.decoder.PaliGemmaConfig, entries, "config.json")
 
     for name, value in [*vars(vision_config).items(), *vars(text_config).items()]:
         if not value > 0:
@@ -430,10 +430,11 @@ class WithoutWeights(TorchFunctionMode):
         return function(*args, **kwargs)
 
 
-def load_hf_model(model_path, device="cpu", precision: str = "auto", module_set: ModuleSet = 1):
+def load_hf_model(model_path, device="cpu", precision: str = "auto", model_set: ModelSet | None = None):
     """Loads a checkpoint folder of the hub's format.
 
     device: what torch.device takes. precision: auto, float32, bfloat16, float16 or int8 (on a CPU).
+    model_set: whose modules, the reference's unless given.
     Returns the model of the set, in eval mode, and its tokenizers.Tokenizer. With int8, and with auto
     where a large model is stored in 16 bits and runs on a CPU, its linear layers are quantize.py's.
     Raises CheckpointError, with a message of one line, for anything that cannot be used, and
@@ -448,16 +449,16 @@ def load_hf_model(model_path, device="cpu", precision: str = "auto", module_set:
         raise CheckpointError(f"model folder {folder} {what}: get the model with `{DOWNLOAD} {folder}`")
 
     entries = read_json(folder / "config.json")
-    config = read_config(entries, module_set)
+    model_set = model_set or import_set(1)
+    config = read_config(entries, model_set)
     tokenizer = read_tokenizer(folder, entries, config)
-    _, _, decoder = import_set(module_set)
     with WithoutWeights():
-        model = decoder.PaliGemmaForConditionalGeneration(config)
+        model = model_set.decoder.PaliGemmaForConditionalGeneration(config)
 
     files = weight_files(folder)
     tensors = untie(find_tensors(files))
     parameters = {name: tensor for name, tensor in model.state_dict().items() if name != LM_HEAD}
-    compare(tensors, parameters, learners=module_set != 1)
+    compare(tensors, parameters, learners=not model_set.is_reference)
     dtype = choose_dtype(precision, device, tensors)
     refuse_too_large(tensors, dtype, device)
 

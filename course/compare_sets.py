@@ -34,7 +34,7 @@ from course.learner import FILES, reference, reference_source
 from course.learner_set import LearnersError, LearnerSet, explained, tried_set
 from course.variants import find
 from inference import SMALL, InputError, check_prompts, fill_defaults, open_picture
-from load_weights import CheckpointError, import_set, load_hf_model
+from load_weights import CheckpointError, ModelSet, import_set, load_hf_model
 
 NEW_TOKENS = 2                                                        # read after the prompt, with the cache
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 1e-2}
@@ -285,16 +285,16 @@ def load_both(path: str, learners: LearnerSet) -> tuple[nn.Module, nn.Module | C
                 continue
             raise
         try:
-            return model, load_hf_model(path, precision=precision, module_set=learners.modules)[0], tokenizer
+            return model, load_hf_model(path, precision=precision, model_set=learners.modules)[0], tokenizer
         except CheckpointError as error:
             if precision == "auto" or "not enough memory" not in str(error):
                 return model, error, tokenizer
     raise AssertionError("one of the two returns")
 
 
-def prepare(module_set, model: nn.Module, tokenizer, prompt: str, picture) -> dict:
+def prepare(model_set: ModelSet, model: nn.Module, tokenizer, prompt: str, picture) -> dict:
     config = model.config.vision_config
-    processor = import_set(module_set)[1].PaliGemmaProcessor(tokenizer, config.num_patches, config.image_size)
+    processor = model_set.processor.PaliGemmaProcessor(tokenizer, config.num_patches, config.image_size)
     return processor([prompt], [picture])
 
 
@@ -321,7 +321,7 @@ def run(args: argparse.Namespace) -> int:
     model, yours, tokenizer = load_both(args.model, learners)
     if sum(parameter.numel() for parameter in model.parameters()) < SMALL:
         torch.set_num_threads(1)
-    batch = prepare(1, model, tokenizer, args.prompt[0], picture)
+    batch = prepare(import_set(1), model, tokenizer, args.prompt[0], picture)
     agreed, at = "nothing before it", ""
     try:
         with explained(InputError, CheckpointError):

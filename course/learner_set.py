@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import CodeType, ModuleType
 
+from load_weights import ModelSet
+
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -147,7 +149,7 @@ def command_for(code: CodeType) -> str:
 class LearnerSet:
     """Modules with definitions of the learner's, and what is known about each exercise."""
 
-    modules: tuple[ModuleType, ModuleType, ModuleType]                # tower, processor, decoder
+    modules: ModelSet
     results: list                                                     # a Result for each exercise
     used: list[str]                                                   # exercises that are the learner's
 
@@ -203,22 +205,22 @@ def make_set(files: dict, wrong_ones_too: bool) -> LearnerSet:
         if result.state == "solved"
         or (wrong_ones_too and result.state == "wrong" and result.kind not in ("definition", "time"))
     ]
-    modules = combine(files, chosen)
-    return LearnerSet(
-        (modules["vision_transformer"], modules["text_image_token_processor"], modules["decoder"]),
-        results,
-        [exercise.name for exercise in chosen],
-    )
+    return LearnerSet(combine(files, chosen), results, [exercise.name for exercise in chosen])
 
 
-def combine(files: dict, chosen: list) -> dict[str, ModuleType]:
+def combine(files: dict, chosen: list) -> ModelSet:
     """The reference's modules, with the definitions of these exercises from the learner's files."""
     modules = {}
     for name, file in files.items():                                  # the tower before the decoder
         mine = [exercise for exercise in chosen if exercise.file == name]
         # Imports of one file by another find the mixed one here.
         sys.modules[f"{name}_mixed"] = modules[name] = combine_file(name, file, mine)
-    return modules
+    return ModelSet(
+        vision=modules["vision_transformer"],
+        processor=modules["text_image_token_processor"],
+        decoder=modules["decoder"],
+        is_reference=not chosen,
+    )
 
 
 def combine_file(name: str, file, chosen: list) -> ModuleType:

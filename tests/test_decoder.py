@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from decoder_1 import KVCache, PaliGemmaForConditionalGeneration, prefix_lm_mask, repeat_kv
-from load_weights import read_config
+from load_weights import import_set, read_config
 from random_weights.small import random_tensors, small_config
 
 BOS, NEWLINE, WORDS = 2, 260, range(261, 271)
@@ -17,7 +17,7 @@ BOS, NEWLINE, WORDS = 2, 260, range(261, 271)
 def model():
     """A small random model in eval mode."""
     config = small_config(text={"num_key_value_heads": 2})
-    model = PaliGemmaForConditionalGeneration(read_config(config))
+    model = PaliGemmaForConditionalGeneration(read_config(config, import_set(1)))
     tensors = random_tensors(config)
     tensors["language_model.lm_head.weight"] = tensors["language_model.model.embed_tokens.weight"]
     model.load_state_dict(tensors)

@@ -24,7 +24,7 @@ from course.learner_set import LearnerSet, combine, make_set
 from course.skeletons import skeleton
 from course.variants import apply_change, find, paste
 from inference import generate, open_picture
-from load_weights import load_hf_model
+from load_weights import ModelSet, import_set, load_hf_model
 
 ROOT = Path(learner.__file__).parent.parent
 PROMPT, PICTURE = "detect cat", ROOT / "images" / "cats.png"
@@ -69,13 +69,9 @@ def model_folder(checkpoint):
 
 def answer(folder, modules, precision="auto"):
     """The tokens of an answer, and the logits of the prompt's last one."""
-    model, tokenizer = load_hf_model(folder, precision=precision, module_set=modules)
+    model, tokenizer = load_hf_model(folder, precision=precision, model_set=modules)
     config = model.config.vision_config
-    if isinstance(modules, tuple):
-        processor_module = modules[1]
-    else:
-        import text_image_token_processor_1 as processor_module
-    processor = processor_module.PaliGemmaProcessor(tokenizer, config.num_patches, config.image_size)
+    processor = modules.processor.PaliGemmaProcessor(tokenizer, config.num_patches, config.image_size)
     batch = processor([PROMPT], [open_picture(PICTURE)])
     with torch.inference_mode():
         logits = model(**batch, logits_to_keep=1)["logits"]
@@ -84,12 +80,11 @@ def answer(folder, modules, precision="auto"):
 
 @pytest.fixture(scope="session")
 def right_answer(model_folder):
-    return answer(model_folder, 1)
+    return answer(model_folder, import_set(1))
 
 
-def set_of(texts, names) -> tuple:
-    modules = combine(files_of(texts), [exercise for exercise in EXERCISES if exercise.name in names])
-    return modules["vision_transformer"], modules["text_image_token_processor"], modules["decoder"]
+def set_of(texts, names) -> ModelSet:
+    return combine(files_of(texts), [exercise for exercise in EXERCISES if exercise.name in names])
 
 
 def sometimes(seed):
@@ -109,7 +104,12 @@ def test_half_solved_set_answers_as_the_reference(names, model_folder, right_ans
 @pytest.mark.parametrize("exercise", EXERCISES, ids=number)
 def test_mixed_set_calls_the_learners_code(exercise):
     """And the reference's everywhere else, which finds the learner's in its place."""
-    modules = combine(files_of(SOLVED), [exercise])
+    made_of = combine(files_of(SOLVED), [exercise])
+    modules = {
+        "vision_transformer": made_of.vision,
+        "text_image_token_processor": made_of.processor,
+        "decoder": made_of.decoder,
+    }
     for part in OWNERS:
         owner, _, method = part.partition(".")
         made = getattr(modules[OWNERS[part].file], owner)
@@ -131,16 +131,17 @@ def test_other_right_ways_answer_as_the_reference(i, model_folder):
                 change = exercise.right_ways[i % len(exercise.right_ways)].change
                 texts[file] = apply_change(texts[file], exercise, change)
     modules = set_of(texts, ALL)
-    right_tokens, right_logits = answer(model_folder, 1, "float32")
+    right_tokens, right_logits = answer(model_folder, import_set(1), "float32")
     tokens, logits = answer(model_folder, modules, "float32")
     assert tokens == right_tokens
     torch.testing.assert_close(logits, right_logits, rtol=1e-3, atol=1e-3)
 
     # Nor does compare_sets.py take their rounding for a difference.
     (reference, tokenizer), (theirs, _) = (
-        load_hf_model(model_folder, precision="float32", module_set=which) for which in (1, modules)
+        load_hf_model(model_folder, precision="float32", model_set=which)
+        for which in (import_set(1), modules)
     )
-    batch = compare_sets.prepare(1, reference, tokenizer, PROMPT, open_picture(PICTURE))
+    batch = compare_sets.prepare(import_set(1), reference, tokenizer, PROMPT, open_picture(PICTURE))
     recorder = compare_sets.Watch(reference)
     likeliest = compare_sets.answer(reference, batch, [], recorder)
     watch = compare_sets.Watch(theirs, recorder.values)

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 import decoder_1
 import load_weights
-from load_weights import CheckpointError, hub_name, load_hf_model, read_config
+from load_weights import CheckpointError, hub_name, import_set, load_hf_model, read_config
 from random_weights.small import (
     gemma_like_tokenizer,
     random_checkpoint,
@@ -272,7 +272,7 @@ def test_defaults_of_the_3b_config():
     entries = small_config()
     del entries["text_config"]["head_dim"], entries["vision_config"]["image_size"]
     del entries["text_config"]["num_image_tokens"], entries["vision_config"]["num_image_tokens"]
-    config = read_config(entries)
+    config = read_config(entries, import_set(1))
     assert (config.text_config.head_dim, config.text_config.rms_norm_eps) == (256, 1e-6)
     assert config.text_config.rope_theta == 10_000
     assert (config.vision_config.image_size, config.vision_config.layer_norm_eps) == (224, 1e-6)
@@ -286,12 +286,12 @@ def test_both_generations_of_config():
     new["image_token_id"] = new.pop("image_token_index")
     new["dtype"] = new.pop("torch_dtype")
     del new["pad_token_id"], new["projection_dim"]
-    assert read_config(old) == read_config(new)
-    assert read_config(old).text_config.rope_theta == 500
+    assert read_config(old, import_set(1)) == read_config(new, import_set(1))
+    assert read_config(old, import_set(1)).text_config.rope_theta == 500
 
 
 def test_null_is_absent():
-    assert read_config(small_config(pad_token_id=None)).pad_token_id == 0
+    assert read_config(small_config(pad_token_id=None), import_set(1)).pad_token_id == 0
 
 
 @pytest.mark.parametrize(
@@ -529,20 +529,22 @@ def test_sets_are_never_mixed(checkpoint, tmp_path):
         (tmp_path / f"{name}_0.py").write_text(text, encoding="utf-8")
     program = (
         "import sys, load_weights\n"
-        "model, _ = load_weights.load_hf_model(sys.argv[1], module_set=int(sys.argv[2]))\n"
+        "model_set = load_weights.import_set(int(sys.argv[2]))\n"
+        "model, _ = load_weights.load_hf_model(sys.argv[1], model_set=model_set)\n"
         "print(sorted(name for name in sys.modules if name.endswith(('r_0', 'r_1'))))"
     )
     env = os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{root}"}
-    for module_set in (0, 1):
-        command = [sys.executable, "-c", program, checkpoint, str(module_set)]
+    for number in (0, 1):
+        command = [sys.executable, "-c", program, checkpoint, str(number)]
         result = subprocess.run(command, capture_output=True, text=True, check=True, env=env, cwd=tmp_path)
         assert result.stdout.strip() == str(
-            [f"{x}_{module_set}" for x in ("decoder", "text_image_token_processor", "vision_transformer")]
+            [f"{x}_{number}" for x in ("decoder", "text_image_token_processor", "vision_transformer")]
         )
 
 
-def test_set_that_is_not_there(checkpoint):
-    refuse(checkpoint, "vision_transformer_7", "not here", module_set=7)
+def test_set_that_is_not_there():
+    with pytest.raises(CheckpointError, match="set 7 needs vision_transformer_7, which is not here"):
+        import_set(7)
 
 
 def test_nothing_is_initialised(checkpoint):

@@ -18,7 +18,8 @@ from torch import nn
 
 import inference
 import load_weights
-from load_weights import CheckpointError, load_hf_model
+from course.learner_set import mixed_set
+from load_weights import CheckpointError, ModelSet, load_hf_model
 from random_weights.small import random_checkpoint, random_tensors, small_config, write_tensors
 from speed import quantize
 from speed.quantize import Bf16Linear, Int8Linear
@@ -113,6 +114,7 @@ def test_outliers_do_not_blur_the_rest():
 
 LARGEST = """
 import torch
+from course.learner_set import mixed_set
 from speed import quantize
 weight, scale = torch.full((64, 128), 127, dtype=torch.int8), torch.ones(64)
 x, zero = torch.ones(40, 128), quantize.products_of_zeros(weight)
@@ -374,13 +376,13 @@ def test_a_learners_set_is_as_quick(folder, exact, rounded, no_size_is_small, mo
                 layers[index] = OwnLayer(config.text_config, index)
 
     decoder.PaliGemmaForConditionalGeneration = OwnModel
-    own = (vision_transformer_1, text_image_token_processor_1, decoder)
-    for module_set in ("mixed", own):
+    own = ModelSet(vision_transformer_1, text_image_token_processor_1, decoder, is_reference=False)
+    for model_set in (mixed_set().modules, own):
         for precision, way, plain, most in (("auto", "float32_rows", exact, 0.03),
                                             ("int8", "int8_weights", rounded, 0.04)):
             always(way, monkeypatch)
-            model, _ = load_hf_model(folder, precision=precision, module_set=module_set)
-            kind = OwnLinear if module_set == own else type(model.language_model.model.layers[0].mlp.up_proj)
+            model, _ = load_hf_model(folder, precision=precision, model_set=model_set)
+            kind = OwnLinear if model_set == own else type(model.language_model.model.layers[0].mlp.up_proj)
             assert type(model.language_model.model.layers[0].mlp.down_proj) is kind
             assert error_of(logits_of(model)[0], logits_of(plain)[0]) < most
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from decoder_1 import PaliGemmaForConditionalGeneration
-from load_weights import read_config
+from load_weights import import_set, read_config
 from random_weights.small import tensor_shapes
 
 
@@ -29,7 +29,7 @@ def hub_config(image_size=None):
 
 def model_of(config):
     with torch.device("meta"):
-        return PaliGemmaForConditionalGeneration(read_config(config))
+        return PaliGemmaForConditionalGeneration(read_config(config, import_set(1)))
 
 
 def count(module):

@@ -77,15 +77,12 @@ class KVCache:
 
         Output: int.
         Source: as the class.
-        Exercise 15 of 32 (easy, 5 minutes).
+        Exercise KVCache.num_items.
         """
         # TODO 1. As long as no layer has handed in keys, there are 0 tokens.
         # TODO 2. Otherwise take the keys of any layer, for all hold the same number of tokens.
         # TODO 3. Give back the length of their axis of tokens.
-        raise NotImplementedError(
-            "Exercise 15, KVCache.num_items, is to do: "
-            "python -m pytest -k KVCache.num_items"
-        )
+        raise NotImplementedError("KVCache.num_items is not done yet: python -m pytest -k KVCache.num_items")
 
     def update(
         self, key: torch.Tensor, value: torch.Tensor, layer_idx: int
@@ -99,14 +96,14 @@ class KVCache:
         Output: keys and values [B, K, L, Hd], oldest token first, which the cache now holds too;
         what it held before is left as it was. Gradients flow through, for training uses it too.
         Source: as the class.
-        Exercise 16 of 32 (medium, 15 minutes). Builds on: KVCache.num_items.
+        Exercise KVCache.update. Builds on: KVCache.num_items.
         """
         # TODO 1. Find out whether the layer has handed in anything yet.
         # TODO 2. If it has not, keep the new keys and values as its entries of the two lists.
         # TODO 3. If it has, join what is there and what is new along the axis of tokens, the new
         #         ones last, and keep the result.
         # TODO 4. Give back all keys and all values of the layer.
-        raise NotImplementedError("Exercise 16, KVCache.update, is to do: python -m pytest -k KVCache.update")
+        raise NotImplementedError("KVCache.update is not done yet: python -m pytest -k KVCache.update")
 
 
 class GemmaRMSNorm(nn.Module):
@@ -121,13 +118,13 @@ class GemmaRMSNorm(nn.Module):
     Attributes: `weight` [D], zeros at the start: Gemma's checkpoint stores it as an offset from
     one, hence the `1 +`.
     Source: "Root Mean Square Layer Normalization" (Zhang and Sennrich 2019), section 3.
-    Exercise 17 of 32 (medium, 15 minutes).
+    Exercise GemmaRMSNorm.
     """
 
     def __init__(self, dim: int, eps: float = 1e-6):
         super().__init__()
         # TODO 1. Keep eps, and make the parameter weight: dim zeros.
-        raise NotImplementedError("Exercise 17, GemmaRMSNorm, is to do: python -m pytest -k GemmaRMSNorm")
+        raise NotImplementedError("GemmaRMSNorm is not done yet: python -m pytest -k GemmaRMSNorm")
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         # TODO 2. Go to float32, whatever the dtype of x.
@@ -135,7 +132,7 @@ class GemmaRMSNorm(nn.Module):
         #         the root.
         # TODO 4. Multiply by one plus the weight, still in float32.
         # TODO 5. Go back to the dtype of x.
-        raise NotImplementedError("Exercise 17, GemmaRMSNorm, is to do: python -m pytest -k GemmaRMSNorm")
+        raise NotImplementedError("GemmaRMSNorm is not done yet: python -m pytest -k GemmaRMSNorm")
 
 
 class GemmaRotaryEmbedding(nn.Module):
@@ -150,7 +147,7 @@ class GemmaRotaryEmbedding(nn.Module):
     a head). Angles, cos and sin are computed in float32 (in bfloat16, position 257 is 256) and
     only the results are cast to the dtype of x.
     Source: "RoFormer" (Su et al. 2021), section 3.2.2.
-    Exercise 18 of 32 (medium, 20 minutes).
+    Exercise GemmaRotaryEmbedding.
     """
 
     def __init__(self, head_dim: int, rope_theta: float):
@@ -167,7 +164,7 @@ class GemmaRotaryEmbedding(nn.Module):
         # TODO 4. Put the angles twice in a row: [B, T, Hd].
         # TODO 5. Take cos and sin, and only then go to the dtype of x.
         raise NotImplementedError(
-            "Exercise 18, GemmaRotaryEmbedding, is to do: "
+            "GemmaRotaryEmbedding is not done yet: "
             "python -m pytest -k GemmaRotaryEmbedding"
         )
 
@@ -180,12 +177,12 @@ def rotate_half(x: torch.Tensor) -> torch.Tensor:
 
     Input and output: [..., Hd], in the dtype of x; Hd is even.
     Source: RoFormer, section 3.4.2, equation 34, in another order.
-    Exercise 19 of 32 (easy, 5 minutes).
+    Exercise rotate_half.
     """
     # TODO 1. Cut the last axis into its two halves, a and b.
     # TODO 2. Turn the sign of b.
     # TODO 3. Join them in the other order: -b first, then a.
-    raise NotImplementedError("Exercise 19, rotate_half, is to do: python -m pytest -k rotate_half")
+    raise NotImplementedError("rotate_half is not done yet: python -m pytest -k rotate_half")
 
 
 def apply_rotary_pos_emb(
@@ -199,14 +196,14 @@ def apply_rotary_pos_emb(
     all heads.
     Output: query and key, turned, in their shapes and dtype.
     Source: RoFormer, section 3.4.2.
-    Exercise 20 of 32 (medium, 10 minutes). Builds on: GemmaRotaryEmbedding, rotate_half.
+    Exercise apply_rotary_pos_emb. Builds on: GemmaRotaryEmbedding, rotate_half.
     """
     # TODO 1. Give cos and sin an axis of length 1 for the heads, so that they fit every head.
     # TODO 2. Turn the queries: themselves times cos, plus a right angle further times sin.
     # TODO 3. Turn the keys by the same angles.
     # TODO 4. Give back both, queries first.
     raise NotImplementedError(
-        "Exercise 20, apply_rotary_pos_emb, is to do: "
+        "apply_rotary_pos_emb is not done yet: "
         "python -m pytest -k apply_rotary_pos_emb"
     )
 
@@ -219,12 +216,12 @@ def repeat_kv(hidden_states: torch.Tensor, num_repeats: int) -> torch.Tensor:
 
     Input: [B, K, L, Hd]. Output: [B, K * num_repeats, L, Hd], in the same dtype.
     Source: "GQA" (Ainslie et al. 2023), section 2.2.
-    Exercise 21 of 32 (easy, 10 minutes).
+    Exercise repeat_kv.
     """
     # TODO 1. Give every head an axis of its own behind it, of length 1.
     # TODO 2. Stretch that axis to num_repeats.
     # TODO 3. Join it with the axis of heads, so that copies of a head lie next to each other.
-    raise NotImplementedError("Exercise 21, repeat_kv, is to do: python -m pytest -k repeat_kv")
+    raise NotImplementedError("repeat_kv is not done yet: python -m pytest -k repeat_kv")
 
 
 def prefix_lm_mask(attention_mask: torch.Tensor, token_type_ids: torch.Tensor) -> torch.Tensor:
@@ -246,7 +243,7 @@ def prefix_lm_mask(attention_mask: torch.Tensor, token_type_ids: torch.Tensor) -
                            11110                                         mask [1 1 1 1 1]
                            11111                                         -> 11111
     Source: PaliGemma, section 3.2.2 and figure 2.
-    Exercise 22 of 32 (hard, 30 minutes).
+    Exercise prefix_lm_mask.
     """
     # TODO 1. Number the L keys. The T queries are the last T of these numbers.
     # TODO 2. Which keys are not later than the query: [T, L]?
@@ -254,7 +251,7 @@ def prefix_lm_mask(attention_mask: torch.Tensor, token_type_ids: torch.Tensor) -
     #         none is needed: they are earlier than every query.
     # TODO 4. A query may see what either of the two allows, [B, T, L], but never padding.
     # TODO 5. Give it an axis of length 1 for the heads: bool [B, 1, T, L].
-    raise NotImplementedError("Exercise 22, prefix_lm_mask, is to do: python -m pytest -k prefix_lm_mask")
+    raise NotImplementedError("prefix_lm_mask is not done yet: python -m pytest -k prefix_lm_mask")
 
 
 class GemmaMLP(nn.Module):
@@ -267,20 +264,20 @@ class GemmaMLP(nn.Module):
     Attributes: `gate_proj` and `up_proj`, weight [M, D] each; `down_proj`, weight [D, M]. No
     biases.
     Source: "GLU Variants Improve Transformer" (Shazeer 2020), section 2; GELU by its tanh formula.
-    Exercise 23 of 32 (easy, 10 minutes).
+    Exercise GemmaMLP.
     """
 
     def __init__(self, config: GemmaConfig):
         super().__init__()
         # TODO 1. Make gate_proj and up_proj, from hidden_size to intermediate_size, and down_proj,
         #         back again, all without bias.
-        raise NotImplementedError("Exercise 23, GemmaMLP, is to do: python -m pytest -k GemmaMLP")
+        raise NotImplementedError("GemmaMLP is not done yet: python -m pytest -k GemmaMLP")
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         # TODO 2. Widen each token twice: by gate_proj and by up_proj.
         # TODO 3. Apply GELU to the gate alone, by its tanh formula, and multiply the two.
         # TODO 4. Narrow with down_proj.
-        raise NotImplementedError("Exercise 23, GemmaMLP, is to do: python -m pytest -k GemmaMLP")
+        raise NotImplementedError("GemmaMLP is not done yet: python -m pytest -k GemmaMLP")
 
 
 class GemmaAttention(nn.Module):
@@ -297,8 +294,8 @@ class GemmaAttention(nn.Module):
     Attributes: `q_proj`, weight [H * Hd, D]; `k_proj` and `v_proj`, weight [K * Hd, D] each;
     `o_proj`, weight [D, H * Hd]. No biases.
     Source: Gemma, section 2; "Fast Transformer Decoding" (Shazeer 2019), section 3 (multi-query).
-    Exercise 24 of 32 (hard, 40 minutes). Builds on: KVCache.update, apply_rotary_pos_emb,
-    repeat_kv, prefix_lm_mask.
+    Exercise GemmaAttention. Builds on: KVCache.update, apply_rotary_pos_emb, repeat_kv,
+    prefix_lm_mask.
     """
 
     def __init__(self, config: GemmaConfig, layer_idx: int):
@@ -306,7 +303,7 @@ class GemmaAttention(nn.Module):
         # TODO 1. Keep layer_idx and the sizes, and make q_proj, k_proj, v_proj and o_proj without
         #         bias: H heads for the queries, K for keys and values, each of head_dim, which need
         #         not be D / H.
-        raise NotImplementedError("Exercise 24, GemmaAttention, is to do: python -m pytest -k GemmaAttention")
+        raise NotImplementedError("GemmaAttention is not done yet: python -m pytest -k GemmaAttention")
 
     def forward(
         self,
@@ -326,7 +323,7 @@ class GemmaAttention(nn.Module):
         # TODO 6. Turn the scores into weights over the keys, in float32, back in the dtype of the
         #         queries; average the values with them, lay the heads side by side again and apply
         #         o_proj.
-        raise NotImplementedError("Exercise 24, GemmaAttention, is to do: python -m pytest -k GemmaAttention")
+        raise NotImplementedError("GemmaAttention is not done yet: python -m pytest -k GemmaAttention")
 
 
 class GemmaDecoderLayer(nn.Module):
@@ -338,17 +335,14 @@ class GemmaDecoderLayer(nn.Module):
     Attributes: `input_layernorm`, `self_attn`, `post_attention_layernorm` (the one before the
     MLP, whatever its name says) and `mlp`; the norms take their eps from config.rms_norm_eps.
     Source: Gemma, section 2 (pre-norm, as the vision tower's EncoderLayer).
-    Exercise 25 of 32 (medium, 15 minutes). Builds on: GemmaRMSNorm, GemmaMLP, GemmaAttention.
+    Exercise GemmaDecoderLayer. Builds on: GemmaRMSNorm, GemmaMLP, GemmaAttention.
     """
 
     def __init__(self, config: GemmaConfig, layer_idx: int):
         super().__init__()
         # TODO 1. Make input_layernorm and post_attention_layernorm, of hidden_size with the eps of
         #         the config, self_attn, which has to know its layer_idx, and mlp.
-        raise NotImplementedError(
-            "Exercise 25, GemmaDecoderLayer, is to do: "
-            "python -m pytest -k GemmaDecoderLayer"
-        )
+        raise NotImplementedError("GemmaDecoderLayer is not done yet: python -m pytest -k GemmaDecoderLayer")
 
     def forward(
         self,
@@ -361,10 +355,7 @@ class GemmaDecoderLayer(nn.Module):
         #         add the input itself.
         # TODO 3. Norm that sum, let it go through the MLP, and add the sum itself.
         # TODO 4. Leave the tensor that came in as it was.
-        raise NotImplementedError(
-            "Exercise 25, GemmaDecoderLayer, is to do: "
-            "python -m pytest -k GemmaDecoderLayer"
-        )
+        raise NotImplementedError("GemmaDecoderLayer is not done yet: python -m pytest -k GemmaDecoderLayer")
 
 
 class GemmaModel(nn.Module):
@@ -378,8 +369,7 @@ class GemmaModel(nn.Module):
     Attributes: `embed_tokens`, weight [V, D], which is kept here but used by the caller;
     `layers`, a list of num_hidden_layers blocks; `norm`. `rotary_emb` has no weights.
     Source: Gemma, section 2.
-    Exercise 26 of 32 (medium, 20 minutes). Builds on: GemmaRMSNorm, GemmaRotaryEmbedding,
-    GemmaDecoderLayer.
+    Exercise GemmaModel. Builds on: GemmaRMSNorm, GemmaRotaryEmbedding, GemmaDecoderLayer.
     """
 
     def __init__(self, config: GemmaConfig):
@@ -388,7 +378,7 @@ class GemmaModel(nn.Module):
         #         rotary_emb.
         # TODO 2. Make layers: num_hidden_layers blocks, each with its own number, in a container
         #         whose modules torch sees; and norm, with the eps of the config.
-        raise NotImplementedError("Exercise 26, GemmaModel, is to do: python -m pytest -k GemmaModel")
+        raise NotImplementedError("GemmaModel is not done yet: python -m pytest -k GemmaModel")
 
     def forward(
         self,
@@ -402,7 +392,7 @@ class GemmaModel(nn.Module):
         # TODO 5. Send the tokens through the blocks, one after the other, all with the same mask,
         #         angles and cache.
         # TODO 6. Norm what comes out.
-        raise NotImplementedError("Exercise 26, GemmaModel, is to do: python -m pytest -k GemmaModel")
+        raise NotImplementedError("GemmaModel is not done yet: python -m pytest -k GemmaModel")
 
 
 class GemmaForCausalLM(nn.Module):
@@ -416,16 +406,13 @@ class GemmaForCausalLM(nn.Module):
     the weights.
     Attributes: `model`; `lm_head`, weight [V, D], tied as soon as the model is made. No bias.
     Source: Gemma, section 2; "Using the Output Embedding" (Press and Wolf 2017) for the tying.
-    Exercise 28 of 32 (medium, 15 minutes). Builds on: GemmaModel, GemmaForCausalLM.tie_weights.
+    Exercise GemmaForCausalLM. Builds on: GemmaModel, GemmaForCausalLM.tie_weights.
     """
 
     def __init__(self, config: GemmaConfig):
         super().__init__()
         # TODO 1. Make model, and lm_head from hidden_size to vocab_size without bias, and tie them.
-        raise NotImplementedError(
-            "Exercise 28, GemmaForCausalLM, is to do: "
-            "python -m pytest -k GemmaForCausalLM"
-        )
+        raise NotImplementedError("GemmaForCausalLM is not done yet: python -m pytest -k GemmaForCausalLM")
 
     def tie_weights(self):
         """Makes lm_head and embed_tokens one parameter: what a token is read by, it is written by.
@@ -436,13 +423,13 @@ class GemmaForCausalLM(nn.Module):
 
         Output: None.
         Source: "Using the Output Embedding" (Press and Wolf 2017).
-        Exercise 27 of 32 (easy, 5 minutes). Builds on: GemmaModel.
+        Exercise GemmaForCausalLM.tie_weights. Builds on: GemmaModel.
         """
         # TODO 1. Find the parameter that is to stay: the one that the checkpoint holds.
         # TODO 2. Put that very object, not a copy, in the place of the other.
         # TODO 3. Leave the modules themselves as they are: one looks up, the other multiplies.
         raise NotImplementedError(
-            "Exercise 27, GemmaForCausalLM.tie_weights, is to do: "
+            "GemmaForCausalLM.tie_weights is not done yet: "
             "python -m pytest -k GemmaForCausalLM.tie_weights"
         )
 
@@ -458,10 +445,7 @@ class GemmaForCausalLM(nn.Module):
         # TODO 3. Keep the last logits_to_keep positions, or all of them if it is 0, before the
         #         scores are computed: they are most of the work.
         # TODO 4. Score them, and give the scores back in float32.
-        raise NotImplementedError(
-            "Exercise 28, GemmaForCausalLM, is to do: "
-            "python -m pytest -k GemmaForCausalLM"
-        )
+        raise NotImplementedError("GemmaForCausalLM is not done yet: python -m pytest -k GemmaForCausalLM")
 
 
 class PaliGemmaMultiModalProjector(nn.Module):
@@ -472,14 +456,14 @@ class PaliGemmaMultiModalProjector(nn.Module):
     Input: [B, N, C]. Output: [B, N, D], in the dtype of the weights.
     Attributes: `linear`, weight [D, C] and bias; D is config.projection_dim.
     Source: PaliGemma, sections 3.1 and 5.5.
-    Exercise 29 of 32 (easy, 5 minutes).
+    Exercise PaliGemmaMultiModalProjector.
     """
 
     def __init__(self, config: PaliGemmaConfig):
         super().__init__()
         # TODO 1. Make linear: from the width of the vision tower to projection_dim, with bias.
         raise NotImplementedError(
-            "Exercise 29, PaliGemmaMultiModalProjector, is to do: "
+            "PaliGemmaMultiModalProjector is not done yet: "
             "python -m pytest -k PaliGemmaMultiModalProjector"
         )
 
@@ -487,7 +471,7 @@ class PaliGemmaMultiModalProjector(nn.Module):
         # TODO 2. Project the features of all patches.
         # TODO 3. Give them back as they come: no activation, no scaling.
         raise NotImplementedError(
-            "Exercise 29, PaliGemmaMultiModalProjector, is to do: "
+            "PaliGemmaMultiModalProjector is not done yet: "
             "python -m pytest -k PaliGemmaMultiModalProjector"
         )
 
@@ -501,7 +485,7 @@ class PaliGemmaForConditionalGeneration(nn.Module):
     Attributes: `config`; `vision_tower`, a VisionModel; `multi_modal_projector`;
     `language_model`, a GemmaForCausalLM.
     Source: PaliGemma, section 3.
-    Exercise 30 of 32 (easy, 5 minutes). Builds on: VisionModel, GemmaForCausalLM,
+    Exercise PaliGemmaForConditionalGeneration. Builds on: VisionModel, GemmaForCausalLM,
     PaliGemmaMultiModalProjector.
     """
 
@@ -511,7 +495,7 @@ class PaliGemmaForConditionalGeneration(nn.Module):
         # TODO 2. Make vision_tower and language_model, each from its own part of the config.
         # TODO 3. Make multi_modal_projector, which has to know both widths.
         raise NotImplementedError(
-            "Exercise 30, PaliGemmaForConditionalGeneration, is to do: "
+            "PaliGemmaForConditionalGeneration is not done yet: "
             "python -m pytest -k PaliGemmaForConditionalGeneration"
         )
 
@@ -530,9 +514,9 @@ class PaliGemmaForConditionalGeneration(nn.Module):
         Output: [B, T, D], a new tensor in the dtype of inputs_embeds.
         Raises ValueError if there are not N image tokens in each row: neither may features be
         left over, nor slip into another picture's row.
-        Source: PaliGemma, section 3.1 and figure 2.
-        Exercise 31 of 32 (hard, 30 minutes). Builds on: GemmaModel, PaliGemmaMultiModalProjector,
-        PaliGemmaForConditionalGeneration.
+        Source: PaliGemma, section 3.1.
+        Exercise _merge_input_ids_with_image_features. Builds on: GemmaModel,
+        PaliGemmaMultiModalProjector, PaliGemmaForConditionalGeneration.
         """
         # TODO 1. Find the image tokens: [B, T].
         # TODO 2. Refuse, with a ValueError, a row that does not hold N of them.
@@ -541,7 +525,7 @@ class PaliGemmaForConditionalGeneration(nn.Module):
         # TODO 4. Put the features of each row, in order, where its image tokens stand, in a new
         #         tensor; everywhere else the embeddings stay.
         raise NotImplementedError(
-            "Exercise 31, _merge_input_ids_with_image_features, is to do: "
+            "_merge_input_ids_with_image_features is not done yet: "
             "python -m pytest -k _merge_input_ids_with_image_features"
         )
 
@@ -555,7 +539,7 @@ class PaliGemmaForConditionalGeneration(nn.Module):
         labels: torch.Tensor | None = None,
         logits_to_keep: int = 0,
     ) -> dict:
-        """Runs the model over a picture and its prompt, over new tokens, or over a training example.
+        """Runs the model on a picture and its prompt, on new tokens, or on a training example.
 
         logits = language_model(merged embeddings, prefix_lm_mask, positions, kv_cache)
         position of a token = number of tokens up to it in attention_mask, itself included:
@@ -578,8 +562,8 @@ class PaliGemmaForConditionalGeneration(nn.Module):
         Raises ValueError for labels without token_type_ids, since a prefix that saw the answer
         would learn to copy, and if there are not N image tokens in each row of a picture's prompt.
         Source: PaliGemma, section 3.
-        Exercise 32 of 32 (hard, 40 minutes). Builds on: KVCache.num_items, prefix_lm_mask,
-        GemmaForCausalLM, _merge_input_ids_with_image_features.
+        Exercise PaliGemmaForConditionalGeneration.forward. Builds on: KVCache.num_items,
+        prefix_lm_mask, GemmaForCausalLM, _merge_input_ids_with_image_features.
         """
         # TODO 1. Refuse, with a ValueError, labels without token_type_ids.
         # TODO 2. Fill in what was not given: an empty cache, a mask without padding over cached and
@@ -593,6 +577,6 @@ class PaliGemmaForConditionalGeneration(nn.Module):
         # TODO 6. With labels, add the loss: the mean cross entropy of each label under the logits
         #         one position before it, without those that are ignore_index.
         raise NotImplementedError(
-            "Exercise 32, PaliGemmaForConditionalGeneration.forward, is to do: "
+            "PaliGemmaForConditionalGeneration.forward is not done yet: "
             "python -m pytest -k PaliGemmaForConditionalGeneration.forward"
         )

@@ -77,7 +77,7 @@ class KVCache:
 
         Output: int.
         Source: as the class.
-        Exercise 15 of 32 (easy, 5 minutes).
+        Exercise KVCache.num_items.
         """
         return self.key_cache[0].shape[2] if self.key_cache else 0
 
@@ -94,7 +94,7 @@ class KVCache:
         the tensors that it held before are not changed. Gradients flow through, because training
         uses it too.
         Source: as the class.
-        Exercise 16 of 32 (medium, 15 minutes). Builds on: KVCache.num_items.
+        Exercise KVCache.update. Builds on: KVCache.num_items.
         """
         if layer_idx == len(self.key_cache):
             self.key_cache.append(key)
@@ -118,7 +118,7 @@ class GemmaRMSNorm(nn.Module):
     the `1 +`.
     Source: "Root Mean Square Layer Normalization" (Zhang and Sennrich 2019), section 4,
     equation 4; eps and the offset are Gemma's.
-    Exercise 17 of 32 (medium, 15 minutes).
+    Exercise GemmaRMSNorm.
     """
 
     def __init__(self, dim: int, eps: float = 1e-6):
@@ -145,7 +145,7 @@ class GemmaRotaryEmbedding(nn.Module):
     a head). Angles, cos and sin are computed in float32 (in bfloat16, position 257 is 256), and
     only the results are cast to the dtype of x.
     Source: "RoFormer" (Su et al. 2021), section 3.2.2.
-    Exercise 18 of 32 (medium, 20 minutes).
+    Exercise GemmaRotaryEmbedding.
     """
 
     def __init__(self, head_dim: int, rope_theta: float):
@@ -171,7 +171,7 @@ def rotate_half(x: torch.Tensor) -> torch.Tensor:
 
     Input and output: [..., Hd], in the dtype of x; Hd is even.
     Source: RoFormer, section 3.4.2, equation 34, with its pairs in another order.
-    Exercise 19 of 32 (easy, 5 minutes).
+    Exercise rotate_half.
     """
     first, second = x.chunk(2, dim=-1)
     return torch.cat([-second, first], dim=-1)
@@ -188,7 +188,7 @@ def apply_rotary_pos_emb(
     all heads.
     Output: query and key, rotated, in their shapes and dtype.
     Source: RoFormer, section 3.4.2.
-    Exercise 20 of 32 (medium, 10 minutes). Builds on: GemmaRotaryEmbedding, rotate_half.
+    Exercise apply_rotary_pos_emb. Builds on: GemmaRotaryEmbedding, rotate_half.
     """
     cos, sin = cos[:, None], sin[:, None]                             # [B, 1, T, Hd]
     query = query * cos + rotate_half(query) * sin
@@ -204,7 +204,7 @@ def repeat_kv(hidden_states: torch.Tensor, num_repeats: int) -> torch.Tensor:
 
     Input: [B, K, L, Hd]. Output: [B, K * num_repeats, L, Hd], in the same dtype.
     Source: "GQA" (Ainslie et al. 2023), section 2.2.
-    Exercise 21 of 32 (easy, 10 minutes).
+    Exercise repeat_kv.
     """
     B, K, L, Hd = hidden_states.shape
     hidden_states = hidden_states[:, :, None].expand(B, K, num_repeats, L, Hd)
@@ -230,7 +230,7 @@ def prefix_lm_mask(attention_mask: torch.Tensor, token_type_ids: torch.Tensor) -
                            11110                                         mask [1 1 1 1 1]
                            11111                                         -> 11111
     Source: PaliGemma, section 3.1 and figure 2.
-    Exercise 22 of 32 (hard, 30 minutes).
+    Exercise prefix_lm_mask.
     """
     T, L = token_type_ids.shape[1], attention_mask.shape[1]
     positions = torch.arange(L, device=attention_mask.device)
@@ -252,7 +252,7 @@ class GemmaMLP(nn.Module):
     Attributes: `gate_proj` and `up_proj`, weight [M, D] each; `down_proj`, weight [D, M]. No
     biases.
     Source: "GLU Variants Improve Transformer" (Shazeer 2020), section 2; GELU by its tanh formula.
-    Exercise 23 of 32 (easy, 10 minutes).
+    Exercise GemmaMLP.
     """
 
     def __init__(self, config: GemmaConfig):
@@ -281,8 +281,8 @@ class GemmaAttention(nn.Module):
     `o_proj`, weight [D, H * Hd]. No biases.
     Source: Gemma, section 2; "Fast Transformer Decoding" (Shazeer 2019), section 3, for
     multi-query attention.
-    Exercise 24 of 32 (hard, 40 minutes). Builds on: KVCache.update, apply_rotary_pos_emb,
-    repeat_kv, prefix_lm_mask.
+    Exercise GemmaAttention. Builds on: KVCache.update, apply_rotary_pos_emb, repeat_kv,
+    prefix_lm_mask.
     """
 
     def __init__(self, config: GemmaConfig, layer_idx: int):
@@ -335,7 +335,7 @@ class GemmaDecoderLayer(nn.Module):
     Attributes: `input_layernorm`, `self_attn`, `post_attention_layernorm` (the one before the
     MLP, whatever its name says) and `mlp`; the norms take their eps from config.rms_norm_eps.
     Source: Gemma, section 2 (pre-norm, as the vision tower's EncoderLayer).
-    Exercise 25 of 32 (medium, 15 minutes). Builds on: GemmaRMSNorm, GemmaMLP, GemmaAttention.
+    Exercise GemmaDecoderLayer. Builds on: GemmaRMSNorm, GemmaMLP, GemmaAttention.
     """
 
     def __init__(self, config: GemmaConfig, layer_idx: int):
@@ -371,8 +371,7 @@ class GemmaModel(nn.Module):
     `layers`, a list of num_hidden_layers blocks; `norm`. `rotary_emb` has no weights.
     Source: Gemma, section 2; "Attention Is All You Need" (Vaswani et al. 2017), section 3.4, for
     sqrt(D).
-    Exercise 26 of 32 (medium, 20 minutes). Builds on: GemmaRMSNorm, GemmaRotaryEmbedding,
-    GemmaDecoderLayer.
+    Exercise GemmaModel. Builds on: GemmaRMSNorm, GemmaRotaryEmbedding, GemmaDecoderLayer.
     """
 
     def __init__(self, config: GemmaConfig):
@@ -411,7 +410,7 @@ class GemmaForCausalLM(nn.Module):
     the weights.
     Attributes: `model`; `lm_head`, weight [V, D], tied from the start. No bias.
     Source: Gemma, section 2; "Using the Output Embedding" (Press and Wolf 2017) for the tying.
-    Exercise 28 of 32 (medium, 15 minutes). Builds on: GemmaModel, GemmaForCausalLM.tie_weights.
+    Exercise GemmaForCausalLM. Builds on: GemmaModel, GemmaForCausalLM.tie_weights.
     """
 
     def __init__(self, config: GemmaConfig):
@@ -429,7 +428,7 @@ class GemmaForCausalLM(nn.Module):
 
         Output: None.
         Source: "Using the Output Embedding" (Press and Wolf 2017).
-        Exercise 27 of 32 (easy, 5 minutes). Builds on: GemmaModel.
+        Exercise GemmaForCausalLM.tie_weights. Builds on: GemmaModel.
         """
         self.lm_head.weight = self.model.embed_tokens.weight
 
@@ -454,7 +453,7 @@ class PaliGemmaMultiModalProjector(nn.Module):
     Input: [B, N, C]. Output: [B, N, D], in the dtype of the weights.
     Attributes: `linear`, weight [D, C] and bias; D is config.projection_dim.
     Source: PaliGemma, sections 3.1 and 5.5.
-    Exercise 29 of 32 (easy, 5 minutes).
+    Exercise PaliGemmaMultiModalProjector.
     """
 
     def __init__(self, config: PaliGemmaConfig):
@@ -474,7 +473,7 @@ class PaliGemmaForConditionalGeneration(nn.Module):
     Attributes: `config`; `vision_tower`, a VisionModel; `multi_modal_projector`;
     `language_model`, a GemmaForCausalLM.
     Source: PaliGemma, section 3.1 and figure 1.
-    Exercise 30 of 32 (easy, 5 minutes). Builds on: VisionModel, GemmaForCausalLM,
+    Exercise PaliGemmaForConditionalGeneration. Builds on: VisionModel, GemmaForCausalLM,
     PaliGemmaMultiModalProjector.
     """
 
@@ -498,11 +497,11 @@ class PaliGemmaForConditionalGeneration(nn.Module):
         Input: image_features [B, N, D], perhaps in another dtype; inputs_embeds [B, T, D];
         input_ids int64 [B, T], where the image tokens may stand anywhere in a row.
         Output: [B, T, D], a new tensor in the dtype of inputs_embeds.
-        Raises ValueError if a row does not have N image tokens: no feature may be left over, or
-        slip into another picture's row.
-        Source: PaliGemma, section 3.1 and figure 2.
-        Exercise 31 of 32 (hard, 30 minutes). Builds on: GemmaModel, PaliGemmaMultiModalProjector,
-        PaliGemmaForConditionalGeneration.
+        Raises ValueError if there are not N image tokens in each row: neither may features be
+        left over, nor slip into another picture's row.
+        Source: PaliGemma, section 3.1.
+        Exercise _merge_input_ids_with_image_features. Builds on: GemmaModel,
+        PaliGemmaMultiModalProjector, PaliGemmaForConditionalGeneration.
         """
         B, N, D = image_features.shape
         is_image = input_ids == self.config.image_token_index         # [B, T]
@@ -525,7 +524,7 @@ class PaliGemmaForConditionalGeneration(nn.Module):
         labels: torch.Tensor | None = None,
         logits_to_keep: int = 0,
     ) -> dict:
-        """Runs the model over a picture and its prompt, over new tokens, or over a training example.
+        """Runs the model on a picture and its prompt, on new tokens, or on a training example.
 
         logits = language_model(merged embeddings, prefix_lm_mask, positions, kv_cache)
         position of a token = number of tokens up to it in attention_mask, itself included, so
@@ -549,8 +548,8 @@ class PaliGemmaForConditionalGeneration(nn.Module):
         Raises ValueError for labels without token_type_ids, because a prefix that sees the answer
         would learn to copy it, and for a row with a picture that does not have N image tokens.
         Source: PaliGemma, section 3.
-        Exercise 32 of 32 (hard, 40 minutes). Builds on: KVCache.num_items, prefix_lm_mask,
-        GemmaForCausalLM, _merge_input_ids_with_image_features.
+        Exercise PaliGemmaForConditionalGeneration.forward. Builds on: KVCache.num_items,
+        prefix_lm_mask, GemmaForCausalLM, _merge_input_ids_with_image_features.
         """
         if labels is not None and token_type_ids is None:
             raise ValueError("labels need token_type_ids (0 prefix, 1 suffix): the answer must be causal")

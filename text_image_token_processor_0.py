@@ -34,7 +34,7 @@ def add_image_tokens_to_prompt(prompt: str, num_image_tokens: int) -> str:
     Input: the prompt, and N. Output: the text, as one string.
     Example: ("detect cat", 3) -> "<image><image><image><bos>detect cat\\n"
     Source: PaliGemma, section 3.2.
-    Exercise 1 of 32 (easy, 5 minutes).
+    Exercise add_image_tokens_to_prompt.
     """
     return f"{IMAGE_TOKEN * num_image_tokens}{BOS_TOKEN}{prompt}{NEWLINE}"
 
@@ -48,13 +48,13 @@ def resize(image: Image.Image, image_size: int) -> np.ndarray:
     Input: an RGB picture of any size, left as it was, and S. Output: uint8 array [S, S, 3], rows
     from top to bottom.
     Source: PaliGemma, section 3.2.1.
-    Exercise 2 of 32 (easy, 10 minutes).
+    Exercise resize.
     """
     # TODO 1. Squeeze the picture to image_size in both directions, with bicubic interpolation, and
     #         without cutting anything off.
     # TODO 2. Turn the result into an array of bytes, one row of the picture after another.
     # TODO 3. Give the array back; the picture that came in stays as it was.
-    raise NotImplementedError("Exercise 2, resize, is to do: python -m pytest -k resize")
+    raise NotImplementedError("resize is not done yet: python -m pytest -k resize")
 
 
 def rescale(image: np.ndarray, scale: float = 1 / 255) -> np.ndarray:
@@ -64,12 +64,12 @@ def rescale(image: np.ndarray, scale: float = 1 / 255) -> np.ndarray:
 
     Input: uint8 array, any shape. Output: float32, the same shape.
     Source: SigLIP's own preparation (Zhai et al. 2023), together with normalize.
-    Exercise 3 of 32 (easy, 5 minutes).
+    Exercise rescale.
     """
     # TODO 1. Turn the bytes into float32 first.
     # TODO 2. Multiply by scale, in float32 too.
     # TODO 3. Give back a new array of the same shape.
-    raise NotImplementedError("Exercise 3, rescale, is to do: python -m pytest -k rescale")
+    raise NotImplementedError("rescale is not done yet: python -m pytest -k rescale")
 
 
 def normalize(image: np.ndarray, mean: float = 0.5, std: float = 0.5) -> np.ndarray:
@@ -79,12 +79,12 @@ def normalize(image: np.ndarray, mean: float = 0.5, std: float = 0.5) -> np.ndar
 
     Input and output: float32 array, any shape; the input is left as it was.
     Source: SigLIP's own preparation (Zhai et al. 2023), `value_range(-1, 1)`.
-    Exercise 4 of 32 (easy, 5 minutes). Builds on: rescale.
+    Exercise normalize. Builds on: rescale.
     """
     # TODO 1. Take mean away from every value.
     # TODO 2. Divide by std.
     # TODO 3. Stay in float32, and give back a new array.
-    raise NotImplementedError("Exercise 4, normalize, is to do: python -m pytest -k normalize")
+    raise NotImplementedError("normalize is not done yet: python -m pytest -k normalize")
 
 
 def process_images(images: list[Image.Image], image_size: int) -> torch.Tensor:
@@ -93,16 +93,17 @@ def process_images(images: list[Image.Image], image_size: int) -> torch.Tensor:
     To RGB with transparent parts on white, resized, rescaled, normalised, and the channels moved
     to the front.
 
-    Input: B pictures, left as they were, and S. Output: float32 tensor [B, 3, S, S], values from -1 to 1.
+    Input: B pictures, left as they were, and S. Output: float32 tensor [B, 3, S, S], values from
+    -1 to 1.
     Source: SigLIP's own preparation; channels first is what nn.Conv2d reads.
-    Exercise 5 of 32 (medium, 15 minutes). Builds on: resize, rescale, normalize.
+    Exercise process_images. Builds on: resize, rescale, normalize.
     """
     # TODO 1. If a picture has transparent parts, lay it on a white ground of its size.
     # TODO 2. Turn each picture into one with three colours, whatever its mode.
     # TODO 3. Bring it to image_size, to values from 0 to 1, and from there to -1 to 1.
     # TODO 4. Move the colours to the front: [3, S, S].
     # TODO 5. Stack the pictures into one batch, and make it a tensor.
-    raise NotImplementedError("Exercise 5, process_images, is to do: python -m pytest -k process_images")
+    raise NotImplementedError("process_images is not done yet: python -m pytest -k process_images")
 
 
 class PaliGemmaProcessor:
@@ -115,7 +116,7 @@ class PaliGemmaProcessor:
     special tokens: `image_token_id`, `bos_token_id`, `pad_token_id`, `newline_token_id`.
     Raises ValueError if the tokenizer has no such token.
     Source: PaliGemma, section 3.2.
-    Exercise 6 of 32 (easy, 10 minutes).
+    Exercise PaliGemmaProcessor.
     """
 
     def __init__(self, tokenizer: Tokenizer, num_image_tokens: int, image_size: int):
@@ -123,7 +124,7 @@ class PaliGemmaProcessor:
         # TODO 2. Look up the ids of the four special tokens with _token_id, and keep each under its
         #         name.
         raise NotImplementedError(
-            "Exercise 6, PaliGemmaProcessor, is to do: "
+            "PaliGemmaProcessor is not done yet: "
             "python -m pytest -k PaliGemmaProcessor"
         )
 
@@ -132,7 +133,7 @@ class PaliGemmaProcessor:
         # TODO 4. If it has no such token, raise a ValueError that says so; otherwise give back the
         #         id.
         raise NotImplementedError(
-            "Exercise 6, PaliGemmaProcessor, is to do: "
+            "PaliGemmaProcessor is not done yet: "
             "python -m pytest -k PaliGemmaProcessor"
         )
 
@@ -146,7 +147,7 @@ class PaliGemmaProcessor:
         the left with `<pad>`, and `attention_mask` int64 [B, T], 1 for a token and 0 for padding.
         Raises ValueError if the lists differ in length or a prompt contains `<image>`.
         Source: PaliGemma, section 3.2 and figure 2.
-        Exercise 7 of 32 (hard, 40 minutes). Builds on: add_image_tokens_to_prompt, process_images,
+        Exercise PaliGemmaProcessor.__call__. Builds on: add_image_tokens_to_prompt, process_images,
         PaliGemmaProcessor.
         """
         # TODO 1. Refuse, with a ValueError, lists of different lengths and a prompt that contains
@@ -158,6 +159,6 @@ class PaliGemmaProcessor:
         # TODO 4. Make the attention mask: 0 where you filled up, 1 elsewhere.
         # TODO 5. Prepare the pictures, and give back the three tensors in a dict.
         raise NotImplementedError(
-            "Exercise 7, PaliGemmaProcessor.__call__, is to do: "
+            "PaliGemmaProcessor.__call__ is not done yet: "
             "python -m pytest -k PaliGemmaProcessor.__call__"
         )

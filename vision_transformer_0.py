@@ -48,14 +48,15 @@ class VisionEmbeddings(nn.Module):
     embeddings = patch_embedding(pixel_values) + position_embedding
 
     A convolution whose stride equals its kernel is one linear map from the P * P * 3 numbers
-    of a patch to C. Attention cannot see order, so a learnt vector per place is added.
+    of a patch to C. Attention by itself cannot tell where a patch lies, so a learned vector for
+    its place is added to each.
 
     Input: float [B, 3, S, S], values from -1 to 1. Output: [B, N, C], patches row by row from
     the top left, in the dtype of the weights.
     Attributes: `patch_embedding`, weight [C, 3, P, P] and bias; `position_embedding`, weight
     [N, C].
     Source: ViT, section 3.1, equation 1 (without the class token).
-    Exercise 8 of 32 (medium, 20 minutes).
+    Exercise VisionEmbeddings.
     """
 
     def __init__(self, config: VisionConfig):
@@ -65,10 +66,7 @@ class VisionEmbeddings(nn.Module):
         #         patches do not overlap.
         # TODO 2. Make position_embedding: a table with one learnt vector of hidden_size for each
         #         patch.
-        raise NotImplementedError(
-            "Exercise 8, VisionEmbeddings, is to do: "
-            "python -m pytest -k VisionEmbeddings"
-        )
+        raise NotImplementedError("VisionEmbeddings is not done yet: python -m pytest -k VisionEmbeddings")
 
     def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
         # TODO 3. Bring the picture to the dtype of the convolution's weights (it comes in float32).
@@ -76,10 +74,7 @@ class VisionEmbeddings(nn.Module):
         # TODO 5. Lay the patches out in one row, left to right and top to bottom, with the width
         #         last: [B, N, C].
         # TODO 6. Add to each patch the vector of its place.
-        raise NotImplementedError(
-            "Exercise 8, VisionEmbeddings, is to do: "
-            "python -m pytest -k VisionEmbeddings"
-        )
+        raise NotImplementedError("VisionEmbeddings is not done yet: python -m pytest -k VisionEmbeddings")
 
 
 class Attention(nn.Module):
@@ -90,7 +85,7 @@ class Attention(nn.Module):
     Input and output: [B, N, C], in the dtype of the weights.
     Attributes: `q_proj`, `k_proj`, `v_proj` and `out_proj`, weight [C, C] and bias each.
     Source: "Attention Is All You Need" (Vaswani et al. 2017), section 3.2.
-    Exercise 9 of 32 (hard, 35 minutes).
+    Exercise Attention.
     """
 
     def __init__(self, config: VisionConfig):
@@ -99,7 +94,7 @@ class Attention(nn.Module):
         #         heads).
         # TODO 2. Make the four projections q_proj, k_proj, v_proj and out_proj: from hidden_size to
         #         hidden_size, with bias.
-        raise NotImplementedError("Exercise 9, Attention, is to do: python -m pytest -k Attention")
+        raise NotImplementedError("Attention is not done yet: python -m pytest -k Attention")
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         # TODO 3. Project to queries, keys and values; split the width into heads, and put the axis
@@ -110,7 +105,7 @@ class Attention(nn.Module):
         #         this in float32 and go back to the dtype of the queries.
         # TODO 6. Average the values with these weights, lay the heads side by side again,
         #         [B, N, C], and apply the output projection.
-        raise NotImplementedError("Exercise 9, Attention, is to do: python -m pytest -k Attention")
+        raise NotImplementedError("Attention is not done yet: python -m pytest -k Attention")
 
 
 class MLP(nn.Module):
@@ -121,20 +116,20 @@ class MLP(nn.Module):
     Input and output: [B, N, C], in the dtype of the weights.
     Attributes: `fc1`, weight [M, C] and bias; `fc2`, weight [C, M] and bias.
     Source: ViT, section 3.1, equation 3; GELU by its tanh formula, as SigLIP was trained.
-    Exercise 10 of 32 (easy, 10 minutes).
+    Exercise MLP.
     """
 
     def __init__(self, config: VisionConfig):
         super().__init__()
         # TODO 1. Make fc1, from hidden_size to intermediate_size, and fc2, back again, both with
         #         bias.
-        raise NotImplementedError("Exercise 10, MLP, is to do: python -m pytest -k MLP")
+        raise NotImplementedError("MLP is not done yet: python -m pytest -k MLP")
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         # TODO 2. Widen each patch with fc1.
         # TODO 3. Apply GELU by its tanh formula, not the exact one.
         # TODO 4. Narrow with fc2.
-        raise NotImplementedError("Exercise 10, MLP, is to do: python -m pytest -k MLP")
+        raise NotImplementedError("MLP is not done yet: python -m pytest -k MLP")
 
 
 class EncoderLayer(nn.Module):
@@ -146,7 +141,7 @@ class EncoderLayer(nn.Module):
     Attributes: `layer_norm1`, `self_attn`, `layer_norm2` and `mlp`; the norms take their eps
     from config.layer_norm_eps.
     Source: ViT, section 3.1, equations 2 and 3 (pre-norm).
-    Exercise 11 of 32 (medium, 15 minutes). Builds on: Attention, MLP.
+    Exercise EncoderLayer. Builds on: Attention, MLP.
     """
 
     def __init__(self, config: VisionConfig):
@@ -154,13 +149,13 @@ class EncoderLayer(nn.Module):
         # TODO 1. Make the two norms, layer_norm1 and layer_norm2, of hidden_size with the eps of
         #         the config.
         # TODO 2. Make self_attn and mlp.
-        raise NotImplementedError("Exercise 11, EncoderLayer, is to do: python -m pytest -k EncoderLayer")
+        raise NotImplementedError("EncoderLayer is not done yet: python -m pytest -k EncoderLayer")
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         # TODO 3. Add to the input what attention makes of the normed input; leave the input itself
         #         as it was.
         # TODO 4. Add to that what the MLP makes of it, after the second norm.
-        raise NotImplementedError("Exercise 11, EncoderLayer, is to do: python -m pytest -k EncoderLayer")
+        raise NotImplementedError("EncoderLayer is not done yet: python -m pytest -k EncoderLayer")
 
 
 class Encoder(nn.Module):
@@ -171,19 +166,19 @@ class Encoder(nn.Module):
     Input and output: [B, N, C], in the dtype of the weights.
     Attributes: `layers`, an nn.ModuleList of config.num_hidden_layers blocks.
     Source: ViT, section 3.1.
-    Exercise 12 of 32 (easy, 10 minutes). Builds on: EncoderLayer.
+    Exercise Encoder. Builds on: EncoderLayer.
     """
 
     def __init__(self, config: VisionConfig):
         super().__init__()
         # TODO 1. Make layers: a list of num_hidden_layers blocks, each one new, in a container
         #         whose modules torch sees.
-        raise NotImplementedError("Exercise 12, Encoder, is to do: python -m pytest -k Encoder")
+        raise NotImplementedError("Encoder is not done yet: python -m pytest -k Encoder")
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         # TODO 2. Send the features through the blocks, one after the other.
         # TODO 3. Give back what the last one made.
-        raise NotImplementedError("Exercise 12, Encoder, is to do: python -m pytest -k Encoder")
+        raise NotImplementedError("Encoder is not done yet: python -m pytest -k Encoder")
 
 
 class VisionTransformer(nn.Module):
@@ -196,25 +191,19 @@ class VisionTransformer(nn.Module):
     Attributes: `embeddings`, `encoder`, and `post_layernorm`, whose eps is
     config.layer_norm_eps.
     Source: ViT, section 3.1, equation 4, applied to every patch; PaliGemma, section 3.1.
-    Exercise 13 of 32 (easy, 10 minutes). Builds on: VisionEmbeddings, Encoder.
+    Exercise VisionTransformer. Builds on: VisionEmbeddings, Encoder.
     """
 
     def __init__(self, config: VisionConfig):
         super().__init__()
         # TODO 1. Make embeddings and encoder.
         # TODO 2. Make post_layernorm, of hidden_size with the eps of the config.
-        raise NotImplementedError(
-            "Exercise 13, VisionTransformer, is to do: "
-            "python -m pytest -k VisionTransformer"
-        )
+        raise NotImplementedError("VisionTransformer is not done yet: python -m pytest -k VisionTransformer")
 
     def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
         # TODO 3. Embed the pictures, and send the patches through the encoder.
         # TODO 4. Norm what comes out, every patch, and give all of them back.
-        raise NotImplementedError(
-            "Exercise 13, VisionTransformer, is to do: "
-            "python -m pytest -k VisionTransformer"
-        )
+        raise NotImplementedError("VisionTransformer is not done yet: python -m pytest -k VisionTransformer")
 
 
 class VisionModel(nn.Module):
@@ -225,15 +214,15 @@ class VisionModel(nn.Module):
     Input: float [B, 3, S, S]. Output: [B, N, C], in the dtype of the weights.
     Attributes: `vision_model`.
     Source: the tensor names of google/paligemma-3b-pt-224.
-    Exercise 14 of 32 (easy, 5 minutes). Builds on: VisionTransformer.
+    Exercise VisionModel. Builds on: VisionTransformer.
     """
 
     def __init__(self, config: VisionConfig):
         super().__init__()
         # TODO 1. Make the tower, under the name that the tensors in the checkpoint have.
-        raise NotImplementedError("Exercise 14, VisionModel, is to do: python -m pytest -k VisionModel")
+        raise NotImplementedError("VisionModel is not done yet: python -m pytest -k VisionModel")
 
     def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
         # TODO 2. Send the pictures through it.
         # TODO 3. Give its features back as they are.
-        raise NotImplementedError("Exercise 14, VisionModel, is to do: python -m pytest -k VisionModel")
+        raise NotImplementedError("VisionModel is not done yet: python -m pytest -k VisionModel")

@@ -51,14 +51,15 @@ class VisionEmbeddings(nn.Module):
     embeddings = patch_embedding(pixel_values) + position_embedding
 
     A convolution whose stride equals its kernel is one linear map from the P * P * 3 numbers
-    of a patch to C. Attention cannot see order, so a learnt vector per place is added.
+    of a patch to C. Attention by itself cannot tell where a patch lies, so a learned vector for
+    its place is added to each.
 
     Input: float [B, 3, S, S], values from -1 to 1. Output: [B, N, C], patches row by row from
     the top left, in the dtype of the weights.
     Attributes: `patch_embedding`, weight [C, 3, P, P] and bias; `position_embedding`, weight
     [N, C].
     Source: ViT, section 3.1, equation 1 (without the class token).
-    Exercise 8 of 32 (medium, 20 minutes).
+    Exercise VisionEmbeddings.
     """
 
     def __init__(self, config: VisionConfig):
@@ -88,7 +89,7 @@ class Attention(nn.Module):
     Input and output: [B, N, C], in the dtype of the weights.
     Attributes: `q_proj`, `k_proj`, `v_proj` and `out_proj`, weight [C, C] and bias each.
     Source: "Attention Is All You Need" (Vaswani et al. 2017), section 3.2.
-    Exercise 9 of 32 (hard, 35 minutes).
+    Exercise Attention.
     """
 
     def __init__(self, config: VisionConfig):
@@ -125,7 +126,7 @@ class MLP(nn.Module):
     Input and output: [B, N, C], in the dtype of the weights.
     Attributes: `fc1`, weight [M, C] and bias; `fc2`, weight [C, M] and bias.
     Source: ViT, section 3.1, equation 3; GELU by its tanh formula, with which SigLIP was trained.
-    Exercise 10 of 32 (easy, 10 minutes).
+    Exercise MLP.
     """
 
     def __init__(self, config: VisionConfig):
@@ -146,7 +147,7 @@ class EncoderLayer(nn.Module):
     Attributes: `layer_norm1`, `self_attn`, `layer_norm2` and `mlp`; the norms take their eps
     from config.layer_norm_eps.
     Source: ViT, section 3.1, equations 2 and 3 (pre-norm).
-    Exercise 11 of 32 (medium, 15 minutes). Builds on: Attention, MLP.
+    Exercise EncoderLayer. Builds on: Attention, MLP.
     """
 
     def __init__(self, config: VisionConfig):
@@ -170,7 +171,7 @@ class Encoder(nn.Module):
     Input and output: [B, N, C], in the dtype of the weights.
     Attributes: `layers`, an nn.ModuleList of config.num_hidden_layers blocks.
     Source: ViT, section 3.1.
-    Exercise 12 of 32 (easy, 10 minutes). Builds on: EncoderLayer.
+    Exercise Encoder. Builds on: EncoderLayer.
     """
 
     def __init__(self, config: VisionConfig):
@@ -193,7 +194,7 @@ class VisionTransformer(nn.Module):
     Attributes: `embeddings`, `encoder`, and `post_layernorm`, whose eps is
     config.layer_norm_eps.
     Source: ViT, section 3.1, equation 4, here for every patch; PaliGemma, section 3.1.
-    Exercise 13 of 32 (easy, 10 minutes). Builds on: VisionEmbeddings, Encoder.
+    Exercise VisionTransformer. Builds on: VisionEmbeddings, Encoder.
     """
 
     def __init__(self, config: VisionConfig):
@@ -216,7 +217,7 @@ class VisionModel(nn.Module):
     Input: float [B, 3, S, S]. Output: [B, N, C], in the dtype of the weights.
     Attributes: `vision_model`.
     Source: the tensor names of google/paligemma-3b-pt-224.
-    Exercise 14 of 32 (easy, 5 minutes). Builds on: VisionTransformer.
+    Exercise VisionModel. Builds on: VisionTransformer.
     """
 
     def __init__(self, config: VisionConfig):

@@ -689,8 +689,8 @@ def check(
 
 
 def not_begun(outcome: Outcome) -> bool:
-    """Did it only get as far as a part that is still to do?"""
-    return isinstance(outcome.error, NotImplementedError) and "is to do" in str(outcome.error)
+    """Did it only get as far as a part that is not done yet?"""
+    return isinstance(outcome.error, NotImplementedError) and "is not done yet" in str(outcome.error)
 
 
 def compose(exercise: Exercise, result: Result, headline: str, cause: str, details: list[str]) -> str:

@@ -89,10 +89,10 @@ class Exercise:
     @property
     def line(self) -> str:
         """The last line of the docstring."""
-        text = f"Exercise {self.number} of {self.count} ({self.difficulty}, {self.minutes} minutes)."
+        text = f"Exercise {self.name}."
         return text + (f" Builds on: {', '.join(self.builds_on)}." if self.builds_on else "")
 
     @property
     def todo(self) -> str:
         """What the untouched skeleton raises."""
-        return f"Exercise {self.number}, {self.name}, is to do: {self.command}"
+        return f"{self.name} is not done yet: {self.command}"

@@ -20,7 +20,7 @@ FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 
 
 class Problem(Exception):
-    """What keeps the learner's definition from being used: said in words for a beginner."""
+    """Why the learner's definition cannot be used, in words for a beginner."""
 
     def __init__(self, headline: str, details: list[str] | None = None):
         super().__init__(headline)
@@ -64,7 +64,7 @@ def is_todo(statement: ast.stmt) -> bool:
     return (
         isinstance(statement, ast.Raise)
         and "NotImplementedError" in ast.unparse(statement)
-        and "is to do" in ast.unparse(statement)
+        and "is not done yet" in ast.unparse(statement)
     )
 
 
@@ -180,7 +180,7 @@ class LearnerFile:
         return untouched
 
     def line_of(self, exercise: Exercise) -> int:
-        """Where the learner is to write: the first part that is to do, or the first part."""
+        """Where the learner has to write: the first part that is not done yet, or the first part."""
         for part in [*self.untouched_parts(exercise), *exercise.parts, exercise.owner]:
             node = find(self.tree, part)
             if node is not None:

@@ -101,7 +101,7 @@ def explain(error: BaseException) -> LearnersError:
         frame, line = frames[-1]
         headline = f"your code stopped with {type(error).__name__}"
     path = frame.f_code.co_filename
-    if isinstance(error, NotImplementedError) and "is to do" in str(error):
+    if isinstance(error, NotImplementedError) and "is not done yet" in str(error):
         return LearnersError(describe_to_do(str(error), Path(path).name, line), 2)
     details = place(frame, line, linecache.getlines(path))
     if isinstance(error, SystemExit):
@@ -114,18 +114,18 @@ def explain(error: BaseException) -> LearnersError:
 
 
 def describe_to_do(message: str, file: str, line: int) -> str:
-    """One line about an exercise that the program came to, and how many are to do besides."""
+    """One line about an exercise that the program came to, and how many others are not done yet."""
     what, _, command = message.partition(": ")
     others = len([state for state in states_unrun().values() if state == "to do"]) - 1
-    more = f"{others} others are to do too; " if others > 1 else ""
+    more = f"{others} others are not done yet either; " if others > 1 else ""
     return (
-        f"{what[0].lower()}{what[1:]} ({file}:{line}). Test it with {command}; {more}"
+        f"{what} ({file}:{line}). Test it with {command}; {more}"
         "--set mixed takes the reference's in their place"
     )
 
 
 def states_unrun() -> dict[str, str]:
-    """Which exercises are to do, as far as can be told without running anything."""
+    """Which exercises are not done yet, as far as can be told without running anything."""
     from course.exercises import EXERCISES
 
     files = learner_files()

@@ -3,8 +3,8 @@
     python -m course.skeletons                 the files whose exercises are all untouched
     python -m course.skeletons GemmaRMSNorm    one exercise, as it was before you began it
 
-The first also keeps the last line of each docstring in the `_1` files ("Exercise 3 of 32 ...") as the
-table says. What somebody has solved is never overwritten, unless it is named.
+The first also keeps the last line of each docstring in the `_1` files ("Exercise MLP. ...") as the table
+says. What somebody has solved is never overwritten, unless it is named.
 """
 
 import ast
@@ -95,15 +95,12 @@ def with_exercise_lines(text: str, file: str) -> str:
         first, last = definition_lines(parse(text), name)
         lines = text.split("\n")
         for i in range(first, last):
-            if re.match(r" +Exercise \d+\b", lines[i]):
+            if re.match(r" +Exercise \S", lines[i]):
                 indent = lines[i][: len(lines[i]) - len(lines[i].lstrip())]
-                lines[i : i + 1] = textwrap.wrap(
+                end = next(j for j in range(i, last) if lines[j].strip() in ('"""', ""))
+                lines[i:end] = textwrap.wrap(
                     exercise.line, WIDTH, initial_indent=indent, subsequent_indent=indent
                 )
-                while lines[
-                    i + len(textwrap.wrap(exercise.line, WIDTH, initial_indent=indent))
-                ].strip() not in ('"""', ""):
-                    del lines[i + 1]  # the rest of an older, longer line
                 break
         else:
             raise ValueError(f"the docstring of {name} in {file}_1.py has no line that begins with Exercise")

@@ -277,7 +277,7 @@ def test_broken_file(kind):
     for word in words:
         assert word in result.message
     assert "Traceback" not in result.message and "checking.py" not in result.message
-    solved = "is to do" not in texts[exercise.file]
+    solved = "is not done yet" not in texts[exercise.file]
     for other in EXERCISES:
         if other.file == exercise.file and other is not exercise:
             expected = "solved" if solved or other.solved else "to do"
@@ -411,7 +411,7 @@ def test_set_0_names_what_is_missing(results):
     code, out, err, _ = results["untouched"]
     last = err.splitlines()[-1]
     assert (code, out) == (2, "") and "Traceback" not in err
-    assert last.startswith("inference.py: error: exercise ") and "is to do (" in last and "_0.py:" in last
+    assert last.startswith("inference.py: error: ") and "is not done yet (" in last and "_0.py:" in last
     assert "python -m pytest -k " in last and "--set mixed" in last
 
 

@@ -1,18 +1,18 @@
 """The Gemma decoder of PaliGemma: it reads picture and prompt at once, then writes the answer.
 
-What is peculiar about it, next to a GPT:
-  - image features, projected to the decoder's width, take the place of the first N tokens;
-  - prefix-LM attention: picture and prompt see each other in both directions, only what comes
-    after them (the answer) is causal;
-  - every input embedding is multiplied by sqrt(D);
-  - RMSNorm multiplies by (1 + weight): a weight of zero leaves the vector alone;
+What to notice, coming from a GPT:
+  - image features, projected to the decoder's width, take the place of the N `<image>` tokens;
+  - prefix-LM attention: picture and prompt see each other in both directions, and only what
+    comes after them (the answer) is causal;
+  - every token embedding is multiplied by sqrt(D);
+  - RMSNorm multiplies by (1 + weight): the weight is stored as an offset from one;
   - the MLP is a GeGLU: gelu(gate) * up, with the tanh GELU;
   - one key/value head serves all eight query heads (multi-query attention);
-  - rotary positions, by halves of a head and not by neighbouring pairs;
-  - no biases; the output layer is the embedding table itself (tied).
+  - rotary positions pair the two halves of a head, not neighboring numbers;
+  - the decoder has no biases, and its output layer is the embedding table itself (tied).
 
-Letters in shapes: B batch, N patches (= image tokens), T tokens given now, L tokens that can be
-looked at (those in the cache, then those given now), C width of the vision tower, D width of
+Letters in shapes: B batch, N patches (= image tokens), T tokens of this call, L tokens that can
+be looked at (those in the cache, then those of this call), C width of the vision tower, D width of
 the decoder, H heads, K key/value heads, Hd size of a head, M width of the MLP, V vocabulary.
 
 Sources: "Gemma" (Gemma Team 2024, section 2) and "PaliGemma" (Beyer et al. 2024, section 3).
@@ -30,7 +30,7 @@ from vision_transformer_0 import VisionConfig, VisionModel
 
 @dataclass
 class GemmaConfig:
-    """Sizes of the decoder; the values after each name are those of the 3B model."""
+    """Sizes of the decoder; the comments give the values of the 3B model."""
 
     vocab_size: int               # V, 257_216
     hidden_size: int              # D, 2048
@@ -45,25 +45,25 @@ class GemmaConfig:
 
 @dataclass
 class PaliGemmaConfig:
-    """The two models and what joins them; the values after each name are those of the 3B model."""
+    """The two models and what joins them; the comments give the values of the 3B model."""
 
     vision_config: VisionConfig
     text_config: GemmaConfig
-    projection_dim: int           # D again: the width that image features are projected to, 2048
-    image_token_index: int        # id of <image>, 257_152
+    projection_dim: int           # D again, 2048: the width that image features are projected to
+    image_token_index: int        # 257_152, the id of <image>
     pad_token_id: int = 0
-    ignore_index: int = -100      # a label that the loss leaves out
+    ignore_index: int = -100      # a label that the loss skips
 
 
 class KVCache:
     """Keeps the keys and values of all earlier tokens, so that each is computed only once.
 
-    Without it, token t would cost t times the work. Queries need no keeping: a token asks only
-    when it is new.
+    Without it, each new token would run the whole sequence through the model again. Queries are
+    not cached: each is used once, when its token is new.
 
     Attributes: `key_cache` and `value_cache`, lists with one tensor [B, K, L, Hd] per layer; a
-    layer is added when it first hands in its keys.
-    Source: "Fast Transformer Decoding" (Shazeer 2019), section 2.
+    layer is added when it first stores its keys and values.
+    Source: "Fast Transformer Decoding" (Shazeer 2019), section 2 (incremental attention).
     """
 
     def __init__(self):
@@ -71,9 +71,9 @@ class KVCache:
         self.value_cache: list[torch.Tensor] = []
 
     def num_items(self) -> int:
-        """How many tokens are in the cache: the positions of new ones go on from there.
+        """How many tokens are in the cache: the positions of new tokens continue from there.
 
-        L of the tensors [B, K, L, Hd], the same in every layer; 0 as long as there is no layer.
+        L of the tensors [B, K, L, Hd], the same in every layer; 0 while there is no layer yet.
 
         Output: int.
         Source: as the class.
@@ -94,7 +94,8 @@ class KVCache:
         Input: key and value [B, K, T, Hd]; layer_idx, from 0. At the first call of a layer, its
         index is the number of layers so far, and nothing is cached for it yet.
         Output: keys and values [B, K, L, Hd], oldest token first, which the cache now holds too;
-        what it held before is left as it was. Gradients flow through, for training uses it too.
+        the tensors that it held before are not changed. Gradients flow through, because training
+        uses it too.
         Source: as the class.
         Exercise KVCache.update. Builds on: KVCache.num_items.
         """
@@ -107,17 +108,18 @@ class KVCache:
 
 
 class GemmaRMSNorm(nn.Module):
-    """Brings each vector to the same length before a layer works on it.
+    """Scales each vector to a root mean square of one, then each number by a learned gain.
 
     x / sqrt(mean(x^2) + eps) * (1 + weight)
 
-    In float32 whatever the dtype of x, for squares of bfloat16 lose most of their digits; the
-    result is cast back at the very end.
+    Computed in float32 whatever the dtype of x, and rounded once, at the end: bfloat16 has two
+    to three digits, so every step taken in it would be off by up to 0.4 %.
 
-    Input and output: [..., D], the dtype of x.
-    Attributes: `weight` [D], zeros at the start: Gemma's checkpoint stores it as an offset from
-    one, hence the `1 +`.
-    Source: "Root Mean Square Layer Normalization" (Zhang and Sennrich 2019), section 3.
+    Input and output: [..., D], in the dtype of x.
+    Attributes: `weight` [D], zeros at the start: the gain is stored as an offset from one, hence
+    the `1 +`.
+    Source: "Root Mean Square Layer Normalization" (Zhang and Sennrich 2019), section 4,
+    equation 4; eps and the offset are Gemma's.
     Exercise GemmaRMSNorm.
     """
 
@@ -136,15 +138,16 @@ class GemmaRMSNorm(nn.Module):
 
 
 class GemmaRotaryEmbedding(nn.Module):
-    """Gives the angles by which queries and keys are turned, so that attention knows distances.
+    """Gives the angles by which queries and keys are rotated, so that attention sees distances.
 
-    angle(t, i) = t * theta^(-2i / Hd) for i = 0 .. Hd/2 - 1: fast hands for near tokens, slow
-    ones for far. Turned by these, query . key depends on the difference of positions alone.
+    angle(t, i) = t * theta^(-2i / Hd) for i = 0 .. Hd/2 - 1. They are like clock hands: fast ones
+    resolve nearby tokens, slow ones distant ones. Once query and key are rotated by the angles of
+    their positions, query . key depends only on the difference of the two positions.
 
     Input: x, only for its dtype and device; position_ids int64 [B, T], which need not begin at
     0 or be the same in every row.
     Output: cos and sin, [B, T, Hd] each, the Hd/2 angles twice in a row (once for each half of
-    a head). Angles, cos and sin are computed in float32 (in bfloat16, position 257 is 256) and
+    a head). Angles, cos and sin are computed in float32 (in bfloat16, position 257 is 256), and
     only the results are cast to the dtype of x.
     Source: "RoFormer" (Su et al. 2021), section 3.2.2.
     Exercise GemmaRotaryEmbedding.
@@ -170,13 +173,13 @@ class GemmaRotaryEmbedding(nn.Module):
 
 
 def rotate_half(x: torch.Tensor) -> torch.Tensor:
-    """Turns every pair (x[i], x[i + Hd/2]) by a right angle.
+    """Rotates every pair (x[i], x[i + Hd/2]) by a right angle.
 
     [a, b] -> [-b, a], where a and b are the two halves of the last dimension. The paper pairs
-    neighbours instead; the checkpoint's weights are ordered for halves.
+    neighbors instead; the checkpoint's weights are ordered for halves.
 
     Input and output: [..., Hd], in the dtype of x; Hd is even.
-    Source: RoFormer, section 3.4.2, equation 34, in another order.
+    Source: RoFormer, section 3.4.2, equation 34, with its pairs in another order.
     Exercise rotate_half.
     """
     # TODO 1. Cut the last axis into its two halves, a and b.
@@ -188,13 +191,13 @@ def rotate_half(x: torch.Tensor) -> torch.Tensor:
 def apply_rotary_pos_emb(
     query: torch.Tensor, key: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Turns queries and keys by the angles of their positions.
+    """Rotates queries and keys by the angles of their positions.
 
     x * cos + rotate_half(x) * sin: the rotation of a plane, for Hd/2 planes at once.
 
     Input: query [B, H, T, Hd], key [B, K, T, Hd], cos and sin [B, T, Hd]: the same angles for
     all heads.
-    Output: query and key, turned, in their shapes and dtype.
+    Output: query and key, rotated, in their shapes and dtype.
     Source: RoFormer, section 3.4.2.
     Exercise apply_rotary_pos_emb. Builds on: GemmaRotaryEmbedding, rotate_half.
     """
@@ -209,10 +212,10 @@ def apply_rotary_pos_emb(
 
 
 def repeat_kv(hidden_states: torch.Tensor, num_repeats: int) -> torch.Tensor:
-    """Lends each key/value head to the H / K query heads that share it.
+    """Repeats each key/value head for the H / K query heads that share it.
 
-    The same as torch.repeat_interleave(hidden_states, num_repeats, dim=1): heads 0 and 1
-    repeated twice are 0 0 1 1, not 0 1 0 1.
+    The same as torch.repeat_interleave(hidden_states, num_repeats, dim=1): for num_repeats = 2,
+    heads 0 and 1 become 0 0 1 1, not 0 1 0 1.
 
     Input: [B, K, L, Hd]. Output: [B, K * num_repeats, L, Hd], in the same dtype.
     Source: "GQA" (Ainslie et al. 2023), section 2.2.
@@ -227,14 +230,14 @@ def repeat_kv(hidden_states: torch.Tensor, num_repeats: int) -> torch.Tensor:
 def prefix_lm_mask(attention_mask: torch.Tensor, token_type_ids: torch.Tensor) -> torch.Tensor:
     """Says which token may look at which: the whole prefix, and the past of the suffix.
 
-    A query sees a key if the key is not padding, and is not later than the query or belongs to
-    the prefix (picture and prompt).
+    A query sees a key if the key is not padding, and either is not later than the query or
+    belongs to the prefix (picture and prompt).
 
     Input: attention_mask int64 [B, L], 0 for padding, 1 for a token; token_type_ids int64
     [B, T] of the last T of these tokens, 0 for prefix, 1 for suffix. The L - T before them are
     in the cache.
     Output: bool [B, 1, T, L], True where the query (row) may look at the key (column); the 1 is
-    for the heads. Padding has a row like any query: nobody reads what comes out there.
+    for the heads. Padding has a row like any query, but nobody reads what comes out there.
 
     Examples, rows are queries:
       types [0 0 0 1 1] -> 11100   types [0 0 1], padding first -> 010   one new token after
@@ -242,7 +245,7 @@ def prefix_lm_mask(attention_mask: torch.Tensor, token_type_ids: torch.Tensor) -
                            11100                                   011   types [1]
                            11110                                         mask [1 1 1 1 1]
                            11111                                         -> 11111
-    Source: PaliGemma, section 3.2.2 and figure 2.
+    Source: PaliGemma, section 3.1 and figure 2.
     Exercise prefix_lm_mask.
     """
     # TODO 1. Number the L keys. The T queries are the last T of these numbers.
@@ -255,7 +258,7 @@ def prefix_lm_mask(attention_mask: torch.Tensor, token_type_ids: torch.Tensor) -
 
 
 class GemmaMLP(nn.Module):
-    """Works on each token by itself; two thirds of the decoder's weights are here.
+    """Works on each token by itself; 72 % of the decoder's weights are here.
 
     down_proj(gelu(gate_proj(x)) * up_proj(x)): one projection decides how much of the other
     passes (GeGLU).
@@ -283,17 +286,18 @@ class GemmaMLP(nn.Module):
 class GemmaAttention(nn.Module):
     """Lets each token gather information from the tokens it may look at.
 
-    softmax(Q K^T / sqrt(Hd), masked) V, with queries and keys turned by their positions, few
+    softmax(Q K^T / sqrt(Hd), masked) V, with queries and keys rotated by their positions, few
     key/value heads shared by many query heads, and earlier keys and values from the cache.
 
     Input: hidden_states [B, T, D]; attention_mask bool [B, 1, T, L], True where a query may
     look; position_embeddings, the cos and sin of GemmaRotaryEmbedding, [B, T, Hd] each;
-    kv_cache, in which layer_idx is extended by the T new tokens, keys already turned.
+    kv_cache, whose layer layer_idx gains the T new tokens, with keys already rotated.
     Output: [B, T, D], in the dtype of the weights. A query that may look at nothing (padding
-    can come to that) gets finite numbers, whichever: a NaN would spread to all others.
+    can be one) gets finite numbers, no matter which: a NaN would spread, because 0 * NaN is NaN.
     Attributes: `q_proj`, weight [H * Hd, D]; `k_proj` and `v_proj`, weight [K * Hd, D] each;
     `o_proj`, weight [D, H * Hd]. No biases.
-    Source: Gemma, section 2; "Fast Transformer Decoding" (Shazeer 2019), section 3 (multi-query).
+    Source: Gemma, section 2; "Fast Transformer Decoding" (Shazeer 2019), section 3, for
+    multi-query attention.
     Exercise GemmaAttention. Builds on: KVCache.update, apply_rotary_pos_emb, repeat_kv,
     prefix_lm_mask.
     """
@@ -359,16 +363,17 @@ class GemmaDecoderLayer(nn.Module):
 
 
 class GemmaModel(nn.Module):
-    """The stack of decoder blocks, from embeddings to the features that the next token is read from.
+    """The stack of decoder blocks, from embeddings to the features that predict the next token.
 
     norm(layers(inputs_embeds * sqrt(D))); sqrt(D) is rounded to the dtype first (45.25 in
-    bfloat16 for D = 2048), as in training.
+    bfloat16 for D = 2048), as in the makers' code.
 
     Input: inputs_embeds [B, T, D], not yet scaled; attention_mask bool [B, 1, T, L];
     position_ids int64 [B, T]; kv_cache, which every layer extends. Output: [B, T, D].
     Attributes: `embed_tokens`, weight [V, D], which is kept here but used by the caller;
     `layers`, a list of num_hidden_layers blocks; `norm`. `rotary_emb` has no weights.
-    Source: Gemma, section 2.
+    Source: Gemma, section 2; "Attention Is All You Need" (Vaswani et al. 2017), section 3.4, for
+    sqrt(D).
     Exercise GemmaModel. Builds on: GemmaRMSNorm, GemmaRotaryEmbedding, GemmaDecoderLayer.
     """
 
@@ -398,13 +403,13 @@ class GemmaModel(nn.Module):
 class GemmaForCausalLM(nn.Module):
     """The decoder with its output layer: for each token, a score for every possible next one.
 
-    logits = lm_head(model(...)), and lm_head's weight is embed_tokens' (tied): the checkpoint
-    stores it once, and 0.5 billion parameters serve twice.
+    logits = lm_head(model(...)). The weight of lm_head is that of embed_tokens (tied): the
+    checkpoint stores it once, and 0.5 billion parameters serve twice.
 
     Input: as GemmaModel; logits_to_keep, how many of the last positions to score (0: all).
     Output: float32 logits [B, T or logits_to_keep, V]; the product itself is in the dtype of
     the weights.
-    Attributes: `model`; `lm_head`, weight [V, D], tied as soon as the model is made. No bias.
+    Attributes: `model`; `lm_head`, weight [V, D], tied from the start. No bias.
     Source: Gemma, section 2; "Using the Output Embedding" (Press and Wolf 2017) for the tying.
     Exercise GemmaForCausalLM. Builds on: GemmaModel, GemmaForCausalLM.tie_weights.
     """
@@ -415,11 +420,11 @@ class GemmaForCausalLM(nn.Module):
         raise NotImplementedError("GemmaForCausalLM is not done yet: python -m pytest -k GemmaForCausalLM")
 
     def tie_weights(self):
-        """Makes lm_head and embed_tokens one parameter: what a token is read by, it is written by.
+        """Ties lm_head to embed_tokens: one vector both embeds a token and scores it.
 
-        lm_head.weight is model.embed_tokens.weight: the same object, so that both learn from
-        each other's gradients. The checkpoint holds embed_tokens, so that is the one to keep.
-        To be called again whenever one of the two was replaced, as loading may do.
+        lm_head.weight is model.embed_tokens.weight: one parameter, which gets the gradients of
+        both uses. The checkpoint holds embed_tokens, so that is the one to keep. Call it again
+        whenever one of the two was replaced, as loading may do.
 
         Output: None.
         Source: "Using the Output Embedding" (Press and Wolf 2017).
@@ -449,9 +454,9 @@ class GemmaForCausalLM(nn.Module):
 
 
 class PaliGemmaMultiModalProjector(nn.Module):
-    """Translates image features into the decoder's language: C numbers become D.
+    """Translates image features for the decoder: C numbers become D.
 
-    linear(image_features): one matrix, which the paper found to do as well as an MLP.
+    linear(image_features): one layer, which the paper found to do as well as an MLP.
 
     Input: [B, N, C]. Output: [B, N, D], in the dtype of the weights.
     Attributes: `linear`, weight [D, C] and bias; D is config.projection_dim.
@@ -479,12 +484,12 @@ class PaliGemmaMultiModalProjector(nn.Module):
 class PaliGemmaForConditionalGeneration(nn.Module):
     """The whole model: picture and token ids in, logits for the next token out.
 
-    tower -> projector -> merged with the token embeddings -> decoder.
+    tower -> projector -> merge with the token embeddings -> decoder
 
     Input and output: those of forward.
     Attributes: `config`; `vision_tower`, a VisionModel; `multi_modal_projector`;
     `language_model`, a GemmaForCausalLM.
-    Source: PaliGemma, section 3.
+    Source: PaliGemma, section 3.1 and figure 1.
     Exercise PaliGemmaForConditionalGeneration. Builds on: VisionModel, GemmaForCausalLM,
     PaliGemmaMultiModalProjector.
     """
@@ -505,15 +510,15 @@ class PaliGemmaForConditionalGeneration(nn.Module):
         """Puts the features of the picture where the prompt holds `<image>`.
 
         Where input_ids is image_token_index: image_features / sqrt(D), in order; elsewhere
-        inputs_embeds. GemmaModel multiplies everything by sqrt(D), and image features are not
-        to be scaled: divided first, by sqrt(D) rounded to the same dtype, they come out as they
-        were.
+        inputs_embeds. GemmaModel multiplies everything by sqrt(D), but image features must not be
+        scaled. So they are divided first, by sqrt(D) rounded to the same dtype, and come out as
+        they were, up to rounding.
 
         Input: image_features [B, N, D], perhaps in another dtype; inputs_embeds [B, T, D];
         input_ids int64 [B, T], where the image tokens may stand anywhere in a row.
         Output: [B, T, D], a new tensor in the dtype of inputs_embeds.
-        Raises ValueError if there are not N image tokens in each row: neither may features be
-        left over, nor slip into another picture's row.
+        Raises ValueError if a row does not have N image tokens: no feature may be left over, or
+        slip into another picture's row.
         Source: PaliGemma, section 3.1.
         Exercise _merge_input_ids_with_image_features. Builds on: GemmaModel,
         PaliGemmaMultiModalProjector, PaliGemmaForConditionalGeneration.
@@ -542,25 +547,26 @@ class PaliGemmaForConditionalGeneration(nn.Module):
         """Runs the model on a picture and its prompt, on new tokens, or on a training example.
 
         logits = language_model(merged embeddings, prefix_lm_mask, positions, kv_cache)
-        position of a token = number of tokens up to it in attention_mask, itself included:
-        padding is not counted, the first token is at 1, and a cache is counted on.
-        loss = mean over learnt t of -log softmax(logits[t - 1])[labels[t]]
+        position of a token = number of tokens up to it in attention_mask, itself included, so
+        that padding does not count and a cache does. That the first token is at 1 is transformers'
+        convention; the makers' code counts from 0. Rotary attention sees only differences.
+        loss = mean over labeled t of -log softmax(logits[t - 1])[labels[t]]
 
         Input:
           input_ids       int64 [B, T]
           pixel_values    float32 [B, 3, S, S], with the prompt; None in a decoding step
           attention_mask  int64 [B, L], 0 for padding, 1 for a token, over the cached tokens
                           too; None: no padding, whatever the ids are
-          kv_cache        the one returned before, which is extended; None at the start
+          kv_cache        the one returned before, which is extended; None for a new one
           token_type_ids  int64 [B, T], 0 prefix, 1 suffix; None: a prompt is all prefix, and
-                          what is added to a cache is all suffix
+                          what follows a cache is all suffix
           labels          int64 [B, T], for training: the ids themselves where they are to be
-                          learnt, config.ignore_index elsewhere
+                          learned, config.ignore_index elsewhere
           logits_to_keep  how many of the last positions to score; 0: all
-        Output: a dict with `logits` float32 [B, T or logits_to_keep, V], `kv_cache`, and, only
-        where labels are given, `loss`, a float32 scalar.
-        Raises ValueError for labels without token_type_ids, since a prefix that saw the answer
-        would learn to copy, and if there are not N image tokens in each row of a picture's prompt.
+        Output: a dict with `logits` float32 [B, T or logits_to_keep, V], `kv_cache` and, only if
+        labels are given, `loss`, a float32 scalar.
+        Raises ValueError for labels without token_type_ids, because a prefix that sees the answer
+        would learn to copy it, and for a row with a picture that does not have N image tokens.
         Source: PaliGemma, section 3.
         Exercise PaliGemmaForConditionalGeneration.forward. Builds on: KVCache.num_items,
         prefix_lm_mask, GemmaForCausalLM, _merge_input_ids_with_image_features.

@@ -497,8 +497,8 @@ class PaliGemmaForConditionalGeneration(nn.Module):
         Input: image_features [B, N, D], perhaps in another dtype; inputs_embeds [B, T, D];
         input_ids int64 [B, T], where the image tokens may stand anywhere in a row.
         Output: [B, T, D], a new tensor in the dtype of inputs_embeds.
-        Raises ValueError if there are not N image tokens in each row: neither may features be
-        left over, nor slip into another picture's row.
+        Raises ValueError if a row does not have N image tokens: no feature may be left over, or
+        slip into another picture's row.
         Source: PaliGemma, section 3.1.
         Exercise _merge_input_ids_with_image_features. Builds on: GemmaModel,
         PaliGemmaMultiModalProjector, PaliGemmaForConditionalGeneration.

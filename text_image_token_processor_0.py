@@ -1,11 +1,11 @@
 """What PaliGemma is given: a picture becomes numbers, a prompt becomes token ids.
 
-What is peculiar about it:
-  - the picture is squeezed into a square of the size the tower was trained on (224, 448 or
-    896 pixels), without cropping and without keeping its proportions;
-  - the prompt begins with one `<image>` per patch: placeholders, whose embeddings the model
-    replaces by the features of the picture;
-  - `<bos>` stands after the image tokens, not at the very start;
+What to notice:
+  - the picture is squeezed into a square of the size that the tower was trained on (224, 448
+    or 896 pixels), without cropping and without keeping its proportions;
+  - the text begins with one `<image>` per patch: placeholders, whose embeddings the model
+    replaces with the features of the picture;
+  - `<bos>` comes after the image tokens, not at the very start;
   - a newline ends the prompt and is part of it: the answer begins after it;
   - a batch is padded on the left, so that all answers begin at the same position.
 
@@ -15,7 +15,7 @@ What is peculiar about it:
 Letters in shapes: B batch, N patches (= image tokens), T tokens of the sequence, S side of
 the picture in pixels.
 
-Source: "PaliGemma" (Beyer et al. 2024), section 3.2 and figure 2.
+Source: "PaliGemma" (Beyer et al. 2024), section 3.1 and figure 2.
 """
 
 import numpy as np
@@ -27,13 +27,13 @@ IMAGE_TOKEN, BOS_TOKEN, PAD_TOKEN, NEWLINE = "<image>", "<bos>", "<pad>", "\n"
 
 
 def add_image_tokens_to_prompt(prompt: str, num_image_tokens: int) -> str:
-    """Writes the text that the tokenizer is given: places for the picture, then the prompt.
+    """Writes the text for the tokenizer: placeholders for the picture, then the prompt.
 
     `<image>` N times, then `<bos>`, the prompt and a newline, with nothing in between.
 
     Input: the prompt, and N. Output: the text, as one string.
     Example: ("detect cat", 3) -> "<image><image><image><bos>detect cat\\n"
-    Source: PaliGemma, section 3.2.
+    Source: PaliGemma, section 3.1.
     Exercise add_image_tokens_to_prompt.
     """
     return f"{IMAGE_TOKEN * num_image_tokens}{BOS_TOKEN}{prompt}{NEWLINE}"
@@ -42,12 +42,14 @@ def add_image_tokens_to_prompt(prompt: str, num_image_tokens: int) -> str:
 def resize(image: Image.Image, image_size: int) -> np.ndarray:
     """Squeezes a picture into the square that the tower was trained on.
 
-    Bicubic interpolation, which also smooths while shrinking. Proportions are not kept: a wide
-    picture is seen narrow, as in training, and a box found in it scales back exactly.
+    Bicubic interpolation, as in the hub's processor (pretraining varied the method). Pillow's
+    also smooths while it shrinks. Proportions are not kept: the model sees a wide picture
+    squeezed, as in training, and a box found in it scales back exactly.
 
     Input: an RGB picture of any size, left as it was, and S. Output: uint8 array [S, S, 3], rows
     from top to bottom.
-    Source: PaliGemma, section 3.2.1.
+    Source: PaliGemma, section 3.1, for the fixed square; the filter is that of the hub's
+    preprocessor_config.json.
     Exercise resize.
     """
     # TODO 1. Squeeze the picture to image_size in both directions, with bicubic interpolation, and
@@ -63,7 +65,8 @@ def rescale(image: np.ndarray, scale: float = 1 / 255) -> np.ndarray:
     image * scale
 
     Input: uint8 array, any shape. Output: float32, the same shape.
-    Source: SigLIP's own preparation (Zhai et al. 2023), together with normalize.
+    Source: big_vision, where SigLIP and PaliGemma were trained: with normalize,
+    `value_range(-1, 1)`.
     Exercise rescale.
     """
     # TODO 1. Turn the bytes into float32 first.
@@ -73,12 +76,12 @@ def rescale(image: np.ndarray, scale: float = 1 / 255) -> np.ndarray:
 
 
 def normalize(image: np.ndarray, mean: float = 0.5, std: float = 0.5) -> np.ndarray:
-    """Centres the values, since a network learns best from inputs around zero.
+    """Centers the values, because a network learns best from inputs around zero.
 
-    (image - mean) / std: with 0.5 and 0.5, from [0, 1] to [-1, 1], the same for every colour.
+    (image - mean) / std: with 0.5 and 0.5, from [0, 1] to [-1, 1], the same for every color.
 
     Input and output: float32 array, any shape; the input is left as it was.
-    Source: SigLIP's own preparation (Zhai et al. 2023), `value_range(-1, 1)`.
+    Source: big_vision, where SigLIP and PaliGemma were trained: `value_range(-1, 1)`.
     Exercise normalize. Builds on: rescale.
     """
     # TODO 1. Take mean away from every value.
@@ -90,12 +93,13 @@ def normalize(image: np.ndarray, mean: float = 0.5, std: float = 0.5) -> np.ndar
 def process_images(images: list[Image.Image], image_size: int) -> torch.Tensor:
     """Prepares pictures of any size and mode for the vision tower.
 
-    To RGB with transparent parts on white, resized, rescaled, normalised, and the channels moved
-    to the front.
+    Converted to RGB with transparent parts on white, resized, rescaled, normalized, and the
+    channels moved to the front.
 
     Input: B pictures, left as they were, and S. Output: float32 tensor [B, 3, S, S], values from
     -1 to 1.
-    Source: SigLIP's own preparation; channels first is what nn.Conv2d reads.
+    Source: as rescale and normalize; channels first is what nn.Conv2d reads. White is this
+    project's choice.
     Exercise process_images. Builds on: resize, rescale, normalize.
     """
     # TODO 1. If a picture has transparent parts, lay it on a white ground of its size.
@@ -107,15 +111,15 @@ def process_images(images: list[Image.Image], image_size: int) -> torch.Tensor:
 
 
 class PaliGemmaProcessor:
-    """Prepares a batch of pictures with a prompt each; a wrong tokenizer is refused at once.
+    """Prepares a batch of pictures with a prompt each, and refuses a wrong tokenizer at once.
 
-    id = tokenizer.token_to_id(token): the place of a token in the embedding table.
+    id = tokenizer.token_to_id(token): the row of a token in the embedding table.
 
     Input: a tokenizer, N and S.
     Attributes: `tokenizer`, `num_image_tokens` (N), `image_size` (S), and the ids of the
     special tokens: `image_token_id`, `bos_token_id`, `pad_token_id`, `newline_token_id`.
-    Raises ValueError if the tokenizer has no such token.
-    Source: PaliGemma, section 3.2.
+    Raises ValueError if the tokenizer lacks one of the four.
+    Source: PaliGemma, section 3.1.
     Exercise PaliGemmaProcessor.
     """
 
@@ -146,7 +150,7 @@ class PaliGemmaProcessor:
         Returns a dict: `pixel_values` float32 [B, 3, S, S], `input_ids` int64 [B, T] padded on
         the left with `<pad>`, and `attention_mask` int64 [B, T], 1 for a token and 0 for padding.
         Raises ValueError if the lists differ in length or a prompt contains `<image>`.
-        Source: PaliGemma, section 3.2 and figure 2.
+        Source: PaliGemma, section 3.1 and figure 2.
         Exercise PaliGemmaProcessor.__call__. Builds on: add_image_tokens_to_prompt, process_images,
         PaliGemmaProcessor.
         """

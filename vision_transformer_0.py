@@ -1,10 +1,13 @@
 """The SigLIP vision tower of PaliGemma: a picture goes in, one vector per patch comes out.
 
-What is peculiar about it, next to the first Vision Transformer (ViT):
-  - no [CLS] token: PaliGemma reads all the patches, so nothing has to sum them up;
-  - the norm stands before attention and MLP (pre-norm), and once more after the last layer;
-  - LayerNorm's eps is 1e-6 (PyTorch's default is 1e-5), GELU is the tanh approximation;
-  - every projection has a bias, unlike in the Gemma decoder.
+What to notice:
+  - it is the encoder of the first Vision Transformer (ViT), without what sums a picture up:
+    no [CLS] token, and no pooling head. SigLIP was trained with an attention-pooling head;
+    PaliGemma drops it and reads every patch;
+  - as in ViT, each norm comes before attention or MLP (pre-norm), and one more after the last
+    layer; every projection has a bias, unlike in the Gemma decoder;
+  - two settings are not PyTorch's defaults: LayerNorm's eps is 1e-6 (not 1e-5), and GELU is
+    the tanh approximation.
 
 Letters in shapes: B batch, N patches (= image tokens), C width of the tower, H heads,
 Hd size of a head (C = H * Hd), M width of the MLP, P side of a patch and S side of the
@@ -80,7 +83,8 @@ class VisionEmbeddings(nn.Module):
 class Attention(nn.Module):
     """Lets every patch gather information from every other patch.
 
-    softmax(Q K^T / sqrt(Hd)) V, in H heads side by side; no mask, for a picture has no order.
+    softmax(Q K^T / sqrt(Hd)) V, in H heads side by side. There is no mask, because nothing is
+    predicted from left to right: every patch may look at every other.
 
     Input and output: [B, N, C], in the dtype of the weights.
     Attributes: `q_proj`, `k_proj`, `v_proj` and `out_proj`, weight [C, C] and bias each.
@@ -111,11 +115,11 @@ class Attention(nn.Module):
 class MLP(nn.Module):
     """Works on each patch by itself, after attention has gathered what it needs.
 
-    fc2(gelu(fc1(x))), widening C to M and narrowing back.
+    fc2(gelu(fc1(x))): widens C to M and narrows it back.
 
     Input and output: [B, N, C], in the dtype of the weights.
     Attributes: `fc1`, weight [M, C] and bias; `fc2`, weight [C, M] and bias.
-    Source: ViT, section 3.1, equation 3; GELU by its tanh formula, as SigLIP was trained.
+    Source: ViT, section 3.1, equation 3; GELU by its tanh formula, with which SigLIP was trained.
     Exercise MLP.
     """
 
@@ -190,7 +194,7 @@ class VisionTransformer(nn.Module):
     weights.
     Attributes: `embeddings`, `encoder`, and `post_layernorm`, whose eps is
     config.layer_norm_eps.
-    Source: ViT, section 3.1, equation 4, applied to every patch; PaliGemma, section 3.1.
+    Source: ViT, section 3.1, equation 4, here for every patch; PaliGemma, section 3.1.
     Exercise VisionTransformer. Builds on: VisionEmbeddings, Encoder.
     """
 
@@ -207,9 +211,9 @@ class VisionTransformer(nn.Module):
 
 
 class VisionModel(nn.Module):
-    """Holds the tower under the name that the checkpoint's tensors carry: `vision_model.`.
+    """Holds the tower under the name that its tensors have in the checkpoint: `vision_model.`.
 
-    vision_model(pixel_values), and nothing else: the class is there for the name.
+    vision_model(pixel_values), and nothing else: the class exists for the name.
 
     Input: float [B, 3, S, S]. Output: [B, N, C], in the dtype of the weights.
     Attributes: `vision_model`.

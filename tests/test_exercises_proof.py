@@ -1,7 +1,7 @@
 """The proof that the learner's tests teach: it does not depend on what the learner has written.
 
-For every exercise: the untouched skeleton is not done yet and says so; the reference's lines in its place pass
-and leave all others as they were; every known mistake fails and is named as itself; other right ways
+For every exercise: the untouched skeleton is not done yet and says so; the reference's lines in its place
+pass and leave all others as they were; every known mistake fails and is named as itself; other right ways
 pass; and the skeleton equals the reference outside of the steps.
 """
 

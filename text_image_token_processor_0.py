@@ -55,7 +55,7 @@ def resize(image: Image.Image, image_size: int) -> np.ndarray:
     # TODO 1. Squeeze the picture to image_size in both directions, with bicubic interpolation, and
     #         without cutting anything off.
     # TODO 2. Turn the result into an array of bytes, one row of the picture after another.
-    # TODO 3. Give the array back; the picture that came in stays as it was.
+    # TODO 3. Return the array; the picture that came in stays as it was.
     raise NotImplementedError("resize is not done yet: python -m pytest -k resize")
 
 
@@ -71,7 +71,7 @@ def rescale(image: np.ndarray, scale: float = 1 / 255) -> np.ndarray:
     """
     # TODO 1. Turn the bytes into float32 first.
     # TODO 2. Multiply by scale, in float32 too.
-    # TODO 3. Give back a new array of the same shape.
+    # TODO 3. Return a new array of the same shape.
     raise NotImplementedError("rescale is not done yet: python -m pytest -k rescale")
 
 
@@ -84,9 +84,9 @@ def normalize(image: np.ndarray, mean: float = 0.5, std: float = 0.5) -> np.ndar
     Source: big_vision, where SigLIP and PaliGemma were trained: `value_range(-1, 1)`.
     Exercise normalize. Builds on: rescale.
     """
-    # TODO 1. Take mean away from every value.
+    # TODO 1. Subtract mean from every value.
     # TODO 2. Divide by std.
-    # TODO 3. Stay in float32, and give back a new array.
+    # TODO 3. Stay in float32, and return a new array.
     raise NotImplementedError("normalize is not done yet: python -m pytest -k normalize")
 
 
@@ -102,10 +102,10 @@ def process_images(images: list[Image.Image], image_size: int) -> torch.Tensor:
     project's choice.
     Exercise process_images. Builds on: resize, rescale, normalize.
     """
-    # TODO 1. If a picture has transparent parts, lay it on a white ground of its size.
-    # TODO 2. Turn each picture into one with three colours, whatever its mode.
+    # TODO 1. If a picture has transparent parts, lay it on a white background of its size.
+    # TODO 2. Convert each picture to one with three color channels, whatever its mode.
     # TODO 3. Bring it to image_size, to values from 0 to 1, and from there to -1 to 1.
-    # TODO 4. Move the colours to the front: [3, S, S].
+    # TODO 4. Move the channels to the front: [3, S, S].
     # TODO 5. Stack the pictures into one batch, and make it a tensor.
     raise NotImplementedError("process_images is not done yet: python -m pytest -k process_images")
 
@@ -134,8 +134,7 @@ class PaliGemmaProcessor:
 
     def _token_id(self, token: str) -> int:
         # TODO 3. Ask the tokenizer for the id of the token.
-        # TODO 4. If it has no such token, raise a ValueError that says so; otherwise give back the
-        #         id.
+        # TODO 4. If it has no such token, raise a ValueError that says so; otherwise return the id.
         raise NotImplementedError(
             "PaliGemmaProcessor is not done yet: "
             "python -m pytest -k PaliGemmaProcessor"
@@ -157,11 +156,11 @@ class PaliGemmaProcessor:
         # TODO 1. Refuse, with a ValueError, lists of different lengths and a prompt that contains
         #         `<image>`.
         # TODO 2. Write each prompt with its image tokens, and turn it into ids; the text already
-        #         spells out its special tokens, so the tokenizer is not to add any.
-        # TODO 3. Find the longest row, T. Fill the shorter ones up to T on the left with the
-        #         padding id.
-        # TODO 4. Make the attention mask: 0 where you filled up, 1 elsewhere.
-        # TODO 5. Prepare the pictures, and give back the three tensors in a dict.
+        #         spells out its special tokens, so the tokenizer must not add any.
+        # TODO 3. Find the length of the longest row, T. Pad the shorter ones to T on the left with
+        #         the padding id.
+        # TODO 4. Make the attention mask: 0 where you padded, 1 elsewhere.
+        # TODO 5. Prepare the pictures, and return the three tensors in a dict.
         raise NotImplementedError(
             "PaliGemmaProcessor.__call__ is not done yet: "
             "python -m pytest -k PaliGemmaProcessor.__call__"

@@ -65,14 +65,14 @@ class VisionEmbeddings(nn.Module):
     def __init__(self, config: VisionConfig):
         super().__init__()
         # TODO 1. Make patch_embedding: a convolution from the channels of the picture to
-        #         hidden_size, whose kernel is one patch and whose steps are as long, so that
+        #         hidden_size, whose kernel is one patch and which moves by a whole patch, so that
         #         patches do not overlap.
-        # TODO 2. Make position_embedding: a table with one learnt vector of hidden_size for each
+        # TODO 2. Make position_embedding: a table with one learned vector of hidden_size for each
         #         patch.
         raise NotImplementedError("VisionEmbeddings is not done yet: python -m pytest -k VisionEmbeddings")
 
     def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        # TODO 3. Bring the picture to the dtype of the convolution's weights (it comes in float32).
+        # TODO 3. Cast the picture to the dtype of the convolution's weights (it comes in float32).
         # TODO 4. Embed the patches: [B, C, S/P, S/P], still laid out like a picture.
         # TODO 5. Lay the patches out in one row, left to right and top to bottom, with the width
         #         last: [B, N, C].
@@ -103,10 +103,9 @@ class Attention(nn.Module):
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         # TODO 3. Project to queries, keys and values; split the width into heads, and put the axis
         #         of heads before the patches: [B, H, N, Hd].
-        # TODO 4. Score each query against each key, divided by the root of the head's size:
+        # TODO 4. Score each query against each key, and divide by the root of the head's size:
         #         [B, H, N, N].
-        # TODO 5. Turn the scores of each query into weights over the keys that add up to 1; compute
-        #         this in float32 and go back to the dtype of the queries.
+        # TODO 5. Turn the scores of each query into weights over the keys that add up to 1.
         # TODO 6. Average the values with these weights, lay the heads side by side again,
         #         [B, N, C], and apply the output projection.
         raise NotImplementedError("Attention is not done yet: python -m pytest -k Attention")
@@ -156,8 +155,8 @@ class EncoderLayer(nn.Module):
         raise NotImplementedError("EncoderLayer is not done yet: python -m pytest -k EncoderLayer")
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        # TODO 3. Add to the input what attention makes of the normed input; leave the input itself
-        #         as it was.
+        # TODO 3. Add to the input what attention makes of the normalized input; leave the input
+        #         itself as it was.
         # TODO 4. Add to that what the MLP makes of it, after the second norm.
         raise NotImplementedError("EncoderLayer is not done yet: python -m pytest -k EncoderLayer")
 
@@ -180,8 +179,8 @@ class Encoder(nn.Module):
         raise NotImplementedError("Encoder is not done yet: python -m pytest -k Encoder")
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        # TODO 2. Send the features through the blocks, one after the other.
-        # TODO 3. Give back what the last one made.
+        # TODO 2. Send the features through the blocks, one after another.
+        # TODO 3. Return what the last one makes.
         raise NotImplementedError("Encoder is not done yet: python -m pytest -k Encoder")
 
 
@@ -206,7 +205,7 @@ class VisionTransformer(nn.Module):
 
     def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
         # TODO 3. Embed the pictures, and send the patches through the encoder.
-        # TODO 4. Norm what comes out, every patch, and give all of them back.
+        # TODO 4. Normalize every patch that comes out, and return them all.
         raise NotImplementedError("VisionTransformer is not done yet: python -m pytest -k VisionTransformer")
 
 
@@ -228,5 +227,5 @@ class VisionModel(nn.Module):
 
     def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
         # TODO 2. Send the pictures through it.
-        # TODO 3. Give its features back as they are.
+        # TODO 3. Return its features as they are.
         raise NotImplementedError("VisionModel is not done yet: python -m pytest -k VisionModel")

@@ -80,14 +80,14 @@ EXERCISES = [
         minutes=5,
         difficulty="easy",
         solved=True,
-        why="The decoder reads tokens only: the picture needs places to stand in, and the prompt its marks.",
+        why="The decoder reads only tokens: the picture needs placeholders, and the prompt its marks.",
         steps=[
             "Write as many image tokens as there are patches.",
-            "After them the token that begins a text, then the prompt, then a newline, with nothing in "
-            "between.",
+            "After them write the token that begins a text, then the prompt, then a newline, with nothing "
+            "in between.",
         ],
         hints=(
-            "Four pieces, one after the other; the names of the special ones stand on top of the file.",
+            "Four pieces, one after another; the names of the special ones are at the top of the file.",
             "A text times a number repeats it.",
             'f"{IMAGE_TOKEN * num_image_tokens}{BOS_TOKEN}{prompt}{NEWLINE}".',
         ),
@@ -112,9 +112,9 @@ EXERCISES = [
             Mistake(
                 "without the newline",
                 {"{NEWLINE}": ""},
-                "the newline is part of the prompt: it says that the answer begins.",
+                "the newline is part of the prompt: it marks where the answer begins.",
             ),
-            Mistake("without `<bos>`", {"{BOS_TOKEN}": ""}, "`<bos>` stands before the prompt."),
+            Mistake("without `<bos>`", {"{BOS_TOKEN}": ""}, "`<bos>` comes before the prompt."),
             Mistake(
                 "with a space before the prompt",
                 {"{BOS_TOKEN}{prompt}": "{BOS_TOKEN} {prompt}"},
@@ -134,11 +134,9 @@ EXERCISES = [
                 "the picture comes first.",
             ),
             Mistake(
-                "with the spaces cut off", {"{prompt}": "{prompt.strip()}"}, "the prompt is taken as it is."
+                "with the spaces stripped", {"{prompt}": "{prompt.strip()}"}, "the prompt is taken as it is."
             ),
-            Mistake(
-                "in small letters", {"{prompt}": "{prompt.lower()}"}, "`C` and `c` are different tokens."
-            ),
+            Mistake("in lower case", {"{prompt}": "{prompt.lower()}"}, "`C` and `c` are different tokens."),
         ],
         right_ways=[
             RightWay(
@@ -169,7 +167,7 @@ def add_image_tokens_to_prompt(prompt, num_image_tokens):
             "Squeeze the picture to image_size in both directions, with bicubic interpolation, and without "
             "cutting anything off.",
             "Turn the result into an array of bytes, one row of the picture after another.",
-            "Give the array back; the picture that came in stays as it was.",
+            "Return the array; the picture that came in stays as it was.",
         ],
         hints=(
             "The picture has a method of that name. Which size does it want, and which filter?",
@@ -186,14 +184,14 @@ def add_image_tokens_to_prompt(prompt, num_image_tokens):
             Mistake(
                 "with bilinear interpolation",
                 {"BICUBIC": "BILINEAR"},
-                "PaliGemma's pictures were made with bicubic.",
+                "the hub's processor resizes with bicubic.",
             ),
             Mistake(
                 "with the nearest pixel",
                 {"BICUBIC": "NEAREST"},
                 "that leaves out most pixels; bicubic weighs them all.",
             ),
-            Mistake("with Lanczos", {"BICUBIC": "LANCZOS"}, "PaliGemma's pictures were made with bicubic."),
+            Mistake("with Lanczos", {"BICUBIC": "LANCZOS"}, "the hub's processor resizes with bicubic."),
             Mistake(
                 "with the picture cropped to a square",
                 {
@@ -221,7 +219,7 @@ def add_image_tokens_to_prompt(prompt, num_image_tokens):
                 "rows come first, from top to bottom.",
             ),
             Mistake(
-                "with a picture given back",
+                "with a picture returned",
                 {
                     "np.array(image.resize((image_size, image_size), "
                     "resample=Image.Resampling.BICUBIC))": "image.resize((image_size, image_size), "
@@ -235,7 +233,7 @@ def add_image_tokens_to_prompt(prompt, num_image_tokens):
                     "resample=Image.Resampling.BICUBIC))": "resample=Image.Resampling.BICUBIC), "
                     "dtype=np.float32)"
                 },
-                "bytes are asked for; rescale turns them into floats.",
+                "the result has to be bytes; rescale turns them into floats.",
             ),
         ],
         right_ways=[
@@ -256,8 +254,8 @@ def resize(image, image_size):
 """,
             ),
         ],
-        compare="the picture's own order is (width, height), the array's is [rows, columns]: a square "
-        "hides it.",
+        compare="the picture's own order is (width, height), the array's is [rows, columns]: a square hides "
+        "the difference.",
     ),
     Exercise(
         name="rescale",
@@ -268,7 +266,7 @@ def resize(image, image_size):
         steps=[
             "Turn the bytes into float32 first.",
             "Multiply by scale, in float32 too.",
-            "Give back a new array of the same shape.",
+            "Return a new array of the same shape.",
         ],
         hints=(
             "Two things, in this order: another type, then a product.",
@@ -292,7 +290,7 @@ def resize(image, image_size):
             Mistake(
                 "when divided by scale",
                 {"* np.float32(scale)": "/ np.float32(scale)"},
-                "it is the factor, 1/255, not 255.",
+                "scale is the factor, 1/255, not 255.",
             ),
             Mistake(
                 "with 1 / 256",
@@ -305,7 +303,7 @@ def resize(image, image_size):
                 "numpy computes bytes times a number in float64; the model wants float32.",
             ),
             Mistake(
-                "when the bytes are made after scaling",
+                "when it is cast back to bytes after scaling",
                 {"image.astype(np.float32) * np.float32(scale)": "(image * scale).astype(np.uint8)"},
                 "a byte cannot hold 0.5: float32 first, then scale.",
             ),
@@ -317,7 +315,9 @@ def resize(image, image_size):
                 },
                 "scaled bytes are nearly all 0: float32 first, then scale.",
             ),
-            Mistake("without scaling", {" * np.float32(scale)": ""}, "the values are to lie from 0 to 1."),
+            Mistake(
+                "without scaling", {" * np.float32(scale)": ""}, "the values have to lie between 0 and 1."
+            ),
             Mistake(
                 "already from -1 to 1",
                 {
@@ -360,12 +360,12 @@ def rescale(image, scale=1 / 255):
         why="The tower was trained on values from -1 to 1; from 0 to 1, every picture would look pale to it.",
         builds_on=("rescale",),
         steps=[
-            "Take mean away from every value.",
+            "Subtract mean from every value.",
             "Divide by std.",
-            "Stay in float32, and give back a new array.",
+            "Stay in float32, and return a new array.",
         ],
         hints=(
-            "The docstring's formula is the code; mind the type and the brackets.",
+            "The docstring's formula is the code; mind the type and the parentheses.",
             "mean and std are given, not measured. Python numbers keep float32, numpy float64 ones do not.",
             "(image - np.float32(mean)) / np.float32(std).",
         ),
@@ -382,36 +382,36 @@ def rescale(image, scale=1 / 255):
             Mistake(
                 "when mean is added",
                 {"image - np.float32(mean)": "image + np.float32(mean)"},
-                "mean is taken away, so that the values lie around zero.",
+                "mean is subtracted, so that the values lie around zero.",
             ),
             Mistake("without dividing", {" / np.float32(std)": ""}, "dividing by std gives -1 to 1."),
             Mistake(
                 "without the mean",
                 {"(image - np.float32(mean))": "image"},
-                "taking mean away brings the middle to zero.",
+                "subtracting mean brings the middle to zero.",
             ),
             Mistake(
-                "when divided before the mean is taken away",
+                "when divided before the mean is subtracted",
                 {
                     "(image - np.float32(mean)) / np.float32(std)": "image / np.float32(std) - "
                     "np.float32(mean)"
                 },
-                "the bracket comes first.",
+                "the subtraction comes first.",
             ),
             Mistake(
                 "with mean and std swapped",
                 {"np.float32(mean)": "np.float32(std)", "/ np.float32(std)": "/ np.float32(mean)"},
-                "mean is taken away, std divides.",
+                "mean is subtracted, std divides.",
             ),
             Mistake(
                 "with 0.5 whatever mean and std say",
                 {"np.float32(mean)": "np.float32(0.5)", "np.float32(std)": "np.float32(0.5)"},
-                "the arguments say what to take.",
+                "the arguments say which to use.",
             ),
             Mistake(
                 "with the picture's own mean and std",
                 {"np.float32(mean)": "image.mean()", "np.float32(std)": "image.std()"},
-                "the same numbers for all pictures, or a dark one would look like a bright one.",
+                "they are the same for all pictures, or a dark one would look like a bright one.",
             ),
             Mistake("in float64", {"np.float32(mean)": "np.float64(mean)"}, "the model wants float32."),
             Mistake(
@@ -451,29 +451,29 @@ def normalize(image, mean=0.5, std=0.5):
                 },
             ),
         ],
-        compare="one mean and one std for all three colours; CLIP's towers have one for each.",
+        compare="one mean and one std for all three colors; CLIP's towers have one for each.",
     ),
     Exercise(
         name="process_images",
         file="text_image_token_processor",
         minutes=15,
         difficulty="medium",
-        why="Photos come in every size, and as grey, transparent or indexed ones: the tower reads one "
-        "form only.",
+        why="Photos come in every size, and some are gray, transparent or indexed: the tower reads one form "
+        "only.",
         builds_on=("resize", "rescale", "normalize"),
         steps=[
-            "If a picture has transparent parts, lay it on a white ground of its size.",
-            "Turn each picture into one with three colours, whatever its mode.",
+            "If a picture has transparent parts, lay it on a white background of its size.",
+            "Convert each picture to one with three color channels, whatever its mode.",
             "Bring it to image_size, to values from 0 to 1, and from there to -1 to 1.",
-            "Move the colours to the front: [3, S, S].",
+            "Move the channels to the front: [3, S, S].",
             "Stack the pictures into one batch, and make it a tensor.",
         ],
         hints=(
-            "Follow one picture through the three functions above, and note its shape. Which colour has a "
-            "PNG where nothing is to be seen?",
-            "has_transparency_data tells whether there is anything to do about it, and "
-            "Image.alpha_composite lays one RGBA picture on another; convert gives any picture another "
-            "mode; transpose of an array takes all axes in their new order; np.stack makes a batch.",
+            "Follow one picture through the three functions above, and note its shape. Which color does a "
+            "PNG have where it is transparent?",
+            "has_transparency_data says whether that matters, and Image.alpha_composite lays one RGBA "
+            "picture on another; convert gives any picture another mode; transpose of an array takes all "
+            "axes in their new order; np.stack makes a batch.",
             'Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA")); then '
             'normalize(rescale(resize(image.convert("RGB"), image_size))).transpose(2, 0, 1), for each; '
             "torch.from_numpy(np.stack(...)).",
@@ -493,7 +493,7 @@ def normalize(image, mean=0.5, std=0.5):
                 for mode in ("L", "P", "CMYK", "1", "RGBA", "LA")
             ),
             Case(
-                "an indexed picture, one of whose colours is transparent",
+                "an indexed picture, one of whose colors is transparent",
                 lambda: {"images": [transparent_colour(picture(17, 9, mode="P"))], "image_size": 13},
             ),
         ],
@@ -501,37 +501,37 @@ def normalize(image, mean=0.5, std=0.5):
             Mistake(
                 "without the conversion to RGB",
                 {'image.convert("RGB")': "image"},
-                "a grey picture has one channel and a transparent one has four; the tower wants three.",
+                "a gray picture has one channel and a transparent one has four; the tower wants three.",
             ),
             Mistake(
-                "without the white ground",
+                "without the white background",
                 {"image.has_transparency_data": "False"},
-                'under transparent parts lies any colour, often black; `convert("RGB")` alone shows it.',
+                'a transparent part may hold any color, often black, and `convert("RGB")` alone shows it.',
             ),
             Mistake(
-                "with a black ground",
+                "with a black background",
                 {'"white"': '"black"'},
-                "PaliGemma saw such pictures on white.",
+                "dark lines would vanish on black: transparent parts become white, as on a page.",
             ),
             Mistake(
                 "with indexed pictures left out",
                 {"image.has_transparency_data": 'image.mode in ("RGBA", "LA")'},
-                "a colour of the palette can be transparent too, without a channel for it.",
+                "a color of the palette can be transparent too, without a channel for it.",
             ),
             Mistake(
-                "with the colours left at the end",
+                "with the channels left at the end",
                 {".transpose(2, 0, 1)": ""},
                 "torch's convolution wants the channels first.",
             ),
             Mistake(
                 "with rows and columns swapped",
                 {".transpose(2, 0, 1)": ".transpose(2, 1, 0)"},
-                "only the colours move; rows stay before columns.",
+                "only the channels move; rows stay before columns.",
             ),
             Mistake(
-                "when the axes are cut anew instead of moved",
+                "when the axes are reshaped instead of moved",
                 {"pixels.transpose(2, 0, 1)": "pixels.reshape(3, image_size, image_size)"},
-                "reshape does not move colours, it mixes pixels.",
+                "reshape does not move the channels, it mixes pixels.",
             ),
             Mistake(
                 "with blue first",
@@ -539,27 +539,27 @@ def normalize(image, mean=0.5, std=0.5):
                 "PIL's order is red, green, blue, and so is the tower's.",
             ),
             Mistake(
-                "without normalising",
+                "without normalizing",
                 {"normalize(rescale(pixels))": "rescale(pixels)"},
                 "values from 0 to 1 are not enough: -1 to 1.",
             ),
             Mistake(
                 "without rescaling",
                 {"normalize(rescale(pixels))": "normalize(pixels.astype(np.float32))"},
-                "0 to 255 must become 0 to 1 before it is normalised.",
+                "0 to 255 must become 0 to 1 before it is normalized.",
             ),
             Mistake(
-                "when normalised before rescaled",
+                "when normalized before it is rescaled",
                 {"normalize(rescale(pixels))": "rescale(normalize(pixels.astype(np.float32)))"},
                 "first 0 to 1, then -1 to 1.",
             ),
             Mistake(
                 "in float64",
                 {"np.stack(prepared)": "np.stack(prepared).astype(np.float64)"},
-                "float32 is asked for.",
+                "the result has to be float32.",
             ),
             Mistake(
-                "with a numpy array given back",
+                "with a numpy array returned",
                 {"torch.from_numpy(np.stack(prepared))": "np.stack(prepared)"},
                 "the model computes with torch tensors.",
             ),
@@ -569,9 +569,9 @@ def normalize(image, mean=0.5, std=0.5):
                 "every picture of the batch is needed.",
             ),
             Mistake(
-                "with grey pictures",
+                "with gray pictures",
                 {'image.convert("RGB")': 'image.convert("L").convert("RGB")'},
-                "the colours are to be kept.",
+                "the colors have to be kept.",
             ),
         ],
         right_ways=[
@@ -604,8 +604,8 @@ def process_images(images, image_size):
 """,
             ),
         ],
-        compare="the order convert, resize, rescale: resizing bytes and resizing floats do not round "
-        "alike, and an indexed picture (mode P) cannot be interpolated at all.",
+        compare="the order convert, resize, rescale: resizing bytes and resizing floats do not round the "
+        "same way, and an indexed picture (mode P) cannot be interpolated at all.",
     ),
     Exercise(
         name="PaliGemmaProcessor",
@@ -621,12 +621,12 @@ def process_images(images, image_size):
             ],
             "_token_id": [
                 "Ask the tokenizer for the id of the token.",
-                "If it has no such token, raise a ValueError that says so; otherwise give back the id.",
+                "If it has no such token, raise a ValueError that says so; otherwise return the id.",
             ],
         },
         hints=(
-            "Seven attributes, whose names are in the docstring. What does the tokenizer answer for a "
-            "token that it does not know?",
+            "Seven attributes, whose names are in the docstring. What does the tokenizer return for a token "
+            "that it does not know?",
             "token_to_id gives None for an unknown token, and 0 for `<pad>`: the two are not the same.",
             "token_id = self.tokenizer.token_to_id(token); if token_id is None: raise ValueError(...).",
         ),
@@ -670,7 +670,11 @@ def process_images(images, image_size):
                 {"if token_id is None": "if False"},
                 "token_to_id gives None for an unknown token, and None would travel on silently.",
             ),
-            Mistake("with a KeyError", {"raise ValueError": "raise KeyError"}, "a ValueError is promised."),
+            Mistake(
+                "with a KeyError",
+                {"raise ValueError": "raise KeyError"},
+                "the docstring promises a ValueError.",
+            ),
             Mistake(
                 "with `<eos>` for `<bos>`",
                 {
@@ -740,15 +744,16 @@ def __init__(self, tokenizer, num_image_tokens, image_size):
         builds_on=("add_image_tokens_to_prompt", "process_images", "PaliGemmaProcessor"),
         steps=[
             "Refuse, with a ValueError, lists of different lengths and a prompt that contains `<image>`.",
-            "Write each prompt with its image tokens, and turn it into ids; the text already spells out "
-            "its special tokens, so the tokenizer is not to add any.",
-            "Find the longest row, T. Fill the shorter ones up to T on the left with the padding id.",
-            "Make the attention mask: 0 where you filled up, 1 elsewhere.",
-            "Prepare the pictures, and give back the three tensors in a dict.",
+            "Write each prompt with its image tokens, and turn it into ids; the text already spells out its "
+            "special tokens, so the tokenizer must not add any.",
+            "Find the length of the longest row, T. Pad the shorter ones to T on the left with the padding "
+            "id.",
+            "Make the attention mask: 0 where you padded, 1 elsewhere.",
+            "Prepare the pictures, and return the three tensors in a dict.",
         ],
         hints=(
             "Work on lists of numbers row by row, and make tensors at the end. Where does the answer begin "
-            "in a short row and in a long one, if you fill up on the right?",
+            "in a short row and in a long one, if you pad on the right?",
             "tokenizer.encode(...) gives an object with .ids; it has an argument about special tokens. "
             "Lists can be repeated and joined: [x] * 3 + [1, 2].",
             "row = encode(text, add_special_tokens=False).ids; ids = [pad] * (T - len(row)) + row; mask = "
@@ -813,7 +818,7 @@ def __init__(self, tokenizer, num_image_tokens, image_size):
             Mistake(
                 "with the ids padded on the left and the mask on the right",
                 {"[0] * (T - len(row)) + [1] * len(row)": "[1] * len(row) + [0] * (T - len(row))"},
-                "the mask's zeros stand where the padding is.",
+                "the mask's zeros belong where the padding is.",
             ),
             Mistake(
                 "with a second `<bos>`, from the tokenizer",
@@ -821,7 +826,7 @@ def __init__(self, tokenizer, num_image_tokens, image_size):
                 "the text already spells out `<bos>`, and the tokenizer puts another one in front by itself.",
             ),
             Mistake(
-                "with the mask turned around",
+                "with the mask inverted",
                 {"[0] * (T - len(row)) + [1] * len(row)": "[1] * (T - len(row)) + [0] * len(row)"},
                 "1 is a token, 0 is padding.",
             ),
@@ -846,12 +851,12 @@ def __init__(self, tokenizer, num_image_tokens, image_size):
             Mistake(
                 "with a boolean mask",
                 {"[1] * len(row) for row in rows])": "[1] * len(row) for row in rows]).bool()"},
-                "int64 is promised: the model sums it to count positions.",
+                "the docstring promises int64: the model sums it to count positions.",
             ),
             Mistake(
                 "with int32 ids",
                 {"+ row for row in rows])": "+ row for row in rows], dtype=torch.int32)"},
-                "int64 is promised.",
+                "the docstring promises int64.",
             ),
             Mistake(
                 "when rows are cut to the shortest",
@@ -859,7 +864,7 @@ def __init__(self, tokenizer, num_image_tokens, image_size):
                     "T = max(len(row) for row in "
                     "rows)": "T = min(len(row) for row in rows)\n        rows = [row[:T] for row in rows]"
                 },
-                "nothing is cut off: shorter rows are filled up to the longest.",
+                "nothing is cut off: shorter rows are padded to the length of the longest.",
             ),
             Mistake(
                 "when more prompts than pictures are accepted",
@@ -950,7 +955,7 @@ def __call__(self, text, images):
 """,
             ),
         ],
-        compare="padding on the left: every row ends in its newline, so the next token stands at the same "
+        compare="padding on the left: every row ends in its newline, so the next token comes at the same "
         "position in all of them.",
     ),
 ]

@@ -41,12 +41,12 @@ EXERCISES = [
         why="The tower is a transformer: it reads a list of vectors, so the picture must become one.",
         steps={
             "__init__": [
-                "Make patch_embedding: a convolution from the channels of the picture to hidden_size, "
-                "whose kernel is one patch and whose steps are as long, so that patches do not overlap.",
-                "Make position_embedding: a table with one learnt vector of hidden_size for each patch.",
+                "Make patch_embedding: a convolution from the channels of the picture to hidden_size, whose "
+                "kernel is one patch and which moves by a whole patch, so that patches do not overlap.",
+                "Make position_embedding: a table with one learned vector of hidden_size for each patch.",
             ],
             "forward": [
-                "Bring the picture to the dtype of the convolution's weights (it comes in float32).",
+                "Cast the picture to the dtype of the convolution's weights (it comes in float32).",
                 "Embed the patches: [B, C, S/P, S/P], still laid out like a picture.",
                 "Lay the patches out in one row, left to right and top to bottom, with the width last: [B, "
                 "N, C].",
@@ -80,7 +80,7 @@ EXERCISES = [
             Mistake(
                 "without the positions",
                 {" + self.position_embedding.weight": ""},
-                "every patch gets the vector of its place added, or attention cannot tell them apart.",
+                "each patch needs the vector of its place, or attention cannot tell where it lies.",
             ),
             Mistake(
                 "with the patches counted column by column",
@@ -88,13 +88,13 @@ EXERCISES = [
                 "they are counted row by row, as one reads: height before width when the two are joined.",
             ),
             Mistake(
-                "when the axes are cut anew instead of swapped",
+                "when the axes are reshaped instead of swapped",
                 {
                     "patch_embeds.flatten(2).transpose(1, "
                     "2)": "patch_embeds.reshape(len(patch_embeds), -1, patch_embeds.shape[1])"
                 },
-                "view and reshape only cut the same row of numbers into other sizes, so numbers of "
-                "different patches are mixed; transpose moves an axis.",
+                "view and reshape only cut the same run of numbers into other sizes, which mixes different "
+                "patches; transpose moves an axis.",
             ),
             Mistake(
                 "without moving the channels to the end",
@@ -186,19 +186,18 @@ def forward(self, pixel_values):
             "forward": [
                 "Project to queries, keys and values; split the width into heads, and put the axis of "
                 "heads before the patches: [B, H, N, Hd].",
-                "Score each query against each key, divided by the root of the head's size: [B, H, N, N].",
-                "Turn the scores of each query into weights over the keys that add up to 1; compute this "
-                "in float32 and go back to the dtype of the queries.",
+                "Score each query against each key, and divide by the root of the head's size: [B, H, N, N].",
+                "Turn the scores of each query into weights over the keys that add up to 1.",
                 "Average the values with these weights, lay the heads side by side again, [B, N, C], and "
                 "apply the output projection.",
             ],
         },
         hints=(
-            "Write the shape behind every line. Everything but the last projection happens in each head by "
+            "Write the shape next to every line. Everything but the last projection happens in each head by "
             "itself, so heads are an axis like the batch.",
-            "Split with view(B, N, H, Hd) and swap axes 1 and 2; merge with the same two steps backwards. "
-            "Scores are query @ key-with-its-last-two-axes-swapped; the weights of one query, a row, add "
-            "up to 1.",
+            "Split with view(B, N, H, Hd) and swap axes 1 and 2; merge with the same two steps in reverse. "
+            "Scores are query @ key-with-its-last-two-axes-swapped; the weights of one query, a row, add up "
+            "to 1.",
             "weights = softmax(query @ key.transpose(2, 3) / sqrt(Hd), dim=-1); out_proj((weights @ "
             "value).transpose(1, 2).reshape(B, N, C)).",
         ),
@@ -234,7 +233,7 @@ def forward(self, pixel_values):
             Mistake(
                 "when divided by Hd instead of its root",
                 {"self.head_dim**-0.5": "self.head_dim**-1"},
-                "a sum of Hd random products is about sqrt(Hd) large.",
+                "a sum of Hd random products is about sqrt(Hd) in size.",
             ),
             Mistake(
                 "when multiplied by sqrt(Hd) instead of divided",
@@ -268,7 +267,7 @@ def forward(self, pixel_values):
                     "view(B, N, self.num_heads, self.head_dim).transpose(1, "
                     "2)": "view(B, self.num_heads, N, self.head_dim)"
                 },
-                "view(B, H, N, Hd) cuts the same row of numbers differently and mixes patches; view(B, N, "
+                "view(B, H, N, Hd) cuts the same run of numbers differently and mixes patches; view(B, N, "
                 "H, Hd) first, then swap.",
             ),
             Mistake(
@@ -294,7 +293,7 @@ def forward(self, pixel_values):
                     "self.head_dim**-0.5": "(query @ key.transpose(2, 3) * self.head_dim**-0.5).masked_fill("
                     "torch.ones(N, N, dtype=torch.bool).triu(1), -1e9)"
                 },
-                "a picture has no before and after: every patch sees every other.",
+                "nothing is predicted from left to right here: every patch sees every other.",
             ),
             Mistake(
                 "with values from the keys",
@@ -309,7 +308,7 @@ def forward(self, pixel_values):
             Mistake(
                 "with float32 left over from softmax",
                 {".to(query.dtype)": ""},
-                "the weights have to go back to the dtype of the values.",
+                "weights computed in float32 have to go back to the dtype of the values.",
             ),
             Mistake(
                 "without the biases",
@@ -380,8 +379,9 @@ def forward(self, hidden_states):
 """,
             ),
         ],
-        compare="the scale can stand at the queries or at the scores, and F.scaled_dot_product_attention "
-        "does the middle part in one call. Written out, each line is one line of the formula.",
+        compare="the scale can be applied to the queries or to the scores, and "
+        "F.scaled_dot_product_attention does the middle part in one call. Written out, each line is one "
+        "line of the formula.",
     ),
     Exercise(
         name="MLP",
@@ -415,7 +415,7 @@ def forward(self, hidden_states):
             Mistake(
                 "with the exact GELU",
                 {', approximate="tanh"': ""},
-                "SigLIP was trained with the tanh formula; the two differ in the fourth digit.",
+                "SigLIP was trained with the tanh formula; the two differ by up to 0.0005.",
             ),
             Mistake(
                 "with ReLU",
@@ -514,15 +514,15 @@ def forward(self, hidden_states):
                 "Make self_attn and mlp.",
             ],
             "forward": [
-                "Add to the input what attention makes of the normed input; leave the input itself as it "
-                "was.",
+                "Add to the input what attention makes of the normalized input; leave the input itself as "
+                "it was.",
                 "Add to that what the MLP makes of it, after the second norm.",
             ],
         },
         hints=(
-            "Two lines of the same form, one for each sublayer. What is normed, and what is added to?",
-            "The norm is only on the way into the sublayer. What is added to goes past it untouched: x + "
-            "f(norm(x)).",
+            "Two lines of the same form, one for each sublayer. What is normalized, and what is it added to?",
+            "The norm is only on the way into the sublayer. Its result is added to the input as it was "
+            "before the norm: x + f(norm(x)).",
             "x = x + self.self_attn(self.layer_norm1(x)), then the same with mlp and layer_norm2, on the "
             "new x.",
         ),
@@ -547,7 +547,7 @@ def forward(self, hidden_states):
     hidden_states = self.layer_norm1(hidden_states + self.self_attn(hidden_states))
     return self.layer_norm2(hidden_states + self.mlp(hidden_states))
 """,
-                "SigLIP norms what goes into a sublayer and leaves the way past it free (pre-norm).",
+                "SigLIP normalizes what goes into a sublayer and leaves the path around it free (pre-norm).",
             ),
             Mistake(
                 "without the first residual",
@@ -568,7 +568,7 @@ def forward(self, hidden_states):
                 "both sublayers' results are added to what went in.",
             ),
             Mistake(
-                "when the normed input is added instead of the input",
+                "when the normalized input is added instead of the input",
                 """
 def forward(self, hidden_states):
     hidden_states = self.layer_norm1(hidden_states)
@@ -576,7 +576,7 @@ def forward(self, hidden_states):
     hidden_states = self.layer_norm2(hidden_states)
     return hidden_states + self.mlp(hidden_states)
 """,
-                "the norm is only on the way into the sublayer; what is added to stays as it was.",
+                "the norm is only on the way into the sublayer; its result is added to the input as it was.",
             ),
             Mistake(
                 "with layer_norm1 in both places",
@@ -620,7 +620,7 @@ def forward(self, hidden_states):
                     "self.layer_norm1(hidden_states)": "hidden_states",
                     "self.layer_norm2(hidden_states)": "hidden_states",
                 },
-                "each sublayer reads a normed input.",
+                "each sublayer reads a normalized input.",
             ),
             Mistake(
                 "with the input changed in place",
@@ -668,8 +668,8 @@ def __init__(self, config):
                 "modules torch sees.",
             ],
             "forward": [
-                "Send the features through the blocks, one after the other.",
-                "Give back what the last one made.",
+                "Send the features through the blocks, one after another.",
+                "Return what the last one makes.",
             ],
         },
         hints=(
@@ -725,7 +725,7 @@ def __init__(self, config):
                 "all blocks are needed.",
             ),
             Mistake(
-                "when every layer reads the input anew",
+                "when every layer reads the first input",
                 {
                     "for layer in self.layers:\n            hidden_states = layer(hidden_states)\n        "
                     "return hidden_states": "result = hidden_states\n        for layer in self.layers:\n"
@@ -739,7 +739,7 @@ def __init__(self, config):
                     "hidden_states = layer(hidden_states)": "hidden_states = hidden_states + "
                     "layer(hidden_states)"
                 },
-                "the residuals are inside the block already.",
+                "the residuals are already inside the block.",
             ),
             Mistake(
                 "with one layer too few",
@@ -792,12 +792,12 @@ def forward(self, hidden_states):
             ],
             "forward": [
                 "Embed the pictures, and send the patches through the encoder.",
-                "Norm what comes out, every patch, and give all of them back.",
+                "Normalize every patch that comes out, and return them all.",
             ],
         },
         hints=(
-            "Three modules in a row. A pre-norm block leaves its result unnormed: what does that ask for "
-            "at the end?",
+            "Three modules in a row. A pre-norm block does not normalize its result: what must follow at "
+            "the end?",
             "embeddings, encoder, post_layernorm; its eps is not PyTorch's default.",
             "return self.post_layernorm(self.encoder(self.embeddings(pixel_values))).",
         ),
@@ -818,7 +818,7 @@ def forward(self, hidden_states):
             Mistake(
                 "without post_layernorm",
                 {"self.post_layernorm(hidden_states)": "hidden_states"},
-                "the blocks are pre-norm, so nothing has normed what the last one made.",
+                "the blocks are pre-norm, so nothing has normalized what the last one made.",
             ),
             Mistake(
                 "with PyTorch's eps",
@@ -860,7 +860,7 @@ def forward(self, hidden_states):
                 {
                     "self.encoder(hidden_states)": "self.post_layernorm(self.encoder(hidden_states))",
                 },
-                "once is enough, and twice is something else, for the norm has a weight and a bias.",
+                "once is enough, and twice gives something else, because the norm has a weight and a bias.",
             ),
         ],
         right_ways=[
@@ -890,7 +890,7 @@ def forward(self, pixel_values):
             ),
         ],
         compare="what is missing next to a classifier: no [CLS] token, no pooling, no head. The decoder "
-        "reads it all.",
+        "reads every patch.",
     ),
     Exercise(
         name="VisionModel",
@@ -905,11 +905,11 @@ def forward(self, pixel_values):
             ],
             "forward": [
                 "Send the pictures through it.",
-                "Give its features back as they are.",
+                "Return its features as they are.",
             ],
         },
         hints=(
-            "Which attribute name do the tensor names ask for? The docstring says it.",
+            "Which attribute name do the tensor names require? The docstring says.",
             "self.vision_model, a VisionTransformer.",
             "return self.vision_model(pixel_values).",
         ),

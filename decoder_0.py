@@ -79,9 +79,9 @@ class KVCache:
         Source: as the class.
         Exercise KVCache.num_items.
         """
-        # TODO 1. As long as no layer has handed in keys, there are 0 tokens.
-        # TODO 2. Otherwise take the keys of any layer, for all hold the same number of tokens.
-        # TODO 3. Give back the length of their axis of tokens.
+        # TODO 1. While no layer has stored keys, there are 0 tokens.
+        # TODO 2. Otherwise take the keys of any layer: all hold the same number of tokens.
+        # TODO 3. Return the length of their axis of tokens.
         raise NotImplementedError("KVCache.num_items is not done yet: python -m pytest -k KVCache.num_items")
 
     def update(
@@ -99,11 +99,11 @@ class KVCache:
         Source: as the class.
         Exercise KVCache.update. Builds on: KVCache.num_items.
         """
-        # TODO 1. Find out whether the layer has handed in anything yet.
+        # TODO 1. Find out whether the layer has stored anything yet.
         # TODO 2. If it has not, keep the new keys and values as its entries of the two lists.
         # TODO 3. If it has, join what is there and what is new along the axis of tokens, the new
         #         ones last, and keep the result.
-        # TODO 4. Give back all keys and all values of the layer.
+        # TODO 4. Return all keys and all values of the layer.
         raise NotImplementedError("KVCache.update is not done yet: python -m pytest -k KVCache.update")
 
 
@@ -129,11 +129,11 @@ class GemmaRMSNorm(nn.Module):
         raise NotImplementedError("GemmaRMSNorm is not done yet: python -m pytest -k GemmaRMSNorm")
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        # TODO 2. Go to float32, whatever the dtype of x.
+        # TODO 2. Cast x to float32, whatever its dtype.
         # TODO 3. Divide each vector by the root of the mean of its squares, with eps added under
         #         the root.
         # TODO 4. Multiply by one plus the weight, still in float32.
-        # TODO 5. Go back to the dtype of x.
+        # TODO 5. Cast the result back to the dtype of x.
         raise NotImplementedError("GemmaRMSNorm is not done yet: python -m pytest -k GemmaRMSNorm")
 
 
@@ -163,9 +163,9 @@ class GemmaRotaryEmbedding(nn.Module):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         # TODO 1. Make the Hd/2 exponents 2i / Hd in float32, on the device of x.
         # TODO 2. Raise theta to minus these: how far each pair of numbers turns per position.
-        # TODO 3. Multiply every position with every one of them, in float32: [B, T, Hd/2].
-        # TODO 4. Put the angles twice in a row: [B, T, Hd].
-        # TODO 5. Take cos and sin, and only then go to the dtype of x.
+        # TODO 3. Multiply every position by every one of them, in float32: [B, T, Hd/2].
+        # TODO 4. Put the row of angles twice, one after the other: [B, T, Hd].
+        # TODO 5. Take cos and sin, and only then cast to the dtype of x.
         raise NotImplementedError(
             "GemmaRotaryEmbedding is not done yet: "
             "python -m pytest -k GemmaRotaryEmbedding"
@@ -183,7 +183,7 @@ def rotate_half(x: torch.Tensor) -> torch.Tensor:
     Exercise rotate_half.
     """
     # TODO 1. Cut the last axis into its two halves, a and b.
-    # TODO 2. Turn the sign of b.
+    # TODO 2. Flip the sign of b.
     # TODO 3. Join them in the other order: -b first, then a.
     raise NotImplementedError("rotate_half is not done yet: python -m pytest -k rotate_half")
 
@@ -202,9 +202,10 @@ def apply_rotary_pos_emb(
     Exercise apply_rotary_pos_emb. Builds on: GemmaRotaryEmbedding, rotate_half.
     """
     # TODO 1. Give cos and sin an axis of length 1 for the heads, so that they fit every head.
-    # TODO 2. Turn the queries: themselves times cos, plus a right angle further times sin.
-    # TODO 3. Turn the keys by the same angles.
-    # TODO 4. Give back both, queries first.
+    # TODO 2. Rotate the queries: the vectors times cos, plus the vectors turned by a right angle
+    #         times sin.
+    # TODO 3. Rotate the keys by the same angles.
+    # TODO 4. Return both, queries first.
     raise NotImplementedError(
         "apply_rotary_pos_emb is not done yet: "
         "python -m pytest -k apply_rotary_pos_emb"
@@ -221,7 +222,7 @@ def repeat_kv(hidden_states: torch.Tensor, num_repeats: int) -> torch.Tensor:
     Source: "GQA" (Ainslie et al. 2023), section 2.2.
     Exercise repeat_kv.
     """
-    # TODO 1. Give every head an axis of its own behind it, of length 1.
+    # TODO 1. Insert an axis of length 1 after the axis of heads.
     # TODO 2. Stretch that axis to num_repeats.
     # TODO 3. Join it with the axis of heads, so that copies of a head lie next to each other.
     raise NotImplementedError("repeat_kv is not done yet: python -m pytest -k repeat_kv")
@@ -318,15 +319,14 @@ class GemmaAttention(nn.Module):
     ) -> torch.Tensor:
         # TODO 2. Project to queries, keys and values, and put the axis of heads before the tokens:
         #         [B, H, T, Hd] and [B, K, T, Hd].
-        # TODO 3. Turn queries and keys by their positions, and only then add keys and values to the
-        #         cache, which gives back those of all tokens: [B, K, L, Hd].
-        # TODO 4. Lend each key/value head to the query heads that share it: [B, H, L, Hd].
-        # TODO 5. Score each query against each key, divided by the root of the head's size; where
-        #         the mask is False, put a number so low that softmax makes it 0 (and not -inf, see
-        #         above).
-        # TODO 6. Turn the scores into weights over the keys, in float32, back in the dtype of the
-        #         queries; average the values with them, lay the heads side by side again and apply
-        #         o_proj.
+        # TODO 3. Rotate queries and keys by their positions, and only then add keys and values to
+        #         the cache, which returns those of all tokens: [B, K, L, Hd].
+        # TODO 4. Repeat each key/value head for the query heads that share it: [B, H, L, Hd].
+        # TODO 5. Score each query against each key, and divide by the root of the head's size;
+        #         where the mask is False, put a number so low that softmax makes it 0 (but not
+        #         -inf, see above).
+        # TODO 6. Turn the scores into weights over the keys; average the values with them, lay the
+        #         heads side by side again and apply o_proj.
         raise NotImplementedError("GemmaAttention is not done yet: python -m pytest -k GemmaAttention")
 
 
@@ -355,9 +355,9 @@ class GemmaDecoderLayer(nn.Module):
         position_embeddings: tuple[torch.Tensor, torch.Tensor],
         kv_cache: KVCache,
     ) -> torch.Tensor:
-        # TODO 2. Norm the input, let it go through attention with all that attention asks for, and
-        #         add the input itself.
-        # TODO 3. Norm that sum, let it go through the MLP, and add the sum itself.
+        # TODO 2. Normalize the input, send it through attention with everything that attention
+        #         needs, and add the input itself.
+        # TODO 3. Normalize that sum, send it through the MLP, and add the sum itself.
         # TODO 4. Leave the tensor that came in as it was.
         raise NotImplementedError("GemmaDecoderLayer is not done yet: python -m pytest -k GemmaDecoderLayer")
 
@@ -394,9 +394,9 @@ class GemmaModel(nn.Module):
     ) -> torch.Tensor:
         # TODO 3. Round sqrt(D) to the dtype of the embeddings, and multiply them by it.
         # TODO 4. Make cos and sin once, for all layers.
-        # TODO 5. Send the tokens through the blocks, one after the other, all with the same mask,
+        # TODO 5. Send the tokens through the blocks, one after another, all with the same mask,
         #         angles and cache.
-        # TODO 6. Norm what comes out.
+        # TODO 6. Normalize what comes out.
         raise NotImplementedError("GemmaModel is not done yet: python -m pytest -k GemmaModel")
 
 
@@ -430,8 +430,8 @@ class GemmaForCausalLM(nn.Module):
         Source: "Using the Output Embedding" (Press and Wolf 2017).
         Exercise GemmaForCausalLM.tie_weights. Builds on: GemmaModel.
         """
-        # TODO 1. Find the parameter that is to stay: the one that the checkpoint holds.
-        # TODO 2. Put that very object, not a copy, in the place of the other.
+        # TODO 1. Find the parameter that has to stay: the one that the checkpoint holds.
+        # TODO 2. Put that very object, not a copy, in place of the other.
         # TODO 3. Leave the modules themselves as they are: one looks up, the other multiplies.
         raise NotImplementedError(
             "GemmaForCausalLM.tie_weights is not done yet: "
@@ -448,8 +448,8 @@ class GemmaForCausalLM(nn.Module):
     ) -> torch.Tensor:
         # TODO 2. Send everything through the model.
         # TODO 3. Keep the last logits_to_keep positions, or all of them if it is 0, before the
-        #         scores are computed: they are most of the work.
-        # TODO 4. Score them, and give the scores back in float32.
+        #         scores are computed: scoring all of them costs a lot.
+        # TODO 4. Score them, and return the scores in float32.
         raise NotImplementedError("GemmaForCausalLM is not done yet: python -m pytest -k GemmaForCausalLM")
 
 
@@ -474,7 +474,7 @@ class PaliGemmaMultiModalProjector(nn.Module):
 
     def forward(self, image_features: torch.Tensor) -> torch.Tensor:
         # TODO 2. Project the features of all patches.
-        # TODO 3. Give them back as they come: no activation, no scaling.
+        # TODO 3. Return them as they are: no activation, no scaling.
         raise NotImplementedError(
             "PaliGemmaMultiModalProjector is not done yet: "
             "python -m pytest -k PaliGemmaMultiModalProjector"
@@ -525,10 +525,10 @@ class PaliGemmaForConditionalGeneration(nn.Module):
         """
         # TODO 1. Find the image tokens: [B, T].
         # TODO 2. Refuse, with a ValueError, a row that does not hold N of them.
-        # TODO 3. Bring the features to the dtype of the embeddings, and divide them by sqrt(D),
+        # TODO 3. Cast the features to the dtype of the embeddings, and divide them by sqrt(D),
         #         rounded to that dtype too.
-        # TODO 4. Put the features of each row, in order, where its image tokens stand, in a new
-        #         tensor; everywhere else the embeddings stay.
+        # TODO 4. In a new tensor, put the features of each row, in order, where its image tokens
+        #         are; everywhere else the embeddings stay.
         raise NotImplementedError(
             "_merge_input_ids_with_image_features is not done yet: "
             "python -m pytest -k _merge_input_ids_with_image_features"
@@ -576,10 +576,10 @@ class PaliGemmaForConditionalGeneration(nn.Module):
         #         new tokens, token types as the docstring says.
         # TODO 3. Look up the embeddings of the ids and, if there are pictures, send them through
         #         tower and projector and merge their features in.
-        # TODO 4. Number the tokens: each by the tokens up to it in the attention mask, without
-        #         padding; those of the cache come before the new ones.
-        # TODO 5. Run the language model with the prefix-LM mask, and give back logits and cache in
-        #         a dict.
+        # TODO 4. Number the tokens: each by how many tokens there are up to it in the attention
+        #         mask, without padding; those of the cache come before the new ones.
+        # TODO 5. Run the language model with the prefix-LM mask, and return logits and cache in a
+        #         dict.
         # TODO 6. With labels, add the loss: the mean cross entropy of each label under the logits
         #         one position before it, without those that are ignore_index.
         raise NotImplementedError(

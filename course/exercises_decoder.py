@@ -135,11 +135,11 @@ EXERCISES = [
         file="decoder",
         minutes=5,
         difficulty="easy",
-        why="A new token has to know its position, which is how many came before it.",
+        why="A new token has to know its position, and that depends on how many came before it.",
         steps=[
-            "As long as no layer has handed in keys, there are 0 tokens.",
-            "Otherwise take the keys of any layer, for all hold the same number of tokens.",
-            "Give back the length of their axis of tokens.",
+            "While no layer has stored keys, there are 0 tokens.",
+            "Otherwise take the keys of any layer: all hold the same number of tokens.",
+            "Return the length of their axis of tokens.",
         ],
         hints=(
             "Look at the shape of the tensors in the cache: which letter of it counts the tokens? What is "
@@ -197,7 +197,7 @@ EXERCISES = [
             Mistake(
                 "with the size of a head",
                 {"shape[2]": "shape[-1]"},
-                "the shape is [B, K, L, Hd]: the tokens are the last but one.",
+                "the shape is [B, K, L, Hd]: the tokens are the last axis but one.",
             ),
             Mistake(
                 "when added up over the layers",
@@ -210,7 +210,7 @@ EXERCISES = [
             Mistake(
                 "with None for an empty cache",
                 {" if self.key_cache else 0": " if self.key_cache else None"},
-                "positions are counted on from this, so it has to be a number: 0.",
+                "positions continue from this number, so it has to be 0.",
             ),
             Mistake(
                 "with the shape instead of the number",
@@ -247,11 +247,11 @@ def num_items(self):
         why="The picture's 256 tokens are read once; every later token finds their keys and values here.",
         builds_on=("KVCache.num_items",),
         steps=[
-            "Find out whether the layer has handed in anything yet.",
+            "Find out whether the layer has stored anything yet.",
             "If it has not, keep the new keys and values as its entries of the two lists.",
             "If it has, join what is there and what is new along the axis of tokens, the new ones last, "
             "and keep the result.",
-            "Give back all keys and all values of the layer.",
+            "Return all keys and all values of the layer.",
         ],
         hints=(
             "Which axis of [B, K, T, Hd] grows with every token? And how can you tell, from the lists and "
@@ -259,7 +259,7 @@ def num_items(self):
             "torch.cat([old, new], dim=2) makes a new tensor. Layers come in order, so a new one has the "
             "index that a list would give to what is appended to it.",
             "if layer_idx == len(self.key_cache): append both; else self.key_cache[layer_idx] = "
-            "torch.cat([self.key_cache[layer_idx], key], dim=2), and so for the values.",
+            "torch.cat([self.key_cache[layer_idx], key], dim=2), and the same for the values.",
         ),
         make=lambda m: m.KVCache(),
         result={"returned": "B K L Hd", "key_cache": "B K L Hd", "value_cache": "B K L Hd"},
@@ -323,7 +323,7 @@ def num_items(self):
                     "torch.cat([self.key_cache[layer_idx], key], dim=2)": "key",
                     "torch.cat([self.value_cache[layer_idx], value], dim=2)": "value",
                 },
-                "the new ones are joined to those that are there.",
+                "the new ones are appended to those that are there.",
             ),
             Mistake(
                 "when joined along the heads",
@@ -349,7 +349,7 @@ def num_items(self):
                 "the mask counts columns from the oldest token to the newest.",
             ),
             Mistake(
-                "when only the new ones are given back",
+                "when only the new ones are returned",
                 {"return self.key_cache[layer_idx], self.value_cache[layer_idx]": "return key, value"},
                 "the new tokens look at all the old ones, so attention needs them all.",
             ),
@@ -362,7 +362,7 @@ def update(self, key, value, layer_idx):
         value = torch.cat([self.value_cache[layer_idx], value], dim=2)
     return key, value
 """,
-                "what is given back has to be in the cache too, for the next token.",
+                "what is returned has to be in the cache too, for the next token.",
             ),
             Mistake(
                 "when the first tokens alone are kept",
@@ -421,10 +421,10 @@ def update(self, key, value, layer_idx):
             Mistake(
                 "when the values are not joined",
                 {"torch.cat([self.value_cache[layer_idx], value], dim=2)": "value"},
-                "each key has its value: both lists grow alike.",
+                "each key has its value: both lists grow together.",
             ),
             Mistake(
-                "with the way of the gradients cut",
+                "with the gradients cut off",
                 {
                     "self.key_cache.append(key)": "self.key_cache.append(key.detach())",
                     "self.value_cache.append(value)": "self.value_cache.append(value.detach())",
@@ -449,7 +449,7 @@ def update(self, key, value, layer_idx):
             Mistake(
                 "without a return",
                 {"return self.key_cache[layer_idx], self.value_cache[layer_idx]": "return None"},
-                "attention goes on with what comes back.",
+                "attention needs what is returned.",
             ),
         ],
         right_ways=[
@@ -490,24 +490,25 @@ def update(self, key, value, layer_idx):
 """,
             ),
         ],
-        compare="torch.cat copies all that is there for every token. Space made beforehand would spare "
-        "that, at the price of knowing how long the answer gets.",
+        compare="torch.cat copies all earlier keys and values for every new token. Allocating the space "
+        "beforehand avoids that, at the price of knowing how long the answer gets.",
     ),
     Exercise(
         name="GemmaRMSNorm",
         file="decoder",
         minutes=15,
         difficulty="medium",
-        why="Every block reads normed vectors; without it, the sums of 18 layers grow beyond all bounds.",
+        why="Every block reads normalized vectors; without it, the sums of 18 layers would grow without "
+        "bound.",
         steps={
             "__init__": [
                 "Keep eps, and make the parameter weight: dim zeros.",
             ],
             "forward": [
-                "Go to float32, whatever the dtype of x.",
+                "Cast x to float32, whatever its dtype.",
                 "Divide each vector by the root of the mean of its squares, with eps added under the root.",
                 "Multiply by one plus the weight, still in float32.",
-                "Go back to the dtype of x.",
+                "Cast the result back to the dtype of x.",
             ],
         },
         hints=(
@@ -551,7 +552,7 @@ def update(self, key, value, layer_idx):
                 "Gemma stores the weight as an offset from one.",
             ),
             Mistake(
-                "when the mean is taken away first",
+                "when the mean is subtracted first",
                 {"x32 = x.float()": "x32 = x.float() - x.float().mean(dim=-1, keepdim=True)"},
                 "that is LayerNorm; RMSNorm leaves the mean where it is.",
             ),
@@ -577,7 +578,7 @@ def update(self, key, value, layer_idx):
             Mistake(
                 "with the mean over everything",
                 {".mean(dim=-1, keepdim=True)": ".mean()"},
-                "each vector has its own length: the mean is over the last axis.",
+                "each vector has its own root mean square: the mean is over the last axis.",
             ),
             Mistake(
                 "without the root",
@@ -594,7 +595,8 @@ def update(self, key, value, layer_idx):
                     "self.weight.float()": "self.weight",
                     "+ self.eps": "+ self.eps",
                 },
-                "squares of bfloat16 lose most of their digits: x goes to float32 first.",
+                "each step in bfloat16 is off by up to 0.4 %: x goes to float32 first, and the result is "
+                "rounded once, at the end.",
             ),
             Mistake(
                 "when cast back before the weight",
@@ -639,27 +641,28 @@ def forward(self, x):
 """,
             ),
         ],
-        compare="where the cast back stands: at the very end, after the weight. In LLaMA's it stands before.",
+        compare="where the cast back is: at the very end, after the weight. In LLaMA it comes before the "
+        "weight.",
     ),
     Exercise(
         name="GemmaRotaryEmbedding",
         file="decoder",
         minutes=20,
         difficulty="medium",
-        why="Attention by itself does not know the order of words; turned by these angles, it knows "
+        why="Attention by itself does not see the order of tokens; rotation by these angles shows it their "
         "distances.",
         steps={
             "forward": [
                 "Make the Hd/2 exponents 2i / Hd in float32, on the device of x.",
                 "Raise theta to minus these: how far each pair of numbers turns per position.",
-                "Multiply every position with every one of them, in float32: [B, T, Hd/2].",
-                "Put the angles twice in a row: [B, T, Hd].",
-                "Take cos and sin, and only then go to the dtype of x.",
+                "Multiply every position by every one of them, in float32: [B, T, Hd/2].",
+                "Put the row of angles twice, one after the other: [B, T, Hd].",
+                "Take cos and sin, and only then cast to the dtype of x.",
             ],
         },
         hints=(
             "Write the Hd/2 exponents down for Hd = 6 first. Then: which two shapes have to meet so that "
-            "every position is multiplied with every frequency?",
+            "every position is multiplied by every frequency?",
             "torch.arange(0, Hd, 2) / Hd counts 2i / Hd. position_ids[:, :, None] is [B, T, 1] and so "
             "spreads over [Hd/2]. Whole numbers above 256 do not fit bfloat16.",
             "angles = position_ids[:, :, None].float() * self.rope_theta**-exponents; angles = "
@@ -707,18 +710,18 @@ def forward(self, x):
             Mistake(
                 "without the minus",
                 {"self.rope_theta**-exponents": "self.rope_theta**exponents"},
-                "theta^(2i / Hd) is large: the angles are to get smaller from pair to pair.",
+                "theta^(2i / Hd) is large: the angles have to get smaller from pair to pair.",
             ),
             Mistake(
-                "without putting the angles twice",
+                "with the angles only once",
                 {"torch.cat([angles, angles], dim=-1)": "angles"},
                 "each angle serves two numbers, one in each half of the head.",
             ),
             Mistake(
                 "with each angle next to itself",
                 {"torch.cat([angles, angles], dim=-1)": "angles.repeat_interleave(2, dim=-1)"},
-                "that fits neighbouring pairs; rotate_half pairs i with i + Hd/2, so the whole row of "
-                "angles comes twice.",
+                "that fits neighboring pairs; rotate_half pairs i with i + Hd/2, so the whole row of angles "
+                "comes twice.",
             ),
             Mistake(
                 "with cos and sin swapped",
@@ -747,7 +750,7 @@ def forward(self, x):
             Mistake(
                 "without casting to the dtype of x",
                 {".to(x.dtype)": ""},
-                "in float32 they would turn all of attention into float32.",
+                "in float32 they would turn all of attention to float32.",
             ),
             Mistake(
                 "when divided by Hd/2 instead of Hd",
@@ -770,13 +773,13 @@ def forward(self, x):
                 "10000 is the usual theta, but the config decides.",
             ),
             Mistake(
-                "with positions counted anew",
+                "with positions counted from 0 again",
                 {
                     "position_ids[:, :, None].float()": "torch.arange(position_ids.shape[1], "
                     "device=x.device)[None, :, None].float().expand(len(position_ids), -1, -1)"
                 },
-                "a token after a cache does not stand at 0, and padding shifts the others: position_ids "
-                "says where each stands.",
+                "a token after a cache is not at 0, and padding shifts the others: position_ids says where "
+                "each one is.",
             ),
             Mistake(
                 "with the positions of the first row for all",
@@ -799,7 +802,7 @@ def forward(self, x):
             Mistake(
                 "with exponents made on the wrong device",
                 {", device=x.device": ""},
-                "what is made anew has to be on the device of x.",
+                "a new tensor has to be on the device of x.",
             ),
             Mistake(
                 "with 1 / (theta * exponent) as frequencies",
@@ -812,7 +815,7 @@ def forward(self, x):
                     "return angles.cos().to(x.dtype), angles.sin().to(x.dtype)": "return "
                     "torch.stack([angles.cos(), angles.sin()]).to(x.dtype)"
                 },
-                "two tensors are asked for.",
+                "the result has to be two tensors.",
             ),
         ],
         right_ways=[
@@ -851,22 +854,22 @@ def forward(self, x, position_ids):
             ),
         ],
         compare="the order of the casts: float32 for exponents, angles, cos and sin, x.dtype at the very "
-        "end. And position 0, where cos is 1 and sin 0: nothing is turned.",
+        "end. And position 0, where cos is 1 and sin 0: nothing is rotated.",
     ),
     Exercise(
         name="rotate_half",
         file="decoder",
         minutes=5,
         difficulty="easy",
-        why="A vector and the same one turned by a right angle are all that a rotation by any angle needs.",
+        why="A vector and its copy turned by a right angle are all that a rotation by any angle needs.",
         steps=[
             "Cut the last axis into its two halves, a and b.",
-            "Turn the sign of b.",
+            "Flip the sign of b.",
             "Join them in the other order: -b first, then a.",
         ],
         hints=(
             "A quarter turn takes the point (a, b) to (-b, a). Here a and b are whole halves.",
-            "chunk and slices both cut; torch.cat joins. Do it on the last axis, however many there are.",
+            "chunk and slices both cut; torch.cat joins. Use the last axis, however many there are.",
             "first, second = x.chunk(2, dim=-1); return torch.cat([-second, first], dim=-1).",
         ),
         result="B H T Hd",
@@ -885,12 +888,12 @@ def forward(self, x, position_ids):
             Mistake(
                 "without the minus",
                 {"[-second, first]": "[second, first]"},
-                "swapping the halves is a reflection; with -b it is a turn.",
+                "swapping the halves is a reflection; with -b it is a rotation.",
             ),
             Mistake(
-                "with the minus at the other half",
+                "with the minus on the other half",
                 {"[-second, first]": "[second, -first]"},
-                "[b, -a] turns backwards.",
+                "[b, -a] rotates backwards.",
             ),
             Mistake(
                 "with the halves left in their order",
@@ -898,12 +901,12 @@ def forward(self, x, position_ids):
                 "the second half comes first.",
             ),
             Mistake(
-                "with both signs turned",
+                "with both signs flipped",
                 {"[-second, first]": "[-second, -first]"},
                 "only the second half gets a minus.",
             ),
             Mistake(
-                "with neighbouring pairs",
+                "with neighboring pairs",
                 {
                     "first, second = x.chunk(2, dim=-1)": "first, second = x[..., 0::2], x[..., 1::2]",
                     "torch.cat([-second, first], dim=-1)": "torch.stack([-second, first], "
@@ -991,19 +994,19 @@ def rotate_half(x):
         file="decoder",
         minutes=10,
         difficulty="medium",
-        why="Once both are turned by their positions, query . key knows how far apart they stand.",
+        why="Once both are rotated by their positions, query . key shows how far apart they are.",
         builds_on=("GemmaRotaryEmbedding", "rotate_half"),
         steps=[
             "Give cos and sin an axis of length 1 for the heads, so that they fit every head.",
-            "Turn the queries: themselves times cos, plus a right angle further times sin.",
-            "Turn the keys by the same angles.",
-            "Give back both, queries first.",
+            "Rotate the queries: the vectors times cos, plus the vectors turned by a right angle times sin.",
+            "Rotate the keys by the same angles.",
+            "Return both, queries first.",
         ],
         hints=(
-            "Write the shapes of query and cos below each other, from the right. Where do they not meet?",
-            "cos[:, None] is [B, 1, T, Hd]. The turned vector is x * cos + rotate_half(x) * sin.",
-            "cos, sin = cos[:, None], sin[:, None]; query = query * cos + rotate_half(query) * sin, and so "
-            "for key; return query, key.",
+            "Write the shapes of query and cos below each other, from the right. Where do they not match?",
+            "cos[:, None] is [B, 1, T, Hd]. The rotated vector is x * cos + rotate_half(x) * sin.",
+            "cos, sin = cos[:, None], sin[:, None]; query = query * cos + rotate_half(query) * sin, and the "
+            "same for key; return query, key.",
         ),
         result={"[0]": "B H T Hd", "[1]": "B K T Hd"},
         sizes=SIZES,
@@ -1018,7 +1021,7 @@ def rotate_half(x):
             Mistake(
                 "with a minus before the second part",
                 {"query * cos + ": "query * cos - ", "key * cos + ": "key * cos - "},
-                "that turns backwards; the minus is in rotate_half already.",
+                "that rotates backwards; the minus is already in rotate_half.",
             ),
             Mistake(
                 "with cos and sin swapped",
@@ -1028,25 +1031,25 @@ def rotate_half(x):
             Mistake(
                 "without rotate_half",
                 {"rotate_half(query)": "query", "rotate_half(key)": "key"},
-                "the second part is the vector a right angle further.",
+                "the second part is the vector turned by a right angle.",
             ),
             Mistake(
                 "with the keys left as they were",
                 {"key = key * cos + rotate_half(key) * sin": "pass"},
-                "only if both are turned does their product depend on the distance.",
+                "only if both are rotated does their product depend on the distance.",
             ),
             Mistake(
                 "with the queries left as they were",
                 {"query = query * cos + rotate_half(query) * sin": "pass"},
-                "only if both are turned does their product depend on the distance.",
+                "only if both are rotated does their product depend on the distance.",
             ),
             Mistake(
                 "without the second part",
                 {" + rotate_half(query) * sin": "", " + rotate_half(key) * sin": ""},
-                "a turn needs cos and sin.",
+                "a rotation needs cos and sin.",
             ),
             Mistake(
-                "with neighbouring pairs",
+                "with neighboring pairs",
                 """
 def apply_rotary_pos_emb(query, key, cos, sin):
     cos, sin = cos[:, None], sin[:, None]
@@ -1062,12 +1065,12 @@ def apply_rotary_pos_emb(query, key, cos, sin):
             Mistake(
                 "without an axis for the heads",
                 {"cos, sin = cos[:, None], sin[:, None]": "pass"},
-                "[B, T, Hd] against [B, H, T, Hd] sets the batch against the heads.",
+                "[B, T, Hd] against [B, H, T, Hd] lines up the batch with the heads.",
             ),
             Mistake(
                 "with the new axis behind the tokens",
                 {"cos[:, None], sin[:, None]": "cos[:, :, None], sin[:, :, None]"},
-                "[B, T, 1, Hd] sets tokens against heads; the axis of heads comes before the tokens.",
+                "[B, T, 1, Hd] lines up tokens with heads; the axis of heads comes before the tokens.",
             ),
             Mistake(
                 "with the angles of the first row for all",
@@ -1075,20 +1078,20 @@ def apply_rotary_pos_emb(query, key, cos, sin):
                 "every row of the batch has positions of its own.",
             ),
             Mistake(
-                "with keys turned backwards",
+                "with keys rotated backwards",
                 {"key * cos + rotate_half(key)": "key * cos - rotate_half(key)"},
                 "then the product depends on the sum of the positions, not on the difference.",
             ),
             Mistake(
-                "when the key is turned from the query",
+                "when the key is rotated from the query",
                 {
                     "key = key * cos + rotate_half(key) * sin": "key = key * cos + rotate_half(query)[:, "
                     ":key.shape[1]] * sin"
                 },
-                "each is turned from itself.",
+                "each is rotated from itself.",
             ),
             Mistake(
-                "when turned twice",
+                "when rotated twice",
                 {
                     "return query, key": "return query * cos + rotate_half(query) * sin, key * cos + "
                     "rotate_half(key) * sin"
@@ -1104,7 +1107,7 @@ def apply_rotary_pos_emb(query, key, cos, sin):
                 "`*=` writes into the caller's tensor.",
             ),
             Mistake(
-                "with the keys given back first",
+                "with the keys returned first",
                 {"return query, key": "return key, query"},
                 "queries first.",
             ),
@@ -1154,24 +1157,24 @@ def apply_rotary_pos_emb(query, key, cos, sin):
             ),
         ],
         compare="it is the rotation (a cos - b sin, b cos + a sin), written for whole tensors. Values are "
-        "not turned: they carry what is said, not where.",
+        "not rotated: they carry what a token says, not where it is.",
     ),
     Exercise(
         name="repeat_kv",
         file="decoder",
         minutes=10,
         difficulty="easy",
-        why="Gemma has eight query heads and one key/value head: the cache is eight times smaller for it.",
+        why="Gemma has eight query heads and one key/value head, which makes the cache eight times smaller.",
         steps=[
-            "Give every head an axis of its own behind it, of length 1.",
+            "Insert an axis of length 1 after the axis of heads.",
             "Stretch that axis to num_repeats.",
             "Join it with the axis of heads, so that copies of a head lie next to each other.",
         ],
         hints=(
             "Query heads 0 to r - 1 share key head 0, the next r share key head 1. In which order must the "
             "copies come?",
-            "[B, K, L, Hd] -> [B, K, 1, L, Hd] -> [B, K, r, L, Hd] -> [B, K * r, L, Hd]. One torch "
-            "function does it all, too; tile and repeat are not it.",
+            "[B, K, L, Hd] -> [B, K, 1, L, Hd] -> [B, K, r, L, Hd] -> [B, K * r, L, Hd]. One torch function "
+            "does all of it; it is not tile, and not repeat.",
             "hidden_states[:, :, None].expand(B, K, num_repeats, L, Hd).reshape(B, K * num_repeats, L, Hd).",
         ),
         result="B H L Hd",
@@ -1200,7 +1203,7 @@ def apply_rotary_pos_emb(query, key, cos, sin):
                     "hidden_states[:, :, None].expand(B, K, num_repeats, L, Hd)": "hidden_states.repeat(1, "
                     "num_repeats, 1, 1)"
                 },
-                "`repeat` gives 0 1 2 0 1 2; neighbouring query heads share a head, so it is 0 0 1 1 2 2.",
+                "`repeat` gives 0 1 2 0 1 2; neighboring query heads share a head, so it is 0 0 1 1 2 2.",
             ),
             Mistake(
                 "with tokens repeated instead of heads",
@@ -1229,7 +1232,7 @@ def repeat_kv(hidden_states, num_repeats):
             Mistake(
                 "without joining the two axes",
                 {"hidden_states.reshape(B, K * num_repeats, L, Hd)": "hidden_states"},
-                "[B, K, r, L, Hd] has an axis too many for a matrix product with the queries.",
+                "[B, K, r, L, Hd] has one axis too many for a matrix product with the queries.",
             ),
             Mistake(
                 "with the copies behind the tokens",
@@ -1237,7 +1240,7 @@ def repeat_kv(hidden_states, num_repeats):
                     "hidden_states[:, :, None].expand(B, K, num_repeats, L, Hd)": "hidden_states[:, :, :, "
                     "None].expand(B, K, L, num_repeats, Hd)"
                 },
-                "joining by reshape only works for axes that are neighbours: heads, then copies.",
+                "reshape only joins axes that are next to each other: heads, then copies.",
             ),
             Mistake(
                 "when nothing is repeated",
@@ -1250,7 +1253,7 @@ def repeat_kv(hidden_states, num_repeats):
                 "with more than one key/value head, each serves its own group.",
             ),
             Mistake(
-                "with one copy more",
+                "with one copy too many",
                 {"num_repeats": "(num_repeats + 1)", "num_repeats, L, Hd)": "num_repeats, L, Hd)"}
                 and """
 def repeat_kv(hidden_states, num_repeats):
@@ -1294,16 +1297,16 @@ def repeat_kv(hidden_states, num_repeats):
 """,
             ),
         ],
-        compare="expand copies nothing, only reshape does. scaled_dot_product_attention can spare that too "
-        "(enable_gqa).",
+        compare="expand copies nothing, only reshape does. scaled_dot_product_attention can avoid that copy "
+        "too (enable_gqa).",
     ),
     Exercise(
         name="prefix_lm_mask",
         file="decoder",
         minutes=30,
         difficulty="hard",
-        why="The prompt may be read in both directions, the answer must not know what comes next: one mask "
-        "says both.",
+        why="The prompt may be read in both directions, but the answer must not see what comes next: one "
+        "mask says both.",
         steps=[
             "Number the L keys. The T queries are the last T of these numbers.",
             "Which keys are not later than the query: [T, L]?",
@@ -1316,7 +1319,7 @@ def repeat_kv(hidden_states, num_repeats):
             "Draw the mask of the second example by hand. Each of the three rules is a question about the "
             "key (a column), or about key and query; then think about how to join them.",
             "Comparisons of [1, L] with [T, 1] give [T, L]; `|` is or, `&` is and, on bool tensors. F.pad "
-            "fills a row up on the left, for the cached keys.",
+            "extends a row on the left, for the cached keys.",
             "not_later = positions[None, :] <= positions[L - T:, None]; is_prefix = F.pad(token_type_ids "
             "== 0, (L - T, 0)); (not_later[None] | is_prefix[:, None, :]) & attention_mask[:, None, "
             ":].bool().",
@@ -1406,7 +1409,7 @@ def repeat_kv(hidden_states, num_repeats):
                 "it is the key that has to be prefix: the prompt must not read the answer.",
             ),
             Mistake(
-                "with the types the other way round",
+                "with the types the other way around",
                 {"token_type_ids == 0": "token_type_ids == 1"},
                 "0 is the prefix, 1 the suffix.",
             ),
@@ -1419,7 +1422,7 @@ def repeat_kv(hidden_states, num_repeats):
                 "that holds for the prefix; in the suffix it would show what comes next.",
             ),
             Mistake(
-                "when padding is taken out of the rows",
+                "when padding is hidden by row instead of by column",
                 {"attention_mask[:, None, :].bool()": "attention_mask[:, L - T:, None].bool()"},
                 "it is the key (a column) that must not be padding.",
             ),
@@ -1436,7 +1439,7 @@ def repeat_kv(hidden_states, num_repeats):
             Mistake(
                 "with the types moved to the wrong side",
                 {"(L - T, 0)": "(0, L - T)"},
-                "the types are those of the last T tokens, so the cached ones are filled up on the left.",
+                "the types are those of the last T tokens, so the place of the cached ones is on the left.",
             ),
             Mistake(
                 "without an axis for the heads",
@@ -1464,7 +1467,7 @@ def repeat_kv(hidden_states, num_repeats):
             Mistake(
                 "when made on the wrong device",
                 {", device=attention_mask.device": ""},
-                "what is made anew has to be on the device of the input.",
+                "a new tensor has to be on the device of the input.",
             ),
         ],
         right_ways=[
@@ -1507,7 +1510,7 @@ def prefix_lm_mask(attention_mask, token_type_ids):
 """,
             ),
             RightWay(
-                "what is forbidden, turned round",
+                "what is forbidden, inverted",
                 """
 def prefix_lm_mask(attention_mask, token_type_ids):
     T, L = token_type_ids.shape[1], attention_mask.shape[1]
@@ -1528,7 +1531,7 @@ def prefix_lm_mask(attention_mask, token_type_ids):
         file="decoder",
         minutes=10,
         difficulty="easy",
-        why="What the model knows is kept here: two thirds of the decoder's weights.",
+        why="Most of what the model knows is kept here: 72 % of the decoder's weights.",
         steps={
             "__init__": [
                 "Make gate_proj and up_proj, from hidden_size to intermediate_size, and down_proj, back "
@@ -1541,8 +1544,7 @@ def prefix_lm_mask(attention_mask, token_type_ids):
             ],
         },
         hints=(
-            "Read the formula from the inside to the outside. Only one of the two wide vectors goes "
-            "through GELU.",
+            "Read the formula from the inside out. Only one of the two wide vectors goes through GELU.",
             "F.gelu takes an argument that chooses between the exact form and the tanh approximation; "
             "nn.Linear has one about the bias.",
             'down_proj(F.gelu(gate_proj(x), approximate="tanh") * up_proj(x)).',
@@ -1565,7 +1567,7 @@ def prefix_lm_mask(attention_mask, token_type_ids):
             Mistake(
                 "with the exact GELU",
                 {', approximate="tanh"': ""},
-                "Gemma was trained with the tanh formula; the two differ in the fourth digit.",
+                "Gemma was trained with the tanh formula; the two differ by up to 0.0005.",
             ),
             Mistake(
                 "with SiLU",
@@ -1589,7 +1591,7 @@ def prefix_lm_mask(attention_mask, token_type_ids):
                     'F.gelu(self.gate_proj(hidden_states), approximate="tanh")': "torch.sigmoid("
                     "self.gate_proj(hidden_states))"
                 },
-                "that is the first GLU; Gemma's gate is a GELU.",
+                "that is the original GLU; Gemma's gate is a GELU.",
             ),
             Mistake(
                 "with gate and up swapped",
@@ -1603,7 +1605,7 @@ def forward(self, hidden_states):
             Mistake(
                 "without the gate",
                 {"gate * self.up_proj(hidden_states)": "gate"},
-                "what gate_proj says decides how much of up_proj passes: the two are multiplied.",
+                "gate_proj decides how much of up_proj passes: the two are multiplied.",
             ),
             Mistake(
                 "with a sum instead of a product",
@@ -1687,7 +1689,7 @@ def forward(self, hidden_states):
         file="decoder",
         minutes=40,
         difficulty="hard",
-        why="The only place where a word meets the picture: every answer is looked up here.",
+        why="The only place where a word meets the picture: answers are looked up here.",
         builds_on=("KVCache.update", "apply_rotary_pos_emb", "repeat_kv", "prefix_lm_mask"),
         steps={
             "__init__": [
@@ -1697,19 +1699,19 @@ def forward(self, hidden_states):
             "forward": [
                 "Project to queries, keys and values, and put the axis of heads before the tokens: [B, H, "
                 "T, Hd] and [B, K, T, Hd].",
-                "Turn queries and keys by their positions, and only then add keys and values to the cache, "
-                "which gives back those of all tokens: [B, K, L, Hd].",
-                "Lend each key/value head to the query heads that share it: [B, H, L, Hd].",
-                "Score each query against each key, divided by the root of the head's size; where the mask "
-                "is False, put a number so low that softmax makes it 0 (and not -inf, see above).",
-                "Turn the scores into weights over the keys, in float32, back in the dtype of the queries; "
-                "average the values with them, lay the heads side by side again and apply o_proj.",
+                "Rotate queries and keys by their positions, and only then add keys and values to the "
+                "cache, which returns those of all tokens: [B, K, L, Hd].",
+                "Repeat each key/value head for the query heads that share it: [B, H, L, Hd].",
+                "Score each query against each key, and divide by the root of the head's size; where the "
+                "mask is False, put a number so low that softmax makes it 0 (but not -inf, see above).",
+                "Turn the scores into weights over the keys; average the values with them, lay the heads "
+                "side by side again and apply o_proj.",
             ],
         },
         hints=(
             "Begin with your Attention of the vision tower. What is new: positions, a cache, fewer key "
-            "heads, a mask. Write the shape behind every line.",
-            "The order is: project, split, turn, cache, repeat_kv, score, mask, softmax, average, merge, "
+            "heads, a mask. Write the shape next to every line.",
+            "The order is: project, split, rotate, cache, repeat_kv, score, mask, softmax, average, merge, "
             "o_proj. masked_fill puts a number where its bool argument is True; torch.finfo(dtype).min is "
             "the lowest there is.",
             "key, value = kv_cache.update(key, value, self.layer_idx); scores = query @ key.transpose(2, 3) "
@@ -1726,7 +1728,7 @@ def forward(self, hidden_states):
                 call=with_cache,
             ),
             Case(
-                "a batch of two without padding, all prefix: everybody sees everybody",
+                "a batch of two without padding, all prefix: every token sees every token",
                 tokens(padding=(0, 0), suffix=(0, 0)),
                 call=with_cache,
             ),
@@ -1786,7 +1788,7 @@ def forward(self, hidden_states):
             Mistake(
                 "when divided by Hd instead of its root",
                 {"self.head_dim**-0.5": "self.head_dim**-1"},
-                "a sum of Hd random products is about sqrt(Hd) large.",
+                "a sum of Hd random products is about sqrt(Hd) in size.",
             ),
             Mistake(
                 "when multiplied by sqrt(Hd) instead of divided",
@@ -1799,7 +1801,7 @@ def forward(self, hidden_states):
                 "padding and the future have to be hidden.",
             ),
             Mistake(
-                "with the mask the other way round",
+                "with the mask the other way around",
                 {"~attention_mask": "attention_mask"},
                 "True means that the query may look; what is False is filled.",
             ),
@@ -1857,14 +1859,14 @@ def forward(self, hidden_states):
                 "scores have to become weights that add up to 1.",
             ),
             Mistake(
-                "without turning by positions",
+                "without rotating by positions",
                 {"query, key = apply_rotary_pos_emb(query, key, cos, sin)": "pass"},
                 "without it, attention does not know the order of the tokens.",
             ),
             Mistake(
-                "with only the queries turned",
+                "with only the queries rotated",
                 {"query, key = apply_rotary_pos_emb": "query, _ = apply_rotary_pos_emb"},
-                "only if both are turned does the score depend on the distance.",
+                "only if both are rotated does the score depend on the distance.",
             ),
             Mistake(
                 "with cos and sin swapped",
@@ -1872,30 +1874,30 @@ def forward(self, hidden_states):
                 "position_embeddings holds cos first.",
             ),
             Mistake(
-                "with the values turned too",
+                "with the values rotated too",
                 {
                     "key, value = kv_cache.update": "value, _ = apply_rotary_pos_emb(value, key, cos, sin)\n"
                     "        key, value = kv_cache.update"
                 },
-                "values carry what is said, not where: only queries and keys are turned.",
+                "values carry what a token says, not where it is: only queries and keys are rotated.",
             ),
             Mistake(
-                "with the values turned instead of the keys",
+                "with the values rotated instead of the keys",
                 {
                     "query, key = apply_rotary_pos_emb(query, key, cos, sin)": "query, value = "
                     "apply_rotary_pos_emb(query, value, cos, sin)"
                 },
-                "queries and keys are turned.",
+                "queries and keys are rotated.",
             ),
             Mistake(
-                "with keys that go to the cache before they are turned",
+                "with keys that go to the cache before they are rotated",
                 {
                     "query, key = apply_rotary_pos_emb(query, key, cos, sin)": "pass",
                     "key, value = kv_cache.update(key, value, self.layer_idx)": "key, value = "
                     "kv_cache.update(key, value, self.layer_idx)\n        query, key = "
                     "apply_rotary_pos_emb(query, key, cos, sin)",
                 },
-                "cos and sin are those of the new tokens: a key is turned once, when it is new, and kept "
+                "cos and sin are those of the new tokens: a key is rotated once, when it is new, and kept "
                 "like that.",
             ),
             Mistake(
@@ -1906,7 +1908,7 @@ def forward(self, hidden_states):
             Mistake(
                 "when the cache is filled but not read",
                 {"key, value = kv_cache.update": "kv_cache.update"},
-                "what update gives back are the keys and values of all tokens.",
+                "what update returns are the keys and values of all tokens.",
             ),
             Mistake(
                 "with the first layer's cache for all",
@@ -1920,25 +1922,25 @@ def forward(self, hidden_states):
                     "scores = query @": "key, value = kv_cache.update(key, value, self.layer_idx)\n        "
                     "scores = query @",
                 },
-                "the cache keeps K heads; that it is small is what sharing them is for.",
+                "the cache keeps K heads: sharing them is meant to keep it small.",
             ),
             Mistake(
-                "with the key heads lent in turns",
+                "with the key heads repeated in turns",
                 {
                     "key = repeat_kv(key, self.num_heads // self.num_key_value_heads)": "key = key.repeat(1, "
                     "self.num_heads // self.num_key_value_heads, 1, 1)",
                     "value = repeat_kv(value, self.num_heads // self.num_key_value_heads)": "value = "
                     "value.repeat(1, self.num_heads // self.num_key_value_heads, 1, 1)",
                 },
-                "query heads that are neighbours share a key head: 0 0 1 1, not 0 1 0 1.",
+                "neighboring query heads share a key head: 0 0 1 1, not 0 1 0 1.",
             ),
             Mistake(
-                "without lending the heads",
+                "without repeating the heads",
                 {
                     "key = repeat_kv(key, self.num_heads // self.num_key_value_heads)": "pass",
                     "value = repeat_kv(value, self.num_heads // self.num_key_value_heads)": "pass",
                 },
-                "there are H query heads and K key/value heads: repeat_kv makes them as many.",
+                "there are H query heads and K key/value heads: repeat_kv makes their numbers equal.",
             ),
             Mistake(
                 "without the output projection",
@@ -1959,11 +1961,11 @@ def forward(self, hidden_states):
                     "view(B, T, self.num_key_value_heads, self.head_dim).transpose(1, 2)": "view(B, "
                     "self.num_key_value_heads, T, self.head_dim)",
                 },
-                "view(B, H, T, Hd) cuts the same row of numbers differently and mixes tokens; view(B, T, "
-                "H, Hd) first, then swap.",
+                "view(B, H, T, Hd) cuts the same run of numbers differently and mixes tokens; view(B, T, H, "
+                "Hd) first, then swap.",
             ),
             Mistake(
-                "when the size of a head is cut off first",
+                "when the width is cut by head size first",
                 {
                     "view(B, T, self.num_heads, self.head_dim).transpose(1, 2)": "view(B, T, self.head_dim, "
                     "self.num_heads).permute(0, 3, 1, 2)",
@@ -1983,7 +1985,7 @@ def forward(self, hidden_states):
             Mistake(
                 "with float32 left over from softmax",
                 {".to(query.dtype)": ""},
-                "the weights have to go back to the dtype of the values.",
+                "weights computed in float32 have to go back to the dtype of the values.",
             ),
             Mistake(
                 "with biases",
@@ -2086,7 +2088,7 @@ def forward(self, hidden_states, attention_mask, position_embeddings, kv_cache):
 """,
             ),
         ],
-        compare="what is new next to the vision tower's Attention: four lines (turn, cache, and repeat_kv "
+        compare="what is new next to the vision tower's Attention: four lines (rotate, cache, and repeat_kv "
         "twice) and the mask. Which of them could go, if nothing were cached?",
     ),
 ]

@@ -212,16 +212,16 @@ EXERCISES = [
                 "config, self_attn, which has to know its layer_idx, and mlp.",
             ],
             "forward": [
-                "Norm the input, let it go through attention with all that attention asks for, and add the "
-                "input itself.",
-                "Norm that sum, let it go through the MLP, and add the sum itself.",
+                "Normalize the input, send it through attention with everything that attention needs, and "
+                "add the input itself.",
+                "Normalize that sum, send it through the MLP, and add the sum itself.",
                 "Leave the tensor that came in as it was.",
             ],
         },
         hints=(
-            "It is the rhythm of the vision tower's EncoderLayer: twice norm, work, add. Which of them "
-            "needs more than one argument now?",
-            "Each norm stands in front of its sublayer; what is added is the input before the norm. "
+            "It is the rhythm of the vision tower's EncoderLayer: normalize, work, add, twice. Which of "
+            "them needs more than one argument now?",
+            "Each norm comes before its sublayer; what is added is the input before the norm. "
             "post_attention_layernorm is the norm of the MLP.",
             "hidden_states = hidden_states + self.self_attn(self.input_layernorm(hidden_states), "
             "attention_mask, position_embeddings, kv_cache); then the same with "
@@ -246,21 +246,21 @@ EXERCISES = [
             Mistake(
                 "without the residual around attention",
                 {"hidden_states = hidden_states + self.self_attn(": "hidden_states = self.self_attn("},
-                "what attention found is added to the token, it does not take its place.",
+                "what attention found is added to the token; it does not replace it.",
             ),
             Mistake(
                 "without the residual around the MLP",
                 {"hidden_states = hidden_states + self.mlp(": "hidden_states = self.mlp("},
-                "what the MLP makes is added to the token, it does not take its place.",
+                "what the MLP makes is added to the token; it does not replace it.",
             ),
             Mistake(
-                "with the norms behind the sublayers",
+                "with the norms after the sublayers",
                 """
 def forward(self, hidden_states, *others):
     hidden_states = hidden_states + self.input_layernorm(self.self_attn(hidden_states, *others))
     return hidden_states + self.post_attention_layernorm(self.mlp(hidden_states))
 """,
-                "each norm stands in front of its sublayer (pre-norm).",
+                "each norm comes before its sublayer (pre-norm).",
             ),
             Mistake(
                 "with the norms around the sums",
@@ -269,10 +269,10 @@ def forward(self, hidden_states, *others):
     hidden_states = self.input_layernorm(hidden_states + self.self_attn(hidden_states, *others))
     return self.post_attention_layernorm(hidden_states + self.mlp(hidden_states))
 """,
-                "that is the first transformer's post-norm; Gemma norms what goes into a sublayer.",
+                "that is the first transformer's post-norm; Gemma normalizes what goes into a sublayer.",
             ),
             Mistake(
-                "with post_attention_layernorm right behind attention",
+                "with post_attention_layernorm right after attention",
                 """
 def forward(self, hidden_states, *others):
     attended = self.self_attn(self.input_layernorm(hidden_states), *others)
@@ -296,12 +296,12 @@ def forward(self, hidden_states, *others):
             Mistake(
                 "without the first norm",
                 {"self.input_layernorm(hidden_states)": "hidden_states"},
-                "attention reads a normed input.",
+                "attention reads a normalized input.",
             ),
             Mistake(
                 "without the second norm",
                 {"self.post_attention_layernorm(hidden_states)": "hidden_states"},
-                "the MLP reads a normed input.",
+                "the MLP reads a normalized input.",
             ),
             Mistake(
                 "with the norms swapped",
@@ -320,7 +320,7 @@ def forward(self, hidden_states, *others):
             Mistake(
                 "with the usual eps",
                 {", eps=config.rms_norm_eps": ""},
-                "1e-6 is what GemmaRMSNorm takes if nothing is said; the config decides.",
+                "1e-6 is only GemmaRMSNorm's default; the config decides.",
             ),
             Mistake(
                 "with the MLP beside attention",
@@ -351,7 +351,7 @@ def forward(self, hidden_states, *others):
                     "attention_mask, position_embeddings, kv_cache": "attention_mask, position_embeddings, "
                     "KVCache()"
                 },
-                "the cache that is given holds the earlier tokens, and is to be extended.",
+                "the cache that is passed in holds the earlier tokens, and has to be extended.",
             ),
             Mistake(
                 "without the mask",
@@ -393,15 +393,15 @@ def __init__(self, config, layer_idx):
 """,
             ),
         ],
-        compare="the two lines next to those of EncoderLayer: what differs is passed on to attention, "
-        "and nothing else.",
+        compare="the two lines next to those of EncoderLayer: the only difference is what is passed on to "
+        "attention.",
     ),
     Exercise(
         name="GemmaModel",
         file="decoder",
         minutes=20,
         difficulty="medium",
-        why="From embeddings of picture and words to the features that the answer is read from.",
+        why="From embeddings of picture and words to the features that predict the answer.",
         builds_on=("GemmaRMSNorm", "GemmaRotaryEmbedding", "GemmaDecoderLayer"),
         steps={
             "__init__": [
@@ -412,15 +412,15 @@ def __init__(self, config, layer_idx):
             "forward": [
                 "Round sqrt(D) to the dtype of the embeddings, and multiply them by it.",
                 "Make cos and sin once, for all layers.",
-                "Send the tokens through the blocks, one after the other, all with the same mask, angles "
-                "and cache.",
-                "Norm what comes out.",
+                "Send the tokens through the blocks, one after another, all with the same mask, angles and "
+                "cache.",
+                "Normalize what comes out.",
             ],
         },
         hints=(
-            "A loop between a scaling and a norm. Look up what a block and what the rotary embedding ask "
-            "for.",
-            "The blocks are numbered 0, 1, 2, ... since each finds its keys in the cache by its number. A "
+            "A loop between a scaling and a norm. Look up which arguments a block and the rotary embedding "
+            "take.",
+            "The blocks are numbered 0, 1, 2, ... because each finds its keys in the cache by its number. A "
             "Python number is not rounded to bfloat16, a tensor of that dtype is.",
             "normalizer = torch.tensor(D**0.5, dtype=inputs_embeds.dtype); for layer in self.layers: "
             "hidden_states = layer(hidden_states, attention_mask, position_embeddings, kv_cache).",
@@ -497,7 +497,8 @@ def __init__(self, config, layer_idx):
                     "torch.tensor(inputs_embeds.shape[-1] ** 0.5, dtype=inputs_embeds.dtype)": "("
                     "inputs_embeds.shape[-1] ** 0.5)"
                 },
-                "the model was trained with sqrt(D) in its own dtype: 45.25, where sqrt(2048) is 45.2548.",
+                "the makers' code rounds sqrt(D) to the model's dtype: in bfloat16 45.25, where sqrt(2048) "
+                "is 45.2548.",
             ),
             Mistake(
                 "when multiplied after the layers",
@@ -510,7 +511,7 @@ def __init__(self, config, layer_idx):
             Mistake(
                 "without the last norm",
                 {"self.norm(hidden_states)": "hidden_states"},
-                "the blocks are pre-norm, so nothing has normed what the last one made.",
+                "the blocks are pre-norm, so nothing has normalized what the last one made.",
             ),
             Mistake(
                 "with the norm before the blocks",
@@ -518,12 +519,12 @@ def __init__(self, config, layer_idx):
                     "inputs_embeds * normalizer": "self.norm(inputs_embeds * normalizer)",
                     "return self.norm(hidden_states)": "return hidden_states",
                 },
-                "norm comes last; each block norms its own input.",
+                "norm comes last; each block normalizes its own input.",
             ),
             Mistake(
                 "with the usual eps for the last norm",
                 {", eps=config.rms_norm_eps": ""},
-                "1e-6 is what GemmaRMSNorm takes if nothing is said; the config decides.",
+                "1e-6 is only GemmaRMSNorm's default; the config decides.",
             ),
             Mistake(
                 "with a plain list",
@@ -569,7 +570,7 @@ def __init__(self, config, layer_idx):
                 "all blocks are needed.",
             ),
             Mistake(
-                "when every layer reads the input anew",
+                "when every layer reads the first input",
                 {
                     "hidden_states = inputs_embeds * normalizer": "hidden_states = x = inputs_embeds * "
                     "normalizer",
@@ -580,7 +581,7 @@ def __init__(self, config, layer_idx):
             Mistake(
                 "with a new cache for each layer",
                 {"position_embeddings, kv_cache)": "position_embeddings, KVCache())"},
-                "the cache that is given holds the earlier tokens of all layers, and is to be extended.",
+                "the cache that is passed in holds the earlier tokens of all layers, and has to be extended.",
             ),
             Mistake(
                 "without the mask",
@@ -591,12 +592,12 @@ def __init__(self, config, layer_idx):
                 "attention has to know what it must not look at.",
             ),
             Mistake(
-                "with positions counted anew",
+                "with positions counted from 0 again",
                 {
                     "(hidden_states, position_ids)": "(hidden_states, torch.arange("
                     "position_ids.shape[1]).expand_as(position_ids))"
                 },
-                "position_ids says where each token stands: padding and a cache shift it.",
+                "position_ids says where each token is: padding and a cache shift it.",
             ),
             Mistake(
                 "with 10000 as theta",
@@ -606,7 +607,7 @@ def __init__(self, config, layer_idx):
             Mistake(
                 "with D as the size of a head",
                 {"GemmaRotaryEmbedding(config.head_dim": "GemmaRotaryEmbedding(config.hidden_size"},
-                "it is the numbers of one head that are turned.",
+                "it is the numbers of one head that are rotated.",
             ),
             Mistake(
                 "with the sizes of the table swapped",
@@ -648,7 +649,7 @@ def forward(self, inputs_embeds, attention_mask, position_ids, kv_cache):
 """,
             ),
             RightWay(
-                "angles made anew in each layer",
+                "angles computed again in each layer",
                 """
 def forward(self, inputs_embeds, attention_mask, position_ids, kv_cache):
     D = inputs_embeds.shape[-1]
@@ -659,8 +660,8 @@ def forward(self, inputs_embeds, attention_mask, position_ids, kv_cache):
 """,
             ),
         ],
-        compare="where the scaling stands: embeddings come in unscaled, so that features of a picture "
-        "can take the place of some of them first.",
+        compare="where the scaling is: embeddings come in unscaled, so that features of a picture can "
+        "replace some of them first.",
     ),
     Exercise(
         name="GemmaForCausalLM.tie_weights",
@@ -670,8 +671,8 @@ def forward(self, inputs_embeds, attention_mask, position_ids, kv_cache):
         why="The checkpoint holds no lm_head: without this, the answers would be noise.",
         builds_on=("GemmaModel",),
         steps=[
-            "Find the parameter that is to stay: the one that the checkpoint holds.",
-            "Put that very object, not a copy, in the place of the other.",
+            "Find the parameter that has to stay: the one that the checkpoint holds.",
+            "Put that very object, not a copy, in place of the other.",
             "Leave the modules themselves as they are: one looks up, the other multiplies.",
         ],
         hints=(
@@ -702,7 +703,7 @@ def forward(self, inputs_embeds, attention_mask, position_ids, kv_cache):
             Mistake(
                 "with a copy",
                 {"self.model.embed_tokens.weight": "nn.Parameter(self.model.embed_tokens.weight.clone())"},
-                "a copy is right until the first step of training; then the two go their own ways.",
+                "a copy is right until the first step of training; then the two drift apart.",
             ),
             Mistake(
                 "with two parameters that share their numbers",
@@ -732,7 +733,7 @@ def forward(self, inputs_embeds, attention_mask, position_ids, kv_cache):
             Mistake(
                 "with the table transposed",
                 {"self.model.embed_tokens.weight": "nn.Parameter(self.model.embed_tokens.weight.T)"},
-                "both are [V, D]: nn.Linear multiplies by the transposed of its weight by itself.",
+                "both are [V, D]: nn.Linear itself multiplies by the transpose of its weight.",
             ),
             Mistake(
                 "when nothing is tied",
@@ -785,8 +786,8 @@ def tie_weights(self):
             "forward": [
                 "Send everything through the model.",
                 "Keep the last logits_to_keep positions, or all of them if it is 0, before the scores are "
-                "computed: they are most of the work.",
-                "Score them, and give the scores back in float32.",
+                "computed: scoring all of them costs a lot.",
+                "Score them, and return the scores in float32.",
             ],
         },
         hints=(
@@ -824,8 +825,8 @@ def tie_weights(self):
             Mistake(
                 "with all positions whatever logits_to_keep says",
                 {"[:, -logits_to_keep:]": ""},
-                "in a decoding step only the last position is read, and each costs a product with the "
-                "whole vocabulary.",
+                "for the next token only the last position is read, and each position costs a product with "
+                "the whole vocabulary.",
             ),
             Mistake(
                 "with the last position alone",
@@ -843,14 +844,14 @@ def tie_weights(self):
                 "0 stands for all positions.",
             ),
             Mistake(
-                "with one position more",
+                "with one position too many",
                 {"-logits_to_keep:": "-logits_to_keep - 1:"},
                 "the last n positions are x[:, -n:].",
             ),
             Mistake(
                 "without the axis of the tokens",
                 {"hidden_states[:, -logits_to_keep:]": "hidden_states[:, -1]"},
-                "the axis stays, though it may be 1 long: [B, logits_to_keep, V].",
+                "the axis stays, even if its length is 1: [B, logits_to_keep, V].",
             ),
             Mistake(
                 "in the dtype of the weights",
@@ -871,7 +872,7 @@ def tie_weights(self):
                 "logits are scores: softmax is taken where they are used, in the loss or in sampling.",
             ),
             Mistake(
-                "with scores held below 30",
+                "with scores capped at 30",
                 {
                     "return self.lm_head(": "return 30 * torch.tanh(self.lm_head(",
                     ".float()": ".float() / 30)",
@@ -886,8 +887,8 @@ def tie_weights(self):
             Mistake(
                 "with the sizes of lm_head swapped",
                 {"config.hidden_size, config.vocab_size": "config.vocab_size, config.hidden_size"},
-                "nn.Linear(in, out): from hidden_size to vocab_size. Only since the weight is replaced by "
-                "that of embed_tokens does it work at all.",
+                "nn.Linear(in, out): from hidden_size to vocab_size. It works at all only because the "
+                "weight is replaced by that of embed_tokens.",
             ),
             Mistake(
                 "without the decoder",
@@ -902,7 +903,7 @@ def tie_weights(self):
             Mistake(
                 "with a new cache",
                 {"position_ids, kv_cache)": "position_ids, KVCache())"},
-                "the cache that is given holds the earlier tokens, and is to be extended.",
+                "the cache that is passed in holds the earlier tokens, and has to be extended.",
             ),
         ],
         right_ways=[
@@ -936,7 +937,7 @@ def forward(self, inputs_embeds, attention_mask, position_ids, kv_cache, logits_
 """,
             ),
         ],
-        compare="where the positions are cut: before lm_head. For a prompt of 260 tokens that spares 259 "
+        compare="where the positions are cut: before lm_head. For a prompt of 260 tokens that saves 259 "
         "products with a table of half a billion numbers.",
     ),
     Exercise(
@@ -951,7 +952,7 @@ def forward(self, inputs_embeds, attention_mask, position_ids, kv_cache, logits_
             ],
             "forward": [
                 "Project the features of all patches.",
-                "Give them back as they come: no activation, no scaling.",
+                "Return them as they are: no activation, no scaling.",
             ],
         },
         hints=(
@@ -986,7 +987,7 @@ def forward(self, inputs_embeds, attention_mask, position_ids, kv_cache, logits_
                     "return self.linear(image_features)": "return F.gelu(self.linear(image_features), "
                     'approximate="tanh")'
                 },
-                "PaliGemma's projector is one matrix, without an activation.",
+                "PaliGemma's projector is one linear layer, without an activation.",
             ),
             Mistake(
                 "when divided by sqrt(D)",
@@ -1004,7 +1005,7 @@ def forward(self, inputs_embeds, attention_mask, position_ids, kv_cache, logits_
                     "self.linear(image_features)": "self.linear(F.layer_norm(image_features, "
                     "image_features.shape[-1:]))"
                 },
-                "the tower's post_layernorm has normed the features already.",
+                "the tower's post_layernorm has already normalized the features.",
             ),
             Mistake(
                 "with another attribute name",
@@ -1081,7 +1082,7 @@ def forward(self, image_features):
             Mistake(
                 "when only the text's config is kept",
                 {"self.config = config": "self.config = config.text_config"},
-                "image_token_index stands in the whole config.",
+                "image_token_index is in the whole config.",
             ),
             Mistake(
                 "with the bare tower",
@@ -1146,9 +1147,9 @@ def __init__(self, config):
         steps=[
             "Find the image tokens: [B, T].",
             "Refuse, with a ValueError, a row that does not hold N of them.",
-            "Bring the features to the dtype of the embeddings, and divide them by sqrt(D), rounded to "
-            "that dtype too.",
-            "Put the features of each row, in order, where its image tokens stand, in a new tensor; "
+            "Cast the features to the dtype of the embeddings, and divide them by sqrt(D), rounded to that "
+            "dtype too.",
+            "In a new tensor, put the features of each row, in order, where its image tokens are; "
             "everywhere else the embeddings stay.",
         ],
         hints=(
@@ -1245,7 +1246,7 @@ def __init__(self, config):
                     "inputs_embeds.masked_scatter(is_image[:, :, None], image_features)": "torch.cat(["
                     "image_features, inputs_embeds], dim=1)"
                 },
-                "they take the place of the image tokens: the length stays T.",
+                "they replace the image tokens: the length stays T.",
             ),
             Mistake(
                 "with the first picture in every row",
@@ -1294,10 +1295,10 @@ def __init__(self, config):
                     "inputs_embeds + torch.zeros_like(inputs_embeds).masked_scatter(is_image[:, :, None], "
                     "image_features)"
                 },
-                "they take the place of the embedding of `<image>`, which means nothing.",
+                "they replace the embedding of `<image>`, which means nothing.",
             ),
             Mistake(
-                "with zeros where the text stands",
+                "with zeros where the text is",
                 {"inputs_embeds.masked_scatter": "torch.zeros_like(inputs_embeds).masked_scatter"},
                 "everywhere else the embeddings stay.",
             ),
@@ -1307,7 +1308,7 @@ def __init__(self, config):
                     "return inputs_embeds.masked_scatter(is_image[:, :, None], image_features)": "return "
                     "inputs_embeds.clone()"
                 },
-                "many tensor functions give a new tensor back: is the result used?",
+                "many tensor functions return a new tensor: is the result used?",
             ),
             Mistake(
                 "with the embeddings changed in place",
@@ -1327,7 +1328,7 @@ def __init__(self, config):
             Mistake(
                 "with a check of the whole batch",
                 {"(is_image.sum(dim=1) != N).any()": "is_image.sum() != B * N"},
-                "five in one row and three in another are right in sum, and wrong all the same.",
+                "five in one row and three in another add up, and are wrong all the same.",
             ),
             Mistake(
                 "with a check for too few alone",
@@ -1355,7 +1356,7 @@ def __init__(self, config):
                 "the config says which id `<image>` has.",
             ),
             Mistake(
-                "with the way of the gradients cut",
+                "with the gradients cut off",
                 {"/ normalizer": "/ normalizer\n        image_features = image_features.detach()"},
                 "training has to reach the projector and the tower.",
             ),
@@ -1365,7 +1366,7 @@ def __init__(self, config):
                     "image_features.to(inputs_embeds.dtype) / normalizer": "image_features / normalizer\n"
                     "        inputs_embeds = inputs_embeds.to(image_features.dtype)"
                 },
-                "the decoder goes on in the dtype of the embeddings.",
+                "the decoder continues in the dtype of the embeddings.",
             ),
             Mistake(
                 "without casting the features",
@@ -1439,8 +1440,8 @@ def _merge_input_ids_with_image_features(self, image_features, inputs_embeds, in
 """,
             ),
         ],
-        compare="masked_scatter takes the values one after the other, row by row: that is why every row "
-        "must hold exactly N, and why the check is made first.",
+        compare="masked_scatter takes the values one after another, row by row: that is why every row must "
+        "hold exactly N, and why the check comes first.",
     ),
     Exercise(
         name="PaliGemmaForConditionalGeneration.forward",
@@ -1460,17 +1461,17 @@ def _merge_input_ids_with_image_features(self, image_features, inputs_embeds, in
             "tokens, token types as the docstring says.",
             "Look up the embeddings of the ids and, if there are pictures, send them through tower and "
             "projector and merge their features in.",
-            "Number the tokens: each by the tokens up to it in the attention mask, without padding; those "
-            "of the cache come before the new ones.",
-            "Run the language model with the prefix-LM mask, and give back logits and cache in a dict.",
+            "Number the tokens: each by how many tokens there are up to it in the attention mask, without "
+            "padding; those of the cache come before the new ones.",
+            "Run the language model with the prefix-LM mask, and return logits and cache in a dict.",
             "With labels, add the loss: the mean cross entropy of each label under the logits one position "
             "before it, without those that are ignore_index.",
         ],
         hints=(
-            "Write down B, T and L for a prompt, and for the first token after it. Which tensors are about "
-            "the T new tokens, and which about all L?",
+            "Write down B, T and L for a prompt, and for the first token after it. Which tensors have T "
+            "columns, and which have L?",
             "A running sum over the mask counts tokens without padding; the new ones are its last T "
-            "columns. How many are cached must be asked before the language model runs.",
+            "columns. Ask how many are cached before the language model runs: it adds to the cache.",
             "position_ids = attention_mask.cumsum(dim=1)[:, num_cached:]; loss = F.cross_entropy(logits[:, "
             ":-1].flatten(0, 1), labels[:, 1:].flatten(), ignore_index=self.config.ignore_index).",
         ),
@@ -1526,7 +1527,7 @@ def _merge_input_ids_with_image_features(self, image_features, inputs_embeds, in
                 tolerance=1e-4,
             ),
             Case(
-                "an empty cache of the caller's, which is to be filled",
+                "an empty cache of the caller's, which has to be filled",
                 batch(PROMPTS, kv_cache=KVCache),
                 call=own_cache,
                 tolerance=1e-4,
@@ -1560,12 +1561,12 @@ def _merge_input_ids_with_image_features(self, image_features, inputs_embeds, in
                     "attention_mask.cumsum(dim=1)[:, "
                     "num_cached:]": "torch.arange(num_cached + 1, num_cached + T + 1).expand(B, T)"
                 },
-                "the first token of every row is at 1, however much padding stands before it.",
+                "the first token of every row is at 1, however much padding comes before it.",
             ),
             Mistake(
                 "with positions that begin at 0",
                 {"attention_mask.cumsum(dim=1)[": "(attention_mask.cumsum(dim=1) - 1)["},
-                "the token itself is counted, so the first one is at 1.",
+                "the token itself is counted, so the first one is at 1, as in transformers.",
             ),
             Mistake(
                 "with positions that start again after a cache",
@@ -1604,7 +1605,7 @@ def _merge_input_ids_with_image_features(self, image_features, inputs_embeds, in
                     "self.multi_modal_projector(self.vision_tower(pixel_values))": "self.vision_tower("
                     "pixel_values)"
                 },
-                "the tower's features have to come to the decoder's width first.",
+                "the tower's features have to be projected to the decoder's width first.",
             ),
             Mistake(
                 "with the first picture for every row",
@@ -1615,7 +1616,7 @@ def _merge_input_ids_with_image_features(self, image_features, inputs_embeds, in
                 "each row has a picture of its own.",
             ),
             Mistake(
-                "when a picture is always asked for",
+                "when a picture is always required",
                 {"if pixel_values is not None:": "if True:"},
                 "in a decoding step there is none.",
             ),
@@ -1627,22 +1628,22 @@ def _merge_input_ids_with_image_features(self, image_features, inputs_embeds, in
             Mistake(
                 "with prefix for what follows a cache",
                 {"1 if num_cached else 0": "0"},
-                "what is added to a cache is suffix: each token sees its past, not the next one.",
+                "what follows a cache is suffix: each token sees its past, not the next one.",
             ),
             Mistake(
                 "with prefix and suffix swapped",
                 {"1 if num_cached else 0": "0 if num_cached else 1"},
-                "a prompt is all prefix, 0; what is added to a cache is all suffix, 1.",
+                "a prompt is all prefix, 0; what follows a cache is all suffix, 1.",
             ),
             Mistake(
-                "without asking for token_type_ids that were given",
+                "without using token_type_ids that were given",
                 {"if token_type_ids is None:": "if True:"},
-                "None means that they are to be filled in; what was given counts.",
+                "None means that they have to be filled in; what was passed in counts.",
             ),
             Mistake(
                 "without a mask that was given",
                 {"if attention_mask is None:": "if True:"},
-                "None means that it is to be filled in; what was given counts.",
+                "None means that it has to be filled in; what was passed in counts.",
             ),
             Mistake(
                 "with a mask for the new tokens alone",
@@ -1660,17 +1661,17 @@ def _merge_input_ids_with_image_features(self, image_features, inputs_embeds, in
             Mistake(
                 "with a new cache at every call",
                 {"KVCache() if kv_cache is None else kv_cache": "KVCache()"},
-                "the one that is given holds the earlier tokens.",
+                "the one that is passed in holds the earlier tokens.",
             ),
             Mistake(
-                "without giving the cache back",
+                "without returning the cache",
                 {', "kv_cache": kv_cache}': "}"},
                 "the next call needs it.",
             ),
             Mistake(
                 "with the logits alone",
                 {"return output": 'return output["logits"]'},
-                "a dict is asked for: logits, kv_cache and, with labels, loss.",
+                "the result has to be a dict: logits, kv_cache and, with labels, loss.",
             ),
             Mistake(
                 "without passing logits_to_keep on",
@@ -1680,7 +1681,7 @@ def _merge_input_ids_with_image_features(self, image_features, inputs_embeds, in
             Mistake(
                 "with labels that are not shifted",
                 {"logits[:, :-1]": "logits", "labels[:, 1:]": "labels"},
-                "the logits at a position are about the next token: each would learn to repeat itself.",
+                "the logits at a position predict the next token: here each would learn to repeat itself.",
             ),
             Mistake(
                 "with labels shifted the other way",
@@ -1695,7 +1696,7 @@ def _merge_input_ids_with_image_features(self, image_features, inputs_embeds, in
             Mistake(
                 "with a loss over the prefix too",
                 {"labels[:, 1:].flatten()": "input_ids[:, 1:].flatten()"},
-                "only what the labels name is to be learnt.",
+                "only what the labels name has to be learned.",
             ),
             Mistake(
                 "with a loss that counts ignored labels",
@@ -1703,7 +1704,7 @@ def _merge_input_ids_with_image_features(self, image_features, inputs_embeds, in
                     "ignore_index=self.config.ignore_index\n            )": "ignore_index="
                     "self.config.ignore_index, reduction='none'\n            ).mean()"
                 },
-                "the mean is over the labels that are learnt, not over all positions.",
+                "the mean is over the labels that are learned, not over all positions.",
             ),
             Mistake(
                 "with the sum instead of the mean",
@@ -1735,7 +1736,7 @@ def _merge_input_ids_with_image_features(self, image_features, inputs_embeds, in
             Mistake(
                 "with a loss of None where there are no labels",
                 {'"kv_cache": kv_cache}': '"kv_cache": kv_cache, "loss": None}'},
-                "`loss` is only there if labels are given.",
+                "`loss` is only in the dict if labels are given.",
             ),
             Mistake(
                 "with labels taken without token_type_ids",
@@ -1743,7 +1744,7 @@ def _merge_input_ids_with_image_features(self, image_features, inputs_embeds, in
                     'raise ValueError("labels need token_type_ids (0 prefix, 1 suffix): the answer must be '
                     'causal")': "pass"
                 },
-                "all would be prefix, and see the answer that it is to learn: a ValueError.",
+                "all would be prefix, and see the answer that has to be learned: a ValueError.",
             ),
         ],
         right_ways=[

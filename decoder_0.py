@@ -164,7 +164,7 @@ class GemmaRotaryEmbedding(nn.Module):
         # TODO 1. Make the Hd/2 exponents 2i / Hd in float32, on the device of x.
         # TODO 2. Raise theta to minus these: how far each pair of numbers turns per position.
         # TODO 3. Multiply every position by every one of them, in float32: [B, T, Hd/2].
-        # TODO 4. Put the row of angles twice, one after the other: [B, T, Hd].
+        # TODO 4. Repeat the whole row of angles once after itself: [B, T, Hd].
         # TODO 5. Take cos and sin, and only then cast to the dtype of x.
         raise NotImplementedError(
             "GemmaRotaryEmbedding is not done yet: "
@@ -580,8 +580,8 @@ class PaliGemmaForConditionalGeneration(nn.Module):
         #         mask, without padding; those of the cache come before the new ones.
         # TODO 5. Run the language model with the prefix-LM mask, and return logits and cache in a
         #         dict.
-        # TODO 6. With labels, add the loss: the mean cross entropy of each label under the logits
-        #         one position before it, without those that are ignore_index.
+        # TODO 6. With labels, add the loss: the mean cross entropy of the labels, each under the
+        #         logits one position before it, without those that are ignore_index.
         raise NotImplementedError(
             "PaliGemmaForConditionalGeneration.forward is not done yet: "
             "python -m pytest -k PaliGemmaForConditionalGeneration.forward"

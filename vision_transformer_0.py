@@ -94,7 +94,7 @@ class Attention(nn.Module):
 
     def __init__(self, config: VisionConfig):
         super().__init__()
-        # TODO 1. Keep the number of heads and the size of a head (hidden_size shared out among the
+        # TODO 1. Keep the number of heads and the size of a head (hidden_size divided among the
         #         heads).
         # TODO 2. Make the four projections q_proj, k_proj, v_proj and out_proj: from hidden_size to
         #         hidden_size, with bias.

@@ -3,7 +3,7 @@
 Everything that the learner's code does in one case is kept as an Outcome: what it returned, or how
 it stopped, and which inputs it changed. The reference makes an Outcome too, and so does each known
 mistake. `judge` names the first difference between two of them, in the order type, attribute or
-parameter, shape, dtype, device, input changed, values. A mistake is recognised when nothing differs
+parameter, shape, dtype, device, input changed, values. A mistake is recognized when nothing differs
 between the learner's outcomes and its own.
 """
 
@@ -334,14 +334,14 @@ def describe_error(got: Outcome, exercise: Exercise, case: Case) -> Finding:
     if case.other_device and "meta" in str(error):
         return Finding(
             "device",
-            "a tensor is made on another device than the input's: on a GPU this would stop.",
-            [*got.where, "A tensor that is made anew has to be told: device=..."],
+            "a tensor is made on another device than the input's: on a GPU this would fail.",
+            [*got.where, "Say where a new tensor has to be: device=..."],
         )
     if isinstance(error, NotImplementedError) and str(error) == exercise.todo:
         return Finding(
             "error",
-            "the `raise NotImplementedError` of the skeleton is still there: take it out, your lines stand "
-            "in its place.",
+            "the `raise NotImplementedError` of the skeleton is still there: remove it, your lines take "
+            "its place.",
             got.where[:2],
         )
     if isinstance(error, SystemExit):
@@ -381,7 +381,7 @@ def kind_of(value) -> str:
 
 def judge_type(expected, got, exercise: Exercise, path: str = "") -> Finding | None:
     """Dicts have the same keys, tuples the same length, and so on down."""
-    name = f"`{path}`" if path else "what comes back"
+    name = f"`{path}`" if path else "what is returned"
     sequence = (list, tuple)
     if got is None and expected is not None:
         return Finding("type", f"{name} is None instead of {kind_of(expected)}: is a `return` missing?")
@@ -392,12 +392,12 @@ def judge_type(expected, got, exercise: Exercise, path: str = "") -> Finding | N
             if key not in got:
                 return Finding(
                     "type",
-                    f"the dict that comes back has no {key!r}.",
+                    f"the returned dict has no {key!r}.",
                     [f"It has: {', '.join(map(repr, got)) or 'nothing'}."],
                 )
         for key in got:
             if key not in expected:
-                return Finding("type", f"the dict that comes back has a {key!r}, which nobody asked for.")
+                return Finding("type", f"the returned dict has a {key!r}, which was not asked for.")
         return next(
             filter(
                 None, (judge_type(expected[key], got[key], exercise, f"{path}[{key!r}]") for key in expected)
@@ -487,15 +487,15 @@ def leaf_shape(right, value, name, letters, exercise, case) -> Finding | None:
         as_array = to_array(value).transpose(order)
         same = distance(to_array(right), as_array, tolerance_of(case, right)) <= 1
         finding.details.append(
-            f"These are the right sizes in another order: .permute{order} would put them right"
+            f"These are the right sizes in another order: .permute{order} would fix the order"
             + (
                 ", and then the values are right too."
                 if same
-                else ", but the values would still be wrong: it was mixed up before."
+                else ", but the values would still be wrong: they were mixed up earlier."
             )
         )
     elif np.prod(right.shape) == np.prod(value.shape):
-        finding.details.append("The number of values is right: it is cut into other sizes.")
+        finding.details.append("The number of values is right, but they are cut into other sizes.")
         names = [
             f"axis {i}" + (f" ({axes[i]})" if meaning else "")
             for i in range(len(right.shape))
@@ -526,8 +526,8 @@ def leaf_device(right, value, name, letters, exercise, case) -> Finding | None:
         return None
     return Finding(
         "device",
-        f"{name} is not on the device of the input: on a GPU this would stop.",
-        ["A tensor that is made anew has to be told: device=..., or made from another one (new_zeros)."],
+        f"{name} is not on the device of the input: on a GPU this would fail.",
+        ["Say where a new tensor has to be (device=...), or make it from another one (new_zeros)."],
     )
 
 
@@ -554,7 +554,7 @@ def leaf_gradient(right, value, name, letters, exercise, case) -> Finding | None
     return Finding(
         "gradient",
         f"{name} is right, but no gradient can flow back: the model could not be trained.",
-        ["Something like .detach(), .data, .numpy() or torch.tensor(...) cuts the way."],
+        ["Something like .detach(), .data, .numpy() or torch.tensor(...) cuts it off."],
     )
 
 
@@ -576,7 +576,7 @@ def to_array(value) -> np.ndarray:
 
 def with_time_limit(function, seconds: float, path: str, lines: list[str]):
     """Runs a function in a thread. Code that does not end is stopped there by an exception;
-    if it does not even notice that (it sleeps, or catches everything), it is left behind.
+    if it does not even notice that (it sleeps, or catches everything), it is abandoned.
 
     The seconds are those that this process computes, so that a busy machine is not taken for an
     endless loop; for code that only waits they are six times as many of the clock's."""
@@ -671,7 +671,7 @@ def check(
     if len(exercise.cases) > 1 and finding.kind not in ("attribute", "time"):
         details.append(
             f"The case: {exercise.cases[index].about}."
-            + (f" ({index} of {len(exercise.cases)} cases are right.)" if index else "")
+            + (f" ({index} of {len(exercise.cases)} cases passed.)" if index else "")
         )
     twice = file.twice(exercise)
     if twice:

@@ -7,7 +7,7 @@ def distance(right: np.ndarray, got: np.ndarray, tolerance: float) -> float:
     """The largest difference, as a multiple of what is tolerated: up to 1 they count as equal.
 
     Tolerated is tolerance * (size of the value + usual size of all values), so that small values
-    among large ones need not be righter than the arithmetic allows.
+    among large ones need not be more accurate than the arithmetic allows.
     """
     ratios = error_ratios(right, got, tolerance)
     return float(ratios.max()) if ratios.size else 0.0
@@ -48,9 +48,9 @@ def describe_values(
     if exact and not wrong.any():
         share = (right == got).mean()
         return [
-            f"They are right to about two digits, but only {share:.0%} of them are right to the last bit: "
-            "something is rounded to bfloat16 at another place. Which steps have to be in float32, and which "
-            "numbers in the dtype of the input?"
+            f"They are right to about two digits, but only {share:.0%} of them to the last bit: something is "
+            "rounded to bfloat16 at another step. Which steps have to be in float32, and which numbers in "
+            "the dtype of the input?"
         ]
     if right.ndim == 0:
         return [f"It is {show(got[()])} instead of {show(right[()])}."]
@@ -106,7 +106,7 @@ def what_holds(
     axes: list[str],
     sizes: dict[str, int],
 ) -> list[str]:
-    """What is right about it all the same."""
+    """What is still right about it."""
     lines = []
     for axis in range(right.ndim):
         others = tuple(i for i in range(right.ndim) if i != axis)
@@ -122,18 +122,19 @@ def what_holds(
         return [
             *lines,
             f"All values are right up to a factor: {show(abs(factor))} times what they should be"
-            f"{' and the sign turned' if factor < 0 else ''}{known_factor(abs(factor), sizes)}."
+            f"{' and with the sign flipped' if factor < 0 else ''}{known_factor(abs(factor), sizes)}."
             if abs(factor) != 1
-            else "Every sign is turned; apart from that, the values are right.",
+            else "Every sign is flipped; apart from that, the values are right.",
         ]
     shift = float((got - right).mean())
     if distance(right + shift, got, 10 * tolerance) <= 1:
-        return [*lines, f"All values are right up to a constant: {show(shift)} too large."]
+        size = "large" if shift > 0 else "small"
+        return [*lines, f"All values are right up to a constant: {show(abs(shift))} too {size}."]
     if np.allclose(np.abs(got), np.abs(right), rtol=10 * tolerance, atol=tolerance):
         return [
             *lines,
             f"The sizes are right, but {(np.sign(got) != np.sign(right)).mean():.0%} "
-            "of the signs are turned.",
+            "of the signs are flipped.",
         ]
     found = same_numbers(right, got)
     if not found and abs(shift) < 1e-3 * right.std() and right.std() > 0:

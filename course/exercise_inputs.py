@@ -1,4 +1,4 @@
-"""Inputs for the cases of exercises: always the same numbers, made anew at every call."""
+"""Inputs for the cases of exercises: always the same numbers, made again at every call."""
 
 import numpy as np
 import torch
@@ -11,7 +11,7 @@ def randn(*shape: int, seed: int = 0, scale: float = 1.0, dtype: torch.dtype = t
 
 
 def picture(width: int, height: int, mode: str = "RGB", seed: int = 0) -> Image.Image:
-    """A picture of soft random patches, in which no two sides or colours are alike."""
+    """A picture of soft random patches, in which no two sides or colors are alike."""
     rng = np.random.default_rng(seed)
     channels = {"L": 1, "1": 1, "P": 3, "RGB": 3, "RGBA": 4, "CMYK": 4, "LA": 2}[mode]
     coarse = rng.integers(0, 256, (7, 5, channels), dtype=np.uint8)

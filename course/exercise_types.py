@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 @dataclass
 class Case:
-    """One thing that is tried on the learner's code: inputs made anew, a call, and how near is right."""
+    """One thing that is tried on the learner's code: new inputs, a call, and how near is right."""
 
     about: str                                    # in words: "a batch of two, bfloat16"
     inputs: Callable[[], dict] = dict             # makes the inputs by name, in the order of the arguments
@@ -57,8 +57,8 @@ class Exercise:
     inside: str = ""                              # the class of a method whose name alone says enough
     make: Callable | None = None                  # builds the object; None: the function of that name
     attributes: tuple[str, ...] = ()              # that others read, besides parameters and modules
-    result: str | dict[str, str] = ""             # letters of the axes of what comes back: "B N C"
-    sizes: dict[str, int] = field(default_factory=dict)   # by letter, to recognise a wrong factor
+    result: str | dict[str, str] = ""             # letters of the axes of what is returned: "B N C"
+    sizes: dict[str, int] = field(default_factory=dict)   # by letter, to recognize a wrong factor
     solved: bool = False                          # shipped with the reference's lines, as an example
 
     # Set by exercises.py: the place in the learning path, and how many there are.

@@ -20,7 +20,7 @@ How to fill in an Exercise
               Not needed for a function. The weights of an nn.Module are random, the same by name as
               the reference's, in every case.
   attributes  names that other parts read from the object, besides parameters and submodules.
-  result      letters of the axes of what comes back, "B N C"; {"input_ids": "B T"} for parts.
+  result      letters of the axes of what is returned, "B N C"; {"input_ids": "B T"} for parts.
   sizes       {"Hd": 6}: sizes whose product or root a learner may have forgotten.
   compare     after success: what is worth looking at in the reference.
   solved=True is for the first exercise alone, which ships with the reference's lines.

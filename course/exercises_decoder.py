@@ -498,8 +498,7 @@ def update(self, key, value, layer_idx):
         file="decoder",
         minutes=15,
         difficulty="medium",
-        why="Every block reads normalized vectors; without it, the sums of 18 layers would grow without "
-        "bound.",
+        why="Every block reads normalized vectors; otherwise the sums of 18 layers would grow without bound.",
         steps={
             "__init__": [
                 "Keep eps, and make the parameter weight: dim zeros.",
@@ -656,7 +655,7 @@ def forward(self, x):
                 "Make the Hd/2 exponents 2i / Hd in float32, on the device of x.",
                 "Raise theta to minus these: how far each pair of numbers turns per position.",
                 "Multiply every position by every one of them, in float32: [B, T, Hd/2].",
-                "Put the row of angles twice, one after the other: [B, T, Hd].",
+                "Repeat the whole row of angles once after itself: [B, T, Hd].",
                 "Take cos and sin, and only then cast to the dtype of x.",
             ],
         },
@@ -664,7 +663,7 @@ def forward(self, x):
             "Write the Hd/2 exponents down for Hd = 6 first. Then: which two shapes have to meet so that "
             "every position is multiplied by every frequency?",
             "torch.arange(0, Hd, 2) / Hd counts 2i / Hd. position_ids[:, :, None] is [B, T, 1] and so "
-            "spreads over [Hd/2]. Whole numbers above 256 do not fit bfloat16.",
+            "spreads over [Hd/2]. Not every whole number above 256 fits in bfloat16.",
             "angles = position_ids[:, :, None].float() * self.rope_theta**-exponents; angles = "
             "torch.cat([angles, angles], dim=-1); return angles.cos().to(x.dtype), and the same with sin.",
         ),
@@ -737,7 +736,7 @@ def forward(self, x):
                     "position_ids[:, :, None].float() * inv_freq": "position_ids[:, :, None].to(x.dtype) * "
                     "inv_freq.to(x.dtype)"
                 },
-                "bfloat16 cannot tell position 256 from 257: angles are made in float32.",
+                "bfloat16 cannot tell position 256 from 257: angles are computed in float32.",
             ),
             Mistake(
                 "with the angles cast before cos and sin",
@@ -1361,7 +1360,7 @@ def repeat_kv(hidden_states, num_repeats):
             Mistake(
                 "with padding that is seen",
                 {"allowed & attention_mask[:, None, :].bool()": "allowed"},
-                "padding is no token: nobody may look at it, though its type says prefix.",
+                "padding is not a token: nobody may look at it, though its type says prefix.",
             ),
             Mistake(
                 "with True where a query must not look",
@@ -1600,7 +1599,7 @@ def forward(self, hidden_states):
     gate = F.gelu(self.up_proj(hidden_states), approximate="tanh")
     return self.down_proj(gate * self.gate_proj(hidden_states))
 """,
-                "GELU goes over gate_proj.",
+                "GELU is applied to gate_proj.",
             ),
             Mistake(
                 "without the gate",
@@ -1619,7 +1618,7 @@ def forward(self, hidden_states):
     product = self.gate_proj(hidden_states) * self.up_proj(hidden_states)
     return self.down_proj(F.gelu(product, approximate="tanh"))
 """,
-                "GELU goes over the gate, before it is multiplied.",
+                "GELU is applied to the gate, before the product.",
             ),
             Mistake(
                 "with GELU over both",
@@ -1709,7 +1708,7 @@ def forward(self, hidden_states):
             ],
         },
         hints=(
-            "Begin with your Attention of the vision tower. What is new: positions, a cache, fewer key "
+            "Begin with your Attention from the vision tower. What is new: positions, a cache, fewer key "
             "heads, a mask. Write the shape next to every line.",
             "The order is: project, split, rotate, cache, repeat_kv, score, mask, softmax, average, merge, "
             "o_proj. masked_fill puts a number where its bool argument is True; torch.finfo(dtype).min is "
@@ -1836,7 +1835,7 @@ def forward(self, hidden_states):
                     "~attention_mask": "~(attention_mask & torch.ones_like(attention_mask).tril("
                     "attention_mask.shape[3] - T))"
                 },
-                "the prefix sees itself in both directions: the mask that is given says it all.",
+                "the prefix sees itself in both directions: the mask that is passed in says it all.",
             ),
             Mistake(
                 "with -inf under the mask",
@@ -1861,7 +1860,7 @@ def forward(self, hidden_states):
             Mistake(
                 "without rotating by positions",
                 {"query, key = apply_rotary_pos_emb(query, key, cos, sin)": "pass"},
-                "without it, attention does not know the order of the tokens.",
+                "without it, attention does not see the order of the tokens.",
             ),
             Mistake(
                 "with only the queries rotated",
@@ -1897,7 +1896,7 @@ def forward(self, hidden_states):
                     "kv_cache.update(key, value, self.layer_idx)\n        query, key = "
                     "apply_rotary_pos_emb(query, key, cos, sin)",
                 },
-                "cos and sin are those of the new tokens: a key is rotated once, when it is new, and kept "
+                "cos and sin are those of the new tokens: a key is rotated once, when it is new, and cached "
                 "like that.",
             ),
             Mistake(

@@ -138,7 +138,7 @@ PADDED_MASK = [[1] * 9, [0, 0, *[1] * 7]]
 
 
 def batch(rows, pictures: bool = True, **more):
-    """Inputs of forward, by name: lists become tensors, and a cache is made anew."""
+    """Inputs of forward, by name: lists become tensors, and a new cache is made."""
 
     def inputs() -> dict:
         made = {"input_ids": torch.tensor(rows)}
@@ -176,7 +176,7 @@ def at_tokens(made, attention_mask, **inputs):
 
 
 def training(**more):
-    """Two answers of different lengths, one row padded; only the answers are to be learnt."""
+    """Two answers of different lengths, one row padded; only the answers have to be learned."""
     suffix = [[0] * 7 + [1] * 4, [0] * 8 + [1] * 3]
     labels = [
         [token if kind else -7 for token, kind in zip(row, kinds, strict=True)]
@@ -291,7 +291,7 @@ def forward(self, hidden_states, *others):
     hidden_states = self.post_attention_layernorm(hidden_states)
     return hidden_states + self.mlp(hidden_states)
 """,
-                "what is added is the input of the norm, so that it can pass all blocks untouched.",
+                "what is added is the input of the norm, so that it can pass through all blocks untouched.",
             ),
             Mistake(
                 "without the first norm",
@@ -856,7 +856,8 @@ def tie_weights(self):
             Mistake(
                 "in the dtype of the weights",
                 {".float()": ""},
-                "logits are float32: in bfloat16 many scores would be equal.",
+                "logits are float32, so that the softmax after them, in the loss or in sampling, is "
+                "computed in float32 too.",
             ),
             Mistake(
                 "when cast before the product",
@@ -996,8 +997,8 @@ def forward(self, inputs_embeds, attention_mask, position_ids, kv_cache, logits_
                     "self.linear(image_features)": "x = self.linear(image_features)\n        return x / "
                     "x.shape[-1] ** 0.5"
                 },
-                "that is done where the features are merged with the embeddings; here it would be once too "
-                "often.",
+                "that is done where the features are merged with the embeddings; here it would be one time "
+                "too many.",
             ),
             Mistake(
                 "with a layer norm",
@@ -1117,7 +1118,7 @@ def forward(self, image_features):
             Mistake(
                 "without the projector",
                 {"self.multi_modal_projector = PaliGemmaMultiModalProjector(config)": "pass"},
-                "the tower's features have another width than the decoder's.",
+                "the tower's features are not as wide as the decoder's.",
             ),
         ],
         right_ways=[
@@ -1464,8 +1465,8 @@ def _merge_input_ids_with_image_features(self, image_features, inputs_embeds, in
             "Number the tokens: each by how many tokens there are up to it in the attention mask, without "
             "padding; those of the cache come before the new ones.",
             "Run the language model with the prefix-LM mask, and return logits and cache in a dict.",
-            "With labels, add the loss: the mean cross entropy of each label under the logits one position "
-            "before it, without those that are ignore_index.",
+            "With labels, add the loss: the mean cross entropy of the labels, each under the logits one "
+            "position before it, without those that are ignore_index.",
         ],
         hints=(
             "Write down B, T and L for a prompt, and for the first token after it. Which tensors have T "
@@ -1566,7 +1567,8 @@ def _merge_input_ids_with_image_features(self, image_features, inputs_embeds, in
             Mistake(
                 "with positions that begin at 0",
                 {"attention_mask.cumsum(dim=1)[": "(attention_mask.cumsum(dim=1) - 1)["},
-                "the token itself is counted, so the first one is at 1, as in transformers.",
+                "the token itself is counted, so the first one is at 1. Attention sees only differences, "
+                "but the keys in the cache count from 1.",
             ),
             Mistake(
                 "with positions that start again after a cache",

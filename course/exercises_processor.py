@@ -14,7 +14,7 @@ SPECIAL = ["<pad>", "<eos>", "<bos>", "<unk>"]  # ids 0 to 3, as Gemma's
 
 @functools.cache
 def tokenizer(without: str = "", pad_first: bool = True) -> Tokenizer:
-    """One token per letter, `▁` for a space; like Gemma's it would put a `<bos>` in front by itself.
+    """One token per letter, `▁` for a space; like Gemma's, it puts a `<bos>` in front by itself.
 
     without: a token that it lacks. pad_first: is `<pad>` number 0, as in Gemma's?
     """
@@ -41,7 +41,7 @@ def bytes_image() -> np.ndarray:
 
 
 def transparent_colour(image: Image.Image) -> Image.Image:
-    """An indexed picture as GIFs are: its first colour is not to be seen."""
+    """An indexed picture as GIFs are: its first color is transparent."""
     image.info["transparency"] = 0
     return image
 

@@ -179,7 +179,7 @@ def forward(self, pixel_values):
         "around.",
         steps={
             "__init__": [
-                "Keep the number of heads and the size of a head (hidden_size shared out among the heads).",
+                "Keep the number of heads and the size of a head (hidden_size divided among the heads).",
                 "Make the four projections q_proj, k_proj, v_proj and out_proj: from hidden_size to "
                 "hidden_size, with bias.",
             ],
@@ -446,7 +446,7 @@ def forward(self, hidden_states):
                     "self.fc2(F.gelu(self.fc1(hidden_states), "
                     'approximate="tanh"))': 'F.gelu(self.fc2(self.fc1(hidden_states)), approximate="tanh")'
                 },
-                "it stands between the two layers, where the vector is wide.",
+                "it belongs between the two layers, where the vector is wide.",
             ),
             Mistake(
                 "with GELU a second time at the end",
@@ -589,7 +589,7 @@ def forward(self, hidden_states):
                     "self.layer_norm1(hidden_states)": "self.layer_norm2(hidden_states)",
                     "self.mlp(self.layer_norm2(hidden_states))": "self.mlp(self.layer_norm1(hidden_states))",
                 },
-                "layer_norm1 stands before attention, layer_norm2 before the MLP.",
+                "layer_norm1 comes before attention, layer_norm2 before the MLP.",
             ),
             Mistake(
                 "with PyTorch's eps",

@@ -2,7 +2,7 @@
 
 An exercise is tried in a copy of the reference module in which only its own definition is the
 learner's (and whatever else the learner added: imports, constants, helper functions). So it does
-not matter what state its neighbours are in, and exercises can be solved in any order.
+not matter what state its neighbors are in, and exercises can be solved in any order.
 """
 
 import ast
@@ -96,7 +96,7 @@ class LearnerFile:
     def _read(self) -> str:
         if not self.path.exists():
             self.missing = (
-                f"there is no {self.path.name} (was it renamed or moved?). Give it its name back, or get a "
+                f"there is no {self.path.name} (was it renamed or moved?). Rename it back, or get a "
                 f"new one: git checkout {self.path.name}"
             )
             return ""
@@ -220,7 +220,7 @@ class LearnerFile:
             if isinstance(node, ast.ClassDef) and not self._has(node, part.split(".")[-1]):
                 raise Problem(
                     f"{self.path.name}:{node.lineno}: class {exercise.owner} has no {part.split('.')[-1]} "
-                    "any more: it was deleted or renamed, or is not indented into the class.",
+                    "anymore: it was deleted or renamed, or is not indented into the class.",
                 )
 
         names = dict(vars(reference(self.file)))
@@ -263,7 +263,7 @@ class LearnerFile:
             for node in self.tree.body
             if isinstance(node, (*FUNCTIONS, ast.ClassDef)) and node.name not in known
         ]
-        details = [f"It was deleted or renamed. Give it its name back: {kind} {name}."]
+        details = [f"It was deleted or renamed. Restore its name: {kind} {name}."]
         if new:
             details.append("New names in the file: " + ", ".join(new))
         details.append(f"The skeleton as it was: git show HEAD:{self.path.name}")

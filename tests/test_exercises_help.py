@@ -4,10 +4,12 @@ import functools
 import json
 import re
 
+import numpy as np
 import pytest
 
 from course import hint
 from course.checking import Result
+from course.differences import describe_values
 from course.exercise_types import ROOT
 from course.exercises import EXERCISES, named
 from course.learner import FILES, LearnerFile, reference_source
@@ -149,3 +151,17 @@ def test_list_in_the_readme():
         pytest.skip("README.md has no list of exercises yet")
     shown = text[text.index(BEGIN) : text.index(END) + len(END)]
     assert shown == exercise_list(), "python -m course.readme_list writes it anew"
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda right: right - 1, "All values are right up to a constant: 1 too small."),
+        (lambda right: right + 2, "All values are right up to a constant: 2 too large."),
+        (lambda right: right * -3, "3 times what they should be and with the sign flipped."),
+        (lambda right: -right, "Every sign is flipped; apart from that, the values are right."),
+    ],
+)
+def test_message_says_how_far_off_the_values_are(change, words):
+    right = np.array([[0.5, 2.0, -3.0], [4.0, 1.5, 7.0]])
+    assert words in " ".join(describe_values(right, change(right), 1e-5, "B D", {}))

@@ -63,7 +63,7 @@ class KVCache:
 
     Attributes: `key_cache` and `value_cache`, lists with one tensor [B, K, L, Hd] per layer; a
     layer is added when it first stores its keys and values.
-    Source: "Fast Transformer Decoding" (Shazeer 2019), section 2 (incremental attention).
+    Source: "Fast Transformer Decoding" (Shazeer 2019), section 2.4.
     """
 
     def __init__(self):
@@ -267,7 +267,8 @@ class GemmaMLP(nn.Module):
     Input and output: [B, T, D], in the dtype of the weights.
     Attributes: `gate_proj` and `up_proj`, weight [M, D] each; `down_proj`, weight [D, M]. No
     biases.
-    Source: "GLU Variants Improve Transformer" (Shazeer 2020), section 2; GELU by its tanh formula.
+    Source: "GLU Variants Improve Transformer" (Shazeer 2020), section 2; GELU by its tanh formula:
+    Gemma, section 2.
     Exercise GemmaMLP.
     """
 
@@ -373,7 +374,7 @@ class GemmaModel(nn.Module):
     Attributes: `embed_tokens`, weight [V, D], which is kept here but used by the caller;
     `layers`, a list of num_hidden_layers blocks; `norm`. `rotary_emb` has no weights.
     Source: Gemma, section 2; "Attention Is All You Need" (Vaswani et al. 2017), section 3.4, for
-    sqrt(D).
+    the factor sqrt(D).
     Exercise GemmaModel. Builds on: GemmaRMSNorm, GemmaRotaryEmbedding, GemmaDecoderLayer.
     """
 
@@ -567,7 +568,7 @@ class PaliGemmaForConditionalGeneration(nn.Module):
         labels are given, `loss`, a float32 scalar.
         Raises ValueError for labels without token_type_ids, because a prefix that sees the answer
         would learn to copy it, and for a row with a picture that does not have N image tokens.
-        Source: PaliGemma, section 3.
+        Source: PaliGemma, section 3.1; section 5.2 for the loss, which is on the answer alone.
         Exercise PaliGemmaForConditionalGeneration.forward. Builds on: KVCache.num_items,
         prefix_lm_mask, GemmaForCausalLM, _merge_input_ids_with_image_features.
         """

@@ -48,8 +48,8 @@ def resize(image: Image.Image, image_size: int) -> np.ndarray:
 
     Input: an RGB picture of any size, left as it was, and S. Output: uint8 array [S, S, 3], rows
     from top to bottom.
-    Source: PaliGemma, section 3.1, for the fixed square; the filter is that of the hub's
-    preprocessor_config.json.
+    Source: PaliGemma, section 3.1 for the square, 3.2.6 for the varied method; the hub's
+    preprocessor_config.json for bicubic.
     Exercise resize.
     """
     return np.array(image.resize((image_size, image_size), resample=Image.Resampling.BICUBIC))

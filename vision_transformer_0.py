@@ -6,8 +6,8 @@ What to notice:
     PaliGemma drops it and reads every patch;
   - as in ViT, each norm comes before attention or MLP (pre-norm), and one more after the last
     layer; every projection has a bias, unlike in the Gemma decoder;
-  - two settings are not PyTorch's defaults: LayerNorm's eps is 1e-6 (not 1e-5), and GELU is
-    the tanh approximation.
+  - two settings are the defaults of Flax, in which the tower was trained, and not PyTorch's:
+    LayerNorm's eps is 1e-6 (not 1e-5), and GELU is the tanh approximation.
 
 Letters in shapes: B batch, N patches (= image tokens), C width of the tower, H heads,
 Hd size of a head (C = H * Hd), M width of the MLP, P side of a patch and S side of the

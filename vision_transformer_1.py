@@ -6,8 +6,8 @@ What to notice:
     PaliGemma drops it and reads every patch;
   - as in ViT, each norm comes before attention or MLP (pre-norm), and one more after the last
     layer; every projection has a bias, unlike in the Gemma decoder;
-  - two settings are not PyTorch's defaults: LayerNorm's eps is 1e-6 (not 1e-5), and GELU is
-    the tanh approximation.
+  - two settings are the defaults of Flax, in which the tower was trained, and not PyTorch's:
+    LayerNorm's eps is 1e-6 (not 1e-5), and GELU is the tanh approximation.
 
 Letters in shapes: B batch, N patches (= image tokens), C width of the tower, H heads,
 Hd size of a head (C = H * Hd), M width of the MLP, P side of a patch and S side of the
@@ -110,8 +110,8 @@ class Attention(nn.Module):
 
         # (B, H, N, N) = (B, H, N, Hd) @ (B, H, Hd, N)
         scores = query @ key.transpose(2, 3) * self.head_dim**-0.5
-        # In float32 by name, as the makers' code has it. PyTorch's softmax of bfloat16 computes in
-        # float32 anyway, so leaving it out changes nothing.
+        # In float32, as the makers' code says. PyTorch's softmax of bfloat16 computes in float32
+        # inside anyway: without it, the weights are the same but for a rare last bit.
         weights = F.softmax(scores, dim=-1, dtype=torch.float32).to(query.dtype)
         # (B, H, N, Hd) = (B, H, N, N) @ (B, H, N, Hd)
         attended = weights @ value

@@ -381,7 +381,7 @@ def kind_of(value) -> str:
 
 def judge_type(expected, got, exercise: Exercise, path: str = "") -> Finding | None:
     """Dicts have the same keys, tuples the same length, and so on down."""
-    name = f"`{path}`" if path else "what is returned"
+    name = f"`{path}`" if path else "the result"
     sequence = (list, tuple)
     if got is None and expected is not None:
         return Finding("type", f"{name} is None instead of {kind_of(expected)}: is a `return` missing?")

@@ -216,7 +216,7 @@ BROKEN = {
     ),
     "recursion": ("rescale", of_rescale("return rescale(image)"), ["RecursionError", "rescale(image)"]),
     "exit": ("rescale", of_rescale("exit()"), ["ends the program (exit or quit)"]),
-    "nothing is returned": ("rescale", of_rescale(RESCALED), ["What comes back is None", "`return`"]),
+    "nothing is returned": ("rescale", of_rescale(RESCALED), ["The result is None", "`return`"]),
     "the raise is still there": (
         "rescale",
         of_rescale("image = image + 0\n    " + f"raise NotImplementedError({named('rescale')[0].todo!r})"),
@@ -238,7 +238,7 @@ BROKEN = {
         broken("text_image_token_processor", f"return {RESCALED}", f"  x = 3\n    return {RESCALED}"),
         ["Look at the spaces at the beginning"],
     ),
-    "a deleted class": ("MLP", without("MLP"), ["there is no class MLP", "Give it its name back"]),
+    "a deleted class": ("MLP", without("MLP"), ["there is no class MLP", "Restore its name"]),
     "a renamed class": (
         "MLP",
         broken("vision_transformer", "class MLP(", "class Mlp("),
@@ -250,7 +250,7 @@ BROKEN = {
         broken("vision_transformer", "    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:\n"
                "        return self.fc2(",
                "def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:\n        return self.fc2("),
-        ["class MLP has no forward any more", "not indented into the class"],
+        ["class MLP has no forward anymore", "not indented into the class"],
     ),
     "an error": (
         "Attention",

@@ -516,7 +516,7 @@ class PaliGemmaForConditionalGeneration(nn.Module):
         they were, up to rounding.
 
         Input: image_features [B, N, D], perhaps in another dtype; inputs_embeds [B, T, D];
-        input_ids int64 [B, T], where the image tokens may stand anywhere in a row.
+        input_ids int64 [B, T], where the image tokens may be anywhere in a row.
         Output: [B, T, D], a new tensor in the dtype of inputs_embeds.
         Raises ValueError if a row does not have N image tokens: no feature may be left over, or
         slip into another picture's row.

@@ -28,7 +28,7 @@ from torch import nn
 
 @dataclass
 class VisionConfig:
-    """Sizes of the vision tower; the values after each name are those of the 3B model."""
+    """Sizes of the vision tower; the comments give the values of the 3B model."""
 
     hidden_size: int              # C, 1152
     intermediate_size: int        # M, 4304

@@ -1,0 +1,224 @@
+"""Holds every output that README.md and docs/ show against what its command prints.
+
+    python -m docs.outputs            says which blocks are stale
+    python -m docs.outputs --write    puts what was printed in their place
+
+In a document, a block fenced as `sh` holds commands, one a line, and a block fenced as `text` holds
+what the last command before it printed, standard error included. A line of `...` stands for any number
+of lines. Numbers that differ from run to run (seconds, gigabytes) may differ here as well. A block
+fenced as `python` under the comment `<!-- in NAME -->` is a learner's solution: it takes the place of
+that function or method in its `_0` file before the next command runs.
+
+The commands of a document run one after the other, in a copy of the repository, so that nothing of
+the reader's is touched. What needs the network, an editor, or somebody's own photograph does not run;
+a block of output under such a command is refused.
+"""
+
+import argparse
+import ast
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+import textwrap
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from tqdm import tqdm
+
+ROOT = Path(__file__).resolve().parent.parent
+FENCE = re.compile(r"^(?P<indent> *)```(?P<language>[\w-]*)$")
+IN_FUNCTION = re.compile(r"^ *<!-- in (?P<name>[\w.]+) -->$")
+LANGUAGES = {"sh", "text", "python", "powershell", "json", "mermaid"}
+# What a reader brings along: there is nothing to compare with.
+NOT_HERE = ("photo.jpg", "photos", "paligemma-3b-pt-224", "random-3b", "my-", "NAME")
+NOT_RUN = ("pip", "git", "cd", "hf", "source", "python3", ".venv")
+# The learner's tests end in the same words as all tests, which cannot run inside one of them.
+STANDS_FOR = {"python -m pytest": "python -m pytest tests/test_exercises.py"}
+LEFT_OUT = {".git", ".venv", "__pycache__", ".pytest_cache", ".ruff_cache", ".hypothesis"}
+VOLATILE = (
+    (r"\d+\.\d+ (seconds|GB|s)\b", r"# \1"),
+    (r"\bin \d+\.\d+s\b(?: \(\d+:\d\d:\d\d\))?", "in #s"),
+    (r'("seconds": )\d+\.\d+', r"\1#"),
+    (r"(Tokens per second: )\d+\.\d+", r"\1#"),
+    (r"={3,}|_{3,}", "==="),                                          # as wide as the terminal
+)
+
+
+@dataclass
+class Block:
+    """A fenced block of a document."""
+
+    document: Path
+    line: int                                                         # of its first line, from 1
+    language: str
+    text: str
+    indent: str = ""
+    function: str = ""                                                # that it is a solution of
+
+    @property
+    def where(self) -> str:
+        return f"{self.document.relative_to(ROOT).as_posix()}:{self.line}"
+
+
+@dataclass
+class Shown:
+    """A block of output, the command above it, and what that command printed just now."""
+
+    block: Block
+    command: str
+    printed: str
+
+    @property
+    def is_stale(self) -> bool:
+        return not matches(self.block.text, self.printed)
+
+
+def documents() -> list[Path]:
+    return [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def blocks_of(document: Path) -> list[Block]:
+    """Every fenced block, in order; a language that says nothing about how it is checked is refused."""
+    blocks, open_block, function = [], None, ""
+    for number, line in enumerate(document.read_text(encoding="utf-8").splitlines(), start=1):
+        fence = FENCE.match(line)
+        if open_block is not None:
+            if fence and not fence["language"]:
+                blocks.append(open_block)
+                open_block = None
+            else:
+                open_block.text += line.removeprefix(open_block.indent) + "\n"
+        elif fence:
+            open_block = Block(document, number, fence["language"], "", fence["indent"], function)
+            if fence["language"] not in LANGUAGES:
+                known = ", ".join(sorted(LANGUAGES))
+                raise ValueError(f"{open_block.where}: a block has to be one of {known}")
+            function = ""
+        elif line.strip():
+            found = IN_FUNCTION.match(line)
+            function = found["name"] if found else ""
+    return blocks
+
+
+def runs(command: str) -> bool:
+    """Can this command be run here?"""
+    return not command.startswith(NOT_RUN) and not any(word in command for word in NOT_HERE)
+
+
+def masked(text: str) -> list[str]:
+    """The lines of an output without what differs from run to run."""
+    for pattern, shown in VOLATILE:
+        text = re.sub(pattern, shown, text)
+    return [line.rstrip() for line in text.strip("\n").splitlines()]
+
+
+def matches(shown: str, printed: str) -> bool:
+    """Is this what was printed, where a line of `...` stands for any lines?"""
+    parts = [[]]
+    for line in masked(shown):
+        if line.strip() == "...":
+            parts.append([])
+        else:
+            parts[-1].append(re.escape(line) + "\n")
+    pattern = "(?:.*\n)*?".join("".join(part) for part in parts)
+    return re.fullmatch(pattern, "".join(line + "\n" for line in masked(printed))) is not None
+
+
+def copy_repository(folder: Path) -> None:
+    """All files but those that tools keep for themselves, large weights and earlier outputs."""
+
+    def left_out(_, names: list[str]) -> list[str]:
+        return [name for name in names if name in LEFT_OUT or name.startswith(("training", "random-"))]
+
+    shutil.copytree(ROOT, folder, ignore=left_out, dirs_exist_ok=True)
+
+
+def run(command: str, folder: Path) -> str:
+    """What a command prints, on both streams, as on a screen 100 columns wide."""
+    program, *arguments = shlex.split(command)
+    if program != "python":
+        raise ValueError(f"a document has the command {command!r}: only python ... can be run")
+    environment = os.environ | {"PYTHONIOENCODING": "utf-8", "PYTHONUNBUFFERED": "1", "COLUMNS": "100"}
+    environment |= {"PYTHONDONTWRITEBYTECODE": "1", "NO_COLOR": "1"}
+    done = subprocess.run(
+        [sys.executable, *arguments], cwd=folder, env=environment, encoding="utf-8", timeout=300,
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )
+    return done.stdout
+
+
+def definition(tree: ast.Module, name: str) -> ast.AST | None:
+    """The class, function or method of a name such as `GemmaRMSNorm.forward`."""
+    for part in name.split("."):
+        tree = next((node for node in tree.body if getattr(node, "name", None) == part), None)
+        if tree is None:
+            return None
+    return tree
+
+
+def put_in(block: Block, folder: Path) -> None:
+    """Writes a solution into the `_0` file that has a function of this name."""
+    for path in sorted(folder.glob("*_0.py")):
+        text = path.read_text(encoding="utf-8")
+        node = definition(ast.parse(text), block.function)
+        if node is not None:
+            lines = text.split("\n")
+            new = textwrap.indent(textwrap.dedent(block.text), " " * node.col_offset).rstrip("\n")
+            lines[node.lineno - 1 : node.end_lineno] = new.split("\n")
+            path.write_text("\n".join(lines), encoding="utf-8", newline="\n")
+            return
+    raise ValueError(f"{block.where}: no _0 file has a {block.function}")
+
+
+def walk(document: Path, folder: Path) -> Iterator[Shown]:
+    """Does in the folder what a reader of the document does, and yields the outputs that are shown."""
+    command, printed = "", None
+    for block in blocks_of(document):
+        if block.language == "sh":
+            for command in re.split(r"\n| && ", block.text.strip()):
+                printed = run(STANDS_FOR.get(command, command), folder) if runs(command) else None
+        elif block.function:
+            put_in(block, folder)
+        elif block.language == "text":
+            if printed is None:
+                raise ValueError(f"{block.where}: shows what `{command}` prints, which cannot be run here")
+            yield Shown(block, command, printed)
+
+
+def outputs() -> Iterator[Shown]:
+    """The outputs of all documents, each with what was printed for it just now."""
+    for document in documents():
+        with tempfile.TemporaryDirectory() as folder:
+            copy_repository(Path(folder))
+            yield from walk(document, Path(folder))
+
+
+def write(stale: list[Shown]) -> None:
+    """Puts what was printed in the place of what is stale; from the last to the first, as lines move."""
+    for shown in sorted(stale, key=lambda shown: (shown.block.document, -shown.block.line)):
+        block, lines = shown.block, shown.block.document.read_text(encoding="utf-8").split("\n")
+        new = [(block.indent + line).rstrip() for line in shown.printed.strip("\n").splitlines()]
+        lines[block.line : block.line + len(block.text.splitlines())] = new
+        block.document.write_text("\n".join(lines), encoding="utf-8", newline="\n")
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m docs.outputs", description=__doc__.split("\n")[0])
+    parser.add_argument("--write", action="store_true", help="put what was printed in their place")
+    args = parser.parse_args(argv)
+    stale = [shown for shown in tqdm(outputs(), unit="output") if shown.is_stale]
+    for shown in stale:
+        print(f"{shown.block.where}: stale: {shown.command}")
+    if args.write:
+        write(stale)
+    elif stale:
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,91 @@
+"""README.md and docs/: every output that they show is what the command prints, and nothing is left behind."""
+
+import shutil
+import subprocess
+
+import pytest
+
+from docs import outputs
+
+GIT = ["git", "-c", "user.name=reader", "-c", "user.email=reader@localhost", "-c", "core.autocrlf=false"]
+
+
+@pytest.mark.parametrize("document", outputs.documents(), ids=lambda path: path.stem)
+def test_outputs_are_what_is_printed(document, tmp_path):
+    """In a copy that git watches: after all commands of the document it has nothing to commit."""
+    outputs.copy_repository(tmp_path)
+    watched = shutil.which("git") is not None
+    if watched:
+        for command in (["init", "-q"], ["add", "-A"], ["commit", "-q", "-m", "as it was"]):
+            subprocess.run([*GIT, *command], cwd=tmp_path, check=True)
+    stale = [shown for shown in outputs.walk(document, tmp_path) if shown.is_stale]
+    for shown in stale:
+        print(f"{shown.block.where}: {shown.command}\n{shown.printed}")
+    assert not stale, "python -m docs.outputs --write puts the new outputs in their place"
+    if watched:
+        status = subprocess.run([*GIT, "status", "--porcelain"], cwd=tmp_path, capture_output=True, text=True)
+        written = [line for line in status.stdout.splitlines() if not line.endswith("_0.py")]
+        assert not written, "a command of this document changes or leaves files"
+
+
+SHOWN = """\
+Model loaded in 0.20 seconds
+two cats
+...
+Memory Usage: 0.30 GB
+"""
+
+
+@pytest.mark.parametrize(
+    ("printed", "same"),
+    [
+        ("Model loaded in 3.75 seconds\ntwo cats\nanything\nat all\nMemory Usage: 1.02 GB\n", True),
+        ("Model loaded in 3.75 seconds\ntwo cats\nMemory Usage: 1.02 GB\n", True),
+        ("Model loaded in 3.75 seconds\ntwo dogs\nMemory Usage: 1.02 GB\n", False),
+        ("Model loaded in 3.75 seconds\nanything\ntwo cats\nMemory Usage: 1.02 GB\n", False),
+        ("Model loaded in 3.75 seconds\ntwo cats\nMemory Usage: 1.02 GB\nand more\n", False),
+        ("Model loaded in 4 seconds\ntwo cats\nMemory Usage: 1.02 GB\n", False),
+    ],
+)
+def test_what_counts_as_the_same(printed, same):
+    assert outputs.matches(SHOWN, printed) == same
+
+
+def test_a_stale_output_is_found_and_written(tmp_path, monkeypatch):
+    monkeypatch.setattr(outputs, "ROOT", tmp_path)
+    document = tmp_path / "README.md"
+    text = "Ask:\n\n  ```sh\n  python -c 'print(6 * 7)'\n  ```\n\n  ```text\n  41\n  ```\n\nThe end.\n"
+    document.write_text(text, encoding="utf-8")
+    [shown] = outputs.walk(document, tmp_path)
+    assert shown.is_stale and shown.command == "python -c 'print(6 * 7)'"
+    outputs.write([shown])
+    assert document.read_text(encoding="utf-8") == text.replace("41", "42")
+    assert not next(outputs.walk(document, tmp_path)).is_stale
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("```sh\nhf download x\n```\n```text\ndone\n```\n", "cannot be run here"),
+        ("```\nno language\n```\n", "a block has to be one of"),
+        ("```sh\nrm -r /\n```\n", "only python"),
+        ("<!-- in nothing_of_this_name -->\n```python\ndef f(): pass\n```\n", "no _0 file has a"),
+    ],
+)
+def test_what_cannot_be_held_against_a_command_is_refused(text, words, tmp_path, monkeypatch):
+    monkeypatch.setattr(outputs, "ROOT", tmp_path)
+    document = tmp_path / "README.md"
+    document.write_text(text, encoding="utf-8")
+    with pytest.raises(ValueError, match=words):
+        list(outputs.walk(document, tmp_path))
+
+
+def test_a_solution_takes_the_place_of_its_function(tmp_path, monkeypatch):
+    monkeypatch.setattr(outputs, "ROOT", tmp_path)
+    text = "class A:\n    def f(self):\n        raise\n\n    x = 1\n"
+    (tmp_path / "part_0.py").write_text(text, encoding="utf-8")
+    document = tmp_path / "README.md"
+    document.write_text("<!-- in A.f -->\n```python\ndef f(self):\n    return 2\n```\n", encoding="utf-8")
+    list(outputs.walk(document, tmp_path))
+    written = (tmp_path / "part_0.py").read_text(encoding="utf-8")
+    assert written == text.replace("raise", "return 2")

@@ -623,12 +623,19 @@ def test_draw_never_overwrites_the_input(refused, run, pictures, tmp_path, monke
     picture = tmp_path / "picture.png"
     shutil.copy(pictures[0], picture)
     before = picture.read_bytes()
-    (tmp_path / "link.png").symlink_to(picture)
     os.link(picture, tmp_path / "hard.png")
-    for name in ("picture.png", "link.png", "hard.png", "../" + tmp_path.name + "/picture.png"):
+    links = ["hard.png"]
+    try:
+        (tmp_path / "link.png").symlink_to(picture)
+        links.append("link.png")
+    except OSError:
+        if sys.platform != "win32":  # where only some users may make symbolic links
+            raise
+    for name in ("picture.png", *links, "../" + tmp_path.name + "/picture.png"):
         err = refused("--image", picture, "--draw", tmp_path / name, words=["--draw", "input"])
         assert "Loading model" not in err
-    refused("--image", tmp_path / "link.png", "--draw", picture, words=["--draw", "input"])
+    for name in links:
+        refused("--image", tmp_path / name, "--draw", picture, words=["--draw", "input"])
     assert picture.read_bytes() == before
     fixed_answers(monkeypatch, BOXES)
     for _ in range(2):                                                # an earlier drawing it may

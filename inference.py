@@ -2,11 +2,10 @@
 
     python inference.py --image cat.jpg --prompt "detect cat" --draw boxes.png
 
-The way of an answer: open_picture -> PaliGemmaProcessor -> generate (tokens, one at a time) ->
-text -> parse_boxes, if the text holds any -> draw_boxes.
+The way of an answer: open_picture -> PaliGemmaProcessor -> generate (generation_1.py: tokens,
+one at a time) -> text -> parse_boxes, if the text holds any -> draw_boxes.
 
 The answer goes to stdout and all else to stderr, so that `> answer.txt` holds the answer alone.
-Letters in shapes: B batch, T tokens of the prompt, V vocabulary.
 """
 
 import signal
@@ -23,14 +22,13 @@ import re
 import sys
 import time
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import torch
 from PIL import Image, ImageDraw, ImageFont, ImageOps
-from tokenizers import Tokenizer
 
+from generation_1 import Answer, generate, parse_boxes  # noqa: F401 (explain.py has them from here)
 from load_weights import PRECISIONS, CheckpointError, ModelSet, import_set, load_hf_model
 
 HERE = Path(__file__).parent
@@ -90,28 +88,6 @@ def open_picture(path: str) -> Image.Image:
         raise InputError(f"cannot read picture {path}: {reason}") from error
 
 
-def parse_boxes(answer: str, width: int, height: int) -> list[dict]:
-    """Finds the boxes in an answer to `detect` or `segment`.
-
-    "<loc0256><loc0128><loc0768><loc0640> big cat ; <loc..." -> for a picture of 200 x 100:
-    [{"label": "big cat", "box": [25.0, 25.0, 125.0, 75.0]}, ...]
-
-    In the answer: y_min, x_min, y_max, x_max. In the result: x_min, y_min, x_max, y_max in
-    pixels. What is not four <loc> in a row is skipped.
-
-    A location n is read as n / 1024 of the side, as in the hub's demos; the tiny model was
-    trained with floor(1024 c) for a coordinate c. The makers' own code writes round(1023 c) and
-    reads n / 1023: at most a thousandth of the side away.
-    Source: PaliGemma, sections 3.2.5 and 5.3; big_vision, for the rounding.
-    """
-    boxes = []
-    for *locations, label in re.findall(r"<loc(\d{4})>" * 4 + r"(?:<seg\d{3}>)*([^;<]*)", answer):
-        y1, x1, y2, x2 = (int(location) / 1024 for location in locations)
-        corners = (min(x1, x2) * width, min(y1, y2) * height, max(x1, x2) * width, max(y1, y2) * height)
-        boxes.append({"label": label.strip(), "box": [round(corner, 1) for corner in corners]})
-    return boxes
-
-
 def draw_boxes(picture: Image.Image, boxes: list[dict]) -> Image.Image:
     """A copy of the picture with the boxes and their labels, one colour for each label."""
     picture = picture.copy()
@@ -130,91 +106,6 @@ def draw_boxes(picture: Image.Image, boxes: list[dict]) -> Image.Image:
         draw.rectangle((x, y, x + right + 2 * line, y + bottom + 2 * line), fill=colour)
         draw.text((x + line, y + line), box["label"], fill="white", font=font)
     return picture
-
-
-# ------------------------------------------------------------------------------- generation
-
-
-def sample_next_token(
-    logits: torch.Tensor, temperature: float, top_p: float, generator: torch.Generator
-) -> int:
-    """Chooses the next token.
-
-    Temperature 0: the likeliest (greedy). Otherwise one drawn from softmax(logits / temperature),
-    cut down to the likeliest tokens that together reach top_p (nucleus).
-
-    Input: logits [V].
-    Source: "The Curious Case of Neural Text Degeneration" (Holtzman et al. 2020), section 3.1.
-    """
-    if temperature == 0:
-        return int(logits.argmax())
-    # On the CPU, since its generator gives the same numbers everywhere; in float64, where the
-    # smallest temperature does not become 0.
-    logits = logits.cpu().double()
-    probabilities = ((logits - logits.max()) / temperature).softmax(dim=-1)
-    in_order, tokens = probabilities.sort(descending=True)
-    reached_before = in_order.cumsum(dim=-1) - in_order               # by the likelier ones alone
-    probabilities[tokens[reached_before >= top_p]] = 0
-    # Drawn by the tokens' ids, not by their ranks, which two tokens that are nearly alike may exchange.
-    return int(torch.multinomial(probabilities, 1, generator=generator))
-
-
-@torch.inference_mode()
-def generate(
-    model, batch: dict[str, torch.Tensor], eos_token_id: int, max_tokens: int,
-    temperature: float = 0.0, top_p: float = 1.0, seed: int = 0,
-) -> Iterator[list[int | None]]:
-    """Yields the answers' tokens as they come: at each step one for each row of the batch.
-
-    The prompt is read at once, and the pictures with it; each step after that reads only the
-    tokens chosen last, for the cache holds the rest. A row that has reached <eos> yields None
-    until all have; rows do not see each other, so what it goes on with does not matter. Each
-    draws its own random numbers, so that a picture gets the same answer in any batch.
-
-    batch: what PaliGemmaProcessor returns, on the model's device.
-    """
-    B = len(batch["input_ids"])
-    generators = [torch.Generator().manual_seed(seed) for _ in range(B)]
-    attention_mask = batch["attention_mask"]                          # [B, T], one longer at each step
-    finished = [False] * B
-    output = model(**batch, logits_to_keep=1)
-    for step in range(1, max_tokens + 1):
-        logits = output["logits"][:, -1]                              # [B, V]
-        if logits.isnan().any():
-            raise InputError("the model's numbers overflowed: try --precision bfloat16 or float32")
-        tokens = [sample_next_token(logits[row], temperature, top_p, generators[row]) for row in range(B)]
-        yield [None if finished[row] else tokens[row] for row in range(B)]
-        finished = [finished[row] or tokens[row] == eos_token_id for row in range(B)]
-        if all(finished) or step == max_tokens:
-            return
-        input_ids = torch.tensor(tokens, device=logits.device)[:, None]              # [B, 1]
-        attention_mask = torch.cat([attention_mask, torch.ones_like(input_ids)], dim=1)
-        output = model(
-            input_ids, attention_mask=attention_mask, kv_cache=output["kv_cache"], logits_to_keep=1
-        )
-
-
-class Answer:
-    """The tokens of one row, without <eos>, and their text, which grows as they come."""
-
-    def __init__(self, tokenizer: Tokenizer):
-        self.tokenizer = tokenizer
-        self.tokens: list[int] = []
-        self.text = ""
-        self.seconds = 0.0                                            # until the last token, <eos> included
-
-    def append(self, token: int) -> str:
-        """Adds a token and returns the text that is new.
-
-        All is decoded again, for a space or a letter of several bytes shows only together with
-        its neighbours; a letter that still lacks bytes (U+FFFD) is held back. Special tokens are
-        kept: <loc> and <seg> are part of the answer.
-        """
-        self.tokens.append(token)
-        text = self.tokenizer.decode(self.tokens, skip_special_tokens=False)
-        new = "" if text.endswith("\N{REPLACEMENT CHARACTER}") else text[len(self.text):]
-        self.text += new
-        return new
 
 
 # ------------------------------------------------------------------------------ the program
@@ -358,13 +249,14 @@ def opening(prompt: str) -> str:
     return prompt if prompt.endswith(" ") else ""
 
 
-def write_results(args: argparse.Namespace, pictures: list[Image.Image], answers: list[Answer]):
+def write_results(args: argparse.Namespace, pictures: list, answers: list, seconds: list, generation):
     """What can be written only at the end: JSON, the answers of several pictures, the drawing."""
-    for path, prompt, picture, answer in zip(args.image, args.prompt, pictures, answers, strict=True):
-        boxes = parse_boxes(answer.text, *picture.size)
+    rows = zip(args.image, args.prompt, pictures, answers, seconds, strict=True)
+    for path, prompt, picture, answer, time_taken in rows:
+        boxes = generation.parse_boxes(answer.text, *picture.size)
         if args.json:
             entry = {"image": path, "prompt": prompt, "answer": answer.text}
-            entry |= {"tokens": len(answer.tokens), "seconds": round(answer.seconds, 3)}
+            entry |= {"tokens": len(answer.tokens), "seconds": round(time_taken, 3)}
             print(json.dumps(entry | ({"boxes": boxes} if boxes else {}), ensure_ascii=False), flush=True)
         elif len(pictures) > 1:
             print(f"{path}: {' '.join((opening(prompt) + answer.text).splitlines())}", flush=True)
@@ -375,6 +267,28 @@ def write_results(args: argparse.Namespace, pictures: list[Image.Image], answers
                 raise InputError(f"--draw {args.draw}: {error.strerror or error}") from error
             why = "" if boxes else ' (an answer has boxes where a prompt like "detect cat" finds something)'
             log(f"Boxes drawn in {args.draw}: {len(boxes)}{why}")
+
+
+def translated(steps, model):
+    """The steps of generate; its error as one that tells a user what helps."""
+    try:
+        yield from steps
+    except FloatingPointError as error:
+        raise InputError(why_not_finite(model)) from error
+
+
+def why_not_finite(model) -> str:
+    """Advice on logits that are not finite: another precision helps only where the weights are numbers."""
+    for name, tensor in model.state_dict().items():
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            return f"the checkpoint is damaged: {name} holds values that are no numbers (NaN or infinity)"
+    dtype = next(model.parameters()).dtype
+    if dtype == torch.float16:
+        return "the model's numbers overflowed in float16: try --precision bfloat16 or float32"
+    return (
+        f"the model's numbers overflowed in {str(dtype).removeprefix('torch.')}, "
+        "which reaches to 10^38: its weights are damaged, get them again"
+    )
 
 
 def set_of(args: argparse.Namespace) -> ModelSet:
@@ -412,35 +326,39 @@ def run(args: argparse.Namespace):
     if args.draw is not None:
         check_draw(Path(args.draw), args.image)
     device = choose_device(args.device)
-    model, tokenizer, processor = load(args, device, set_of(args))
+    model_set = set_of(args)
+    model, tokenizer, processor = load(args, device, model_set)
+    generation = model_set.generation
 
     log("Running inference")
     start = time.perf_counter()
     batch = {name: tensor.to(device) for name, tensor in processor(args.prompt, pictures).items()}
     eos_token_id = tokenizer.token_to_id("<eos>")
-    answers = [Answer(tokenizer) for _ in pictures]
+    answers = [generation.Answer(tokenizer) for _ in pictures]
+    seconds = [0.0] * len(pictures)                                   # until the last token, <eos> included
     stream = len(pictures) == 1 and not args.json
     first_token, num_tokens = None, 0
-    for tokens in generate(
+    steps = generation.generate(
         model, batch, eos_token_id, args.max_tokens, args.temperature, args.top_p, args.seed
-    ):
+    )
+    for tokens in translated(steps, model):
         latency = time.perf_counter() - start
         if first_token is None:
             first_token = latency
             log("Result!!!")
             if stream:
                 print(opening(args.prompt[0]), end="", flush=True)
-        for answer, token in zip(answers, tokens, strict=True):
+        for row, token in enumerate(tokens):
             if token is None:
                 continue
             num_tokens += 1
-            answer.seconds = latency
-            new = "" if token == eos_token_id else answer.append(token)
+            seconds[row] = latency
+            new = "" if token == eos_token_id else answers[row].append(token)
             if stream:
                 print(new, end="", flush=True)
     if stream:
         print(flush=True)
-    write_results(args, pictures, answers)
+    write_results(args, pictures, answers, seconds, generation)
 
     log(f"InferenceLatency: {latency:.2f} seconds")
     log(f"Memory Usage: {peak_memory() / 1e9:.2f} GB")                # GB: 10^9 bytes, here and below

@@ -17,7 +17,7 @@ What is peculiar about it:
 """
 
 import dataclasses
-import importlib
+import importlib.util
 import json
 import math
 from collections import Counter
@@ -32,6 +32,7 @@ from tokenizers import Tokenizer
 from torch.overrides import TorchFunctionMode
 from tqdm import tqdm
 
+import generation_1
 from speed import quantize
 
 DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}    # safetensors' names
@@ -55,10 +56,11 @@ class ModelSet:
     processor: ModuleType
     decoder: ModuleType
     is_reference: bool
+    generation: ModuleType = generation_1
 
     @property
     def modules(self) -> tuple[ModuleType, ...]:
-        return self.vision, self.processor, self.decoder
+        return self.vision, self.processor, self.decoder, self.generation
 
 
 def import_set(number: int) -> ModelSet:
@@ -66,9 +68,12 @@ def import_set(number: int) -> ModelSet:
     names = ("vision_transformer", "text_image_token_processor", "decoder")
     try:
         modules = [importlib.import_module(f"{name}_{number}") for name in names]
+        # As long as there is no exercise of it, a set generates with the reference.
+        is_there = importlib.util.find_spec(f"generation_{number}") is not None
+        generation = importlib.import_module(f"generation_{number}") if is_there else generation_1
     except ModuleNotFoundError as error:
         raise CheckpointError(f"set {number} needs {error.name}, which is not here") from error
-    return ModelSet(*modules, is_reference=number == 1)
+    return ModelSet(*modules, is_reference=number == 1, generation=generation)
 
 
 # ------------------------------------------------------------------------------ config.json

@@ -19,8 +19,10 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
+import generation_1
 import inference
-from inference import Answer, InputError, draw_boxes, generate, open_picture, parse_boxes, sample_next_token
+from generation_1 import Answer, generate, parse_boxes, sample_next_token
+from inference import InputError, draw_boxes, open_picture
 from load_weights import load_hf_model
 from random_weights.small import gemma_like_tokenizer, random_checkpoint, small_config, write_config
 from text_image_token_processor_1 import PaliGemmaProcessor
@@ -212,8 +214,10 @@ def test_numbers_that_overflow_are_an_error(loaded, pictures):
     model, processor = loaded
     batch = processor(["x"], [open_picture(pictures[0])])
     batch["pixel_values"] = batch["pixel_values"] * float("nan")
-    with pytest.raises(InputError, match="overflow"):
+    with pytest.raises(FloatingPointError, match="not finite"):
         answer_ids(model, batch)
+    with pytest.raises(InputError, match="overflow"):
+        list(inference.translated(generate(model, batch, 1, 12), model))
 
 
 @pytest.mark.parametrize(
@@ -438,7 +442,7 @@ def fixed_answers(monkeypatch, *texts):
     tokenizer = gemma_like_tokenizer()
     rows = [[*tokenizer.encode(text, add_special_tokens=False).ids, 1] for text in texts]
     steps = [list(step) for step in itertools.zip_longest(*rows)]
-    monkeypatch.setattr(inference, "generate", lambda *_: iter(steps))
+    monkeypatch.setattr(generation_1, "generate", lambda *_: iter(steps))
 
 
 def test_eos_is_dropped_and_loc_kept(run, pictures, monkeypatch):

@@ -26,7 +26,7 @@ def error_ratios(right: np.ndarray, got: np.ndarray, tolerance: float) -> np.nda
     return ratios
 
 
-def number(count: int, thing: str) -> str:
+def counted(count: int, thing: str) -> str:
     return f"{count} {thing}" + ("" if count == 1 else "s")
 
 
@@ -74,7 +74,7 @@ def describe_values(
             f"First difference at {position(np.argwhere(wrong)[0], axes)}: "
             f"{got[tuple(np.argwhere(wrong)[0])]} instead of {right[tuple(np.argwhere(wrong)[0])]}."
         )
-    lines.append(f"Right: {1 - wrong.mean():.0%} of {number(right.size, 'value')}.")
+    lines.append(f"Right: {1 - wrong.mean():.0%} of {counted(right.size, 'value')}.")
     if right.dtype.kind == "b" and right.ndim >= 2 and right.shape[-1] <= 24:
         lines += side_by_side(right, got, wrong)
     return lines + what_holds(right, got, wrong, tolerance, axes, sizes)

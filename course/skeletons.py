@@ -1,21 +1,12 @@
-"""Writes the skeletons: `_0` files out of the `_1` files and the steps in the table of exercises.
-
-    python -m course.skeletons                 the files whose exercises are all untouched
-    python -m course.skeletons GemmaRMSNorm    one exercise, as it was before you began it
-
-The first also keeps the last line of each docstring in the `_1` files ("Exercise MLP. ...") as the table
-says. What somebody has solved is never overwritten, unless it is named.
-"""
+"""Makes the skeletons: `_0` files out of the `_1` files and the steps in the table of exercises."""
 
 import ast
 import re
-import sys
 import textwrap
 
-from course.exercise_types import Exercise
-from course.exercises import EXERCISES, named
-from course.learner import FILES, ROOT, LearnerFile, is_given, reference_source, statements
-from course.variants import definition_lines, find, parse, paste
+from course.exercise import Exercise
+from course.exercises import EXERCISES, FILES
+from course.source import definition_lines, find, is_given, parse, reference_source, statements
 
 WIDTH = 100
 
@@ -111,42 +102,3 @@ def with_exercise_lines(text: str, file: str) -> str:
 def docstring_owner(exercise: Exercise) -> str:
     """Whose docstring describes the exercise: the function, or the class of the methods."""
     return next(iter(exercise.parts)) if isinstance(exercise.steps, list) else exercise.owner
-
-
-def is_untouched(file: str) -> bool:
-    learner = LearnerFile(file)
-    return not (ROOT / f"{file}_0.py").exists() or all(
-        len(learner.untouched_parts(exercise)) == len(exercise.parts)
-        for exercise in EXERCISES
-        if exercise.file == file and not exercise.solved
-    )
-
-
-def restore(exercise: Exercise) -> None:
-    """Puts one skeleton back into the learner's file."""
-    path = ROOT / exercise.path
-    text = paste(path.read_text(encoding="utf-8"), exercise, skeleton(exercise.file))
-    path.write_text(text, encoding="utf-8", newline="\n")
-
-
-def main() -> None:
-    if len(sys.argv) > 1:
-        for name in sys.argv[1:]:
-            for exercise in named(name):
-                restore(exercise)
-                print(f"{exercise.path}: {exercise.name} is as it was")
-        return
-    for file in FILES:
-        if not any(exercise.file == file for exercise in EXERCISES):
-            continue
-        reference = with_exercise_lines(reference_source(file), file)
-        (ROOT / f"{file}_1.py").write_text(reference, encoding="utf-8", newline="\n")
-        if is_untouched(file):
-            (ROOT / f"{file}_0.py").write_text(skeleton(file), encoding="utf-8", newline="\n")
-            print(f"{file}_0.py: written")
-        else:
-            print(f"{file}_0.py: left alone, there is work in it")
-
-
-if __name__ == "__main__":
-    main()

@@ -11,22 +11,24 @@ import math
 
 import pytest
 
-from course.checking import (
-    alike,
-    check,
-    expected_outcome,
-    leaves,
-    mistaken_outcome,
-    observe_like_reference,
-    to_array,
-    tolerance_of,
-    variant_file,
-)
+from course.checking import alike, check
 from course.differences import distance
-from course.exercises import EXERCISES, OWNERS, named
-from course.learner import FILES, LearnerFile, is_given, is_todo, reference, reference_source, statements
+from course.exercises import EXERCISES, FILES, named, number_of
+from course.judging import leaves, to_array, tolerance_of
+from course.learner_file import LearnerFile
+from course.learner_module import module_for
 from course.skeletons import docstring_owner, skeleton
-from course.variants import find, parse, paste
+from course.source import (
+    find,
+    is_given,
+    is_todo,
+    parse,
+    paste,
+    reference,
+    reference_source,
+    statements,
+)
+from course.trying import expected_outcome, mistaken_outcome, observe_like_reference, variant_file
 
 NUMBER_OF_EXERCISES = 32
 
@@ -36,7 +38,7 @@ to_write = [exercise for exercise in EXERCISES if not exercise.solved]
 
 def number(exercise):
     """Test ids without names: `-k rescale` is to choose the learner's test alone."""
-    return f"exercise-{exercise.number}"
+    return f"exercise-{number_of(exercise)}"
 
 
 def variants(kind):
@@ -60,15 +62,15 @@ def test_entry_is_complete(exercise):
     assert (exercise.solved or 3 <= sum(map(len, exercise.parts.values())) <= 6) and len(exercise.hints) == 3
     assert len(exercise.mistakes) >= 4 and exercise.right_ways and exercise.why and exercise.compare
     assert len({mistake.title for mistake in exercise.mistakes}) == len(exercise.mistakes)
-    known = [other.name for other in EXERCISES[: exercise.number - 1]]
+    known = [other.name for other in EXERCISES[: number_of(exercise) - 1]]
     assert all(name in known for name in exercise.builds_on), "it builds on what comes before it"
 
 
 @pytest.mark.parametrize("exercise", to_write, ids=number)
 def test_skeleton_is_to_do(exercise):
     file = LearnerFile(exercise.file, skeleton_of(exercise.file))
-    assert check(exercise, file, OWNERS).state == "to do"
-    module = file.module_for(exercise, {})
+    assert check(exercise, file).state == "to do"
+    module = module_for(exercise, file)
     for part in exercise.parts:
         owner, _, method = part.partition(".")
         function = vars(getattr(module, owner))[method] if method else getattr(module, owner)
@@ -81,12 +83,12 @@ def test_skeleton_is_to_do(exercise):
 
 @pytest.mark.parametrize("exercise", to_write, ids=number)
 def test_reference_in_place_of_the_skeleton(exercise):
-    text = paste(skeleton_of(exercise.file), exercise, reference_source(exercise.file))
+    text = paste(skeleton_of(exercise.file), exercise.parts, reference_source(exercise.file))
     file = LearnerFile(exercise.file, text)
-    result = check(exercise, file, OWNERS)
+    result = check(exercise, file)
     assert result.state == "solved", result.message
     states = {
-        other.name: check(other, file, OWNERS).state
+        other.name: check(other, file).state
         for other in EXERCISES
         if other.file == exercise.file and other is not exercise
     }
@@ -95,7 +97,7 @@ def test_reference_in_place_of_the_skeleton(exercise):
 
 @pytest.mark.parametrize(("exercise", "i"), variants("mistakes"))
 def test_mistake_is_named(exercise, i):
-    result = check(exercise, variant_file(exercise, exercise.mistakes[i].change), OWNERS)
+    result = check(exercise, variant_file(exercise, exercise.mistakes[i].change))
     assert result.state == "wrong", exercise.mistakes[i].title
     assert result.mistake == exercise.mistakes[i].title, result.message
     assert exercise.mistakes[i].message in result.message
@@ -103,14 +105,14 @@ def test_mistake_is_named(exercise, i):
 
 @pytest.mark.parametrize(("exercise", "i"), variants("right_ways"))
 def test_right_way_passes(exercise, i):
-    result = check(exercise, variant_file(exercise, exercise.right_ways[i].change), OWNERS)
+    result = check(exercise, variant_file(exercise, exercise.right_ways[i].change))
     assert result.state == "solved", f"{exercise.right_ways[i].title}\n{result.message}"
 
 
 def far(exercise, index, outcome):
     """How far an outcome's values are from the reference's, as a multiple of the tolerance."""
     right = expected_outcome(exercise, index)
-    if outcome.error or outcome.problem or right.error:
+    if outcome.error or outcome.flaw or right.error:
         return math.nan
     parts, right_parts = leaves(outcome.value), leaves(right.value)
     pairs = zip(right_parts, parts, strict=True) if len(parts) == len(right_parts) else ()
@@ -129,12 +131,12 @@ def test_tolerance_lies_between_noise_and_mistakes(exercise):
     """A right way stays under a quarter of it, and the nearest mistake is at four times it or more."""
     for right_way in exercise.right_ways:
         file = variant_file(exercise, right_way.change)
-        module = file.module_for(exercise, OWNERS)
+        module = module_for(exercise, file)
         for index in range(len(exercise.cases)):
-            outcome = observe_like_reference(exercise, index, module, file)
+            outcome = observe_like_reference(exercise, index, module)
             assert not far(exercise, index, outcome) > 0.25, (right_way.title, exercise.cases[index].about)
     for i, mistake in enumerate(exercise.mistakes):
-        outcomes = [mistaken_outcome(exercise, i, index, OWNERS) for index in range(len(exercise.cases))]
+        outcomes = [mistaken_outcome(exercise, i, index) for index in range(len(exercise.cases))]
         distances = [far(exercise, index, outcome) for index, outcome in enumerate(outcomes)]
         alike_elsewhere = any(
             not alike(expected_outcome(exercise, index), outcome, exercise, exercise.cases[index])
@@ -174,7 +176,7 @@ def test_what_is_untouched_is_the_skeleton(file):
     fresh = skeleton_of(file)
     for exercise in EXERCISES:
         if exercise.file == file and len(learner.untouched_parts(exercise)) == len(exercise.parts):
-            assert paste(learner.text, exercise, fresh) == learner.text, exercise.name
+            assert paste(learner.text, exercise.parts, fresh) == learner.text, exercise.name
 
 
 @pytest.mark.parametrize("exercise", EXERCISES, ids=number)
@@ -187,7 +189,7 @@ def test_docstring_ends_in_the_line_of_the_exercise(exercise):
 @pytest.mark.parametrize("exercise", EXERCISES, ids=number)
 def test_what_is_called_is_the_learners(exercise):
     file = LearnerFile(exercise.file, reference_source(exercise.file))
-    module = file.module_for(exercise, OWNERS)
+    module = module_for(exercise, file)
     for part in exercise.parts:
         owner, _, method = part.partition(".")
         for name, source in ((owner, str(file.path)),):

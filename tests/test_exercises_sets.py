@@ -16,23 +16,31 @@ from pathlib import Path
 import pytest
 import torch
 
-from course import compare_sets, learner
-from course.checking import check, leaves
-from course.exercises import EXERCISES, OWNERS, named
-from course.learner import FILES, LearnerFile, reference_source
+from course import compare, source
+from course.checking import check
+from course.exercises import EXERCISES, FILES, OWNERS, named, number_of
+from course.judging import leaves
+from course.learner_file import LearnerFile
 from course.learner_set import LearnerSet, combine, make_set
 from course.skeletons import skeleton
-from course.variants import apply_change, find, paste
+from course.source import ROOT, find, paste, reference_source
+from course.variants import apply_change, replace_functions
 from inference import generate, open_picture
 from load_weights import ModelSet, import_set, load_hf_model
 
-ROOT = Path(learner.__file__).parent.parent
 PROMPT, PICTURE = "detect cat", ROOT / "images" / "cats.png"
 SKELETONS = {file: skeleton(file) for file in FILES}
 
 
 def number(exercise):
-    return f"exercise-{exercise.number}"
+    return f"exercise-{number_of(exercise)}"
+
+
+def changed_text(text, exercise, change):
+    """A change of a few words, or the text of a function in place of the exercise's."""
+    if isinstance(change, dict):
+        return apply_change(text, exercise, change)
+    return replace_functions(text, exercise, {exercise.name.split(".")[-1]: change})
 
 
 def texts_with(*names, changed=None):
@@ -40,10 +48,10 @@ def texts_with(*names, changed=None):
     texts = dict(SKELETONS)
     for name in [*names, *(changed or {})]:
         [exercise] = named(name)
-        source = reference_source(exercise.file)
+        text = reference_source(exercise.file)
         if name in (changed or {}):
-            source = apply_change(source, exercise, changed[name])
-        texts[exercise.file] = paste(texts[exercise.file], exercise, source)
+            text = changed_text(text, exercise, changed[name])
+        texts[exercise.file] = paste(texts[exercise.file], exercise.parts, text)
     return texts
 
 
@@ -136,16 +144,16 @@ def test_other_right_ways_answer_as_the_reference(i, model_folder):
     assert tokens == right_tokens
     torch.testing.assert_close(logits, right_logits, rtol=1e-3, atol=1e-3)
 
-    # Nor does compare_sets.py take their rounding for a difference.
+    # Nor does learn.py compare take their rounding for a difference.
     (reference, tokenizer), (theirs, _) = (
         load_hf_model(model_folder, precision="float32", model_set=which)
         for which in (import_set(1), modules)
     )
-    batch = compare_sets.prepare(import_set(1), reference, tokenizer, PROMPT, open_picture(PICTURE))
-    recorder = compare_sets.Watch(reference)
-    likeliest = compare_sets.answer(reference, batch, [], recorder)
-    watch = compare_sets.Watch(theirs, recorder.values)
-    compare_sets.answer(theirs, batch, likeliest, watch)
+    batch = compare.prepare(import_set(1), reference, tokenizer, PROMPT, open_picture(PICTURE))
+    recorder = compare.Watch(reference)
+    likeliest = compare.answer(reference, batch, [], recorder)
+    watch = compare.Watch(theirs, recorder.values)
+    compare.answer(theirs, batch, likeliest, watch)
     assert watch.difference is None and len(set(watch.agreed)) > 50
 
 
@@ -271,7 +279,7 @@ def test_broken_file(kind):
     name, texts, words = BROKEN[kind]
     [exercise] = named(name)
     file = LearnerFile(exercise.file, texts[exercise.file])
-    result = check(exercise, file, OWNERS, seconds=1 if "loop" in kind else None)
+    result = check(exercise, file, seconds=1 if "loop" in kind else None)
     assert result.state == "wrong"
     assert result.message.startswith(f"{name} ({exercise.path}:")
     for word in words:
@@ -281,15 +289,15 @@ def test_broken_file(kind):
     for other in EXERCISES:
         if other.file == exercise.file and other is not exercise:
             expected = "solved" if solved or other.solved else "to do"
-            assert check(other, file, OWNERS).state == expected, other.name
+            assert check(other, file).state == expected, other.name
 
 
 def test_renamed_file(monkeypatch, tmp_path):
-    monkeypatch.setattr(learner, "ROOT", tmp_path)
+    monkeypatch.setattr(source, "ROOT", tmp_path)
     file = LearnerFile("decoder")
     for exercise in EXERCISES:
         if exercise.file == "decoder":
-            result = check(exercise, file, OWNERS)
+            result = check(exercise, file)
             assert result.state == "wrong" and "There is no decoder_0.py (was it renamed" in result.message
 
 
@@ -301,7 +309,7 @@ def test_begun():
     old = find(ast.parse(text), "MLP.__init__")
     skeleton_lines[old.lineno - 1 : old.end_lineno] = lines[init.lineno - 1 : init.end_lineno]
     [exercise] = named("MLP")
-    result = check(exercise, LearnerFile("vision_transformer", "\n".join(skeleton_lines)), OWNERS)
+    result = check(exercise, LearnerFile("vision_transformer", "\n".join(skeleton_lines)))
     assert (result.state, result.left) == ("to do", ["MLP.forward"])
 
 
@@ -322,7 +330,7 @@ for name, files, command in json.load(sys.stdin):
         sys.modules["course.learner_set"].mixed_set.cache_clear()
         sys.modules["course.learner_set"].tried_set.cache_clear()
     if name == "an infinite loop":
-        sys.modules["course.checking"].SECONDS = 2
+        sys.modules["course.worker"].SECONDS = 2
     linecache.clearcache()
     out, err, code = io.StringIO(), io.StringIO(), 0
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
@@ -338,18 +346,18 @@ SCENARIOS = [
     ("reference", SKELETONS, "inference", "1"),
     ("untouched", SKELETONS, "inference", "0"),
     ("untouched, mixed", SKELETONS, "inference", "mixed"),
-    ("untouched, compared", SKELETONS, "course.compare_sets", None),
+    ("untouched, compared", SKELETONS, "learn compare", None),
     ("solved", SOLVED, "inference", "0"),
     ("solved, mixed", SOLVED, "inference", "mixed"),
-    ("solved, compared", SOLVED, "course.compare_sets", None),
+    ("solved, compared", SOLVED, "learn compare", None),
     ("only GemmaRMSNorm, mixed", texts_with("GemmaRMSNorm"), "inference", "mixed"),
     ("wrong GemmaRMSNorm, mixed", texts_with(changed=WITHOUT_OFFSET), "inference", "mixed"),
-    ("wrong GemmaRMSNorm, compared", texts_with(*ALL, changed=WITHOUT_OFFSET), "course.compare_sets", None),
-    ("wrong rotate_half, compared", texts_with(changed=TURNED), "course.compare_sets", None),
+    ("wrong GemmaRMSNorm, compared", texts_with(*ALL, changed=WITHOUT_OFFSET), "learn compare", None),
+    ("wrong rotate_half, compared", texts_with(changed=TURNED), "learn compare", None),
     ("wrong rescale, compared", texts_with(changed={"rescale": {" * np.float32(scale)": ""}}),
-     "course.compare_sets", None),
+     "learn compare", None),
     ("an error", texts_with(*ALL, changed={"Attention": {"key.transpose(2, 3)": "key"}}), "inference", "0"),
-    ("an error, compared", BROKEN["an error"][1], "course.compare_sets", None),
+    ("an error, compared", BROKEN["an error"][1], "learn compare", None),
     ("exit", texts_with(*ALL, changed={"rescale": "def rescale(image, scale=1 / 255):\n    exit()"}),
      "inference", "0"),
     ("a syntax error", BROKEN["a bracket that is not closed"][1], "inference", "0"),
@@ -357,7 +365,7 @@ SCENARIOS = [
     ("a wrong name of a parameter", texts_with(*ALL, changed={"MLP": {"self.fc2": "self.second"}}),
      "inference", "0"),
     ("a wrong name of a parameter, compared", texts_with(changed={"MLP": {"self.fc2": "self.second"}}),
-     "course.compare_sets", None),
+     "learn compare", None),
     ("nothing returned", texts_with(*ALL, changed={"VisionModel": {"return self": "self"}}),
      "inference", "0"),
     ("an infinite loop", texts_with(*ALL, changed={"rescale": "def rescale(image):\n    while True: pass"}),
@@ -372,7 +380,7 @@ def copy(tmp_path_factory):
     folder = tmp_path_factory.mktemp("copy")
     for path in ROOT.glob("*.py"):
         shutil.copy(path, folder)
-    for name in ("course", "inside", "speed", "random_weights", "tests"):
+    for name in ("course", "program", "inside", "speed", "random_weights", "tests"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "pyproject.toml", folder)
     shutil.copy(PICTURE, folder / "picture.png")
@@ -383,7 +391,7 @@ def copy(tmp_path_factory):
 def results(copy, model_folder):
     common = ["--model", str(model_folder), "--image", "picture.png", "--prompt", PROMPT]
     scenarios = [
-        (name, texts, [program, *common, *(["--set", which, "--max-tokens", "6"] if which else [])])
+        (name, texts, [*program.split(), *common, *(["--set", which, "--max-tokens", "6"] if which else [])])
         for name, texts, program, which in SCENARIOS
     ]
     ran = subprocess.run(
@@ -510,7 +518,7 @@ def test_pytest_with_broken_files(copy):
 
 
 def test_leaves_take_a_cache_apart():
-    """What compare_sets.py sees of a model's output."""
+    """What learn.py compare sees of a model's output."""
     class Cache:
         key_cache, value_cache = [1, 2], [3]
 

@@ -15,8 +15,10 @@ def picture(width: int, height: int, mode: str = "RGB", seed: int = 0) -> Image.
     rng = np.random.default_rng(seed)
     channels = {"L": 1, "1": 1, "P": 3, "RGB": 3, "RGBA": 4, "CMYK": 4, "LA": 2}[mode]
     coarse = rng.integers(0, 256, (7, 5, channels), dtype=np.uint8)
-    bands = [Image.fromarray(coarse[:, :, i]).resize((width, height), Image.Resampling.BILINEAR)
-             for i in range(channels)]
+    bands = [
+        Image.fromarray(coarse[:, :, i]).resize((width, height), Image.Resampling.BILINEAR)
+        for i in range(channels)
+    ]
     if mode == "P":
         return Image.merge("RGB", bands).quantize(16)
     if mode == "1":

@@ -1,11 +1,13 @@
 """The table of exercises: the only place that lists them, in the order of the learning path.
 
-The entries stand in exercises_processor.py, exercises_vision.py, exercises_decoder.py and
-exercises_paligemma.py, one `Exercise` (exercise_types.py) for each. From them come the skeletons
-(skeletons.py), the learner's tests (test_exercises.py), the hints (hint.py), and the proof that all of
-it works (test_exercises_proof.py). To add one: an entry here, its lines and docstring in the `_1` file,
-and `python -m course.skeletons`, which writes the skeleton. The docstring ends in a line that begins
-with `Exercise`; that script fills it in.
+Each exercise is a module of its own, in the folder of its pair of files (processor, vision, decoder),
+with everything that belongs to it: steps, hints, cases, known mistakes and other right ways. From the
+table come the skeletons (skeletons.py), the learner's tests (tests/test_exercises.py), the hints
+(hints.py), the README's list, and the proof that all of it works (tests/test_exercises_proof.py).
+
+To add one: its lines and docstring in the `_1` file (the docstring ends in a line that begins with
+`Exercise`), a module here, its name in the list of its folder, and `python -m course.write`. A new pair
+of files is a folder here and a line in FOLDERS below.
 
 How to fill in an Exercise
   name        what is typed after -k: `rotate_half`, `GemmaRMSNorm`, or `KVCache.update` for a method.
@@ -16,7 +18,7 @@ How to fill in an Exercise
               named here are emptied in the skeleton, all others are given. (`super().__init__()` is
               given too.)
   hints       three: where to look; the way; nearly the code.
-  make        make(m) builds what is called from m, the module under test: `lambda m: m.MLP(SMALL)`.
+  make        make(m) builds what is called from m, the module under test: `lambda m: m.MLP(SMALL_TOWER)`.
               Not needed for a function. The weights of an nn.Module are random, the same by name as
               the reference's, in every case.
   attributes  names that other parts read from the object, besides parameters and submodules.
@@ -24,8 +26,6 @@ How to fill in an Exercise
   sizes       {"Hd": 6}: sizes whose product or root a learner may have forgotten.
   compare     after success: what is worth looking at in the reference.
   solved=True is for the first exercise alone, which ships with the reference's lines.
-Lay the entry out with `ruff format tests/exercises_*.py`. Then run it:
-  python -m course.skeletons && python -m pytest tests/test_exercises_proof.py
 
 A Case is one look at it, with one plausible cause if it fails. They are tried in order, so begin with
 the plainest. Every size differs from every other (a swapped axis is seen); eps and theta are not
@@ -43,42 +43,66 @@ the defaults; batches have two rows or more.
               mistake: the proof asks for a factor of 4 on both sides.
   other_device  the default device is another one during the call: catches a missing device=.
 
-A Mistake is the reference with a change, and RightWay too:
-  change={"(1 + weight)": "weight"}   old text, which has to be in the lines of the exercise (not its
-                                      docstring), and new text; all places are changed
-  change='''def forward(self, x): ...'''   whole functions, in place of those of the same name
+A Mistake is the reference with a change, and a RightWay too. The change is
+  a dict      {"(1 + weight)": "weight"}: old text, which has to be in the lines of the exercise (not its
+              docstring), and new text; all places are changed. For a change of a few words.
+  a function  of the same module, in place of the function or method that the exercise asks for;
+  a class     whose methods take the place of those of the same name; others that it has are added.
+Functions and classes are read as text (inspect.getsource) and run among the names of the `_1` file.
 The learner reads "This is what comes out {title}: {message}", so a title begins small, like "without
 the `1 +`", and the message says in a sentence why it is wrong. Each must be told apart from all others
 of the exercise by some case. Give the likeliest first.
 """
 
-from course import exercises_decoder, exercises_paligemma, exercises_processor, exercises_vision
-from course.exercise_types import Exercise
+import difflib
 
-EXERCISES: list[Exercise] = [
-    *exercises_processor.EXERCISES,
-    *exercises_vision.EXERCISES,
-    *exercises_decoder.EXERCISES,
-    *exercises_paligemma.EXERCISES,
-]
-for number, exercise in enumerate(EXERCISES, start=1):
-    exercise.number, exercise.count = number, len(EXERCISES)
+from course.exercise import Exercise
+from course.exercises import decoder, processor, vision
+
+# In the order of the path, in which a file imports only from those before it. A folder has the name that
+# its pair of files has in load_weights.ModelSet, if the model is built out of it.
+FOLDERS: dict[str, list[Exercise]] = {
+    "processor": processor.EXERCISES,
+    "vision": vision.EXERCISES,
+    "decoder": decoder.EXERCISES,
+}
+EXERCISES: list[Exercise] = [exercise for exercises in FOLDERS.values() for exercise in exercises]
+FILES = tuple(dict.fromkeys(exercise.file for exercise in EXERCISES))  # without _0 or _1
 
 # The exercise that each function or method belongs to.
 OWNERS: dict[str, Exercise] = {part: exercise for exercise in EXERCISES for part in exercise.parts}
 
 
+def number_of(exercise: Exercise) -> int:
+    """The place in the learning path, from 1."""
+    return EXERCISES.index(exercise) + 1
+
+
 def named(name: str) -> list[Exercise]:
-    """The exercises that a learner means: the one of that name, those of a class, or the method."""
+    """The exercises that a name stands for: the one of that name or number, those of a class, or the
+    method."""
     name = name.lower()
+    methods = [exercise for exercise in EXERCISES if exercise.name.lower().endswith(f".{name}")]
     return (
         [exercise for exercise in EXERCISES if exercise.name.lower() == name]
         or [exercise for exercise in EXERCISES if any(part.lower() == name for part in exercise.parts)]
         or [exercise for exercise in EXERCISES if exercise.owner.lower() == name]
-        or one_of([exercise for exercise in EXERCISES if exercise.name.lower().endswith(f".{name}")])
-        or [exercise for exercise in EXERCISES if name == str(exercise.number)]
+        or (methods if len(methods) == 1 else [])
+        or [exercise for exercise in EXERCISES if name == str(number_of(exercise))]
     )
 
 
-def one_of(found: list[Exercise]) -> list[Exercise]:
-    return found if len(found) == 1 else []
+def matching(name: str) -> list[Exercise]:
+    """The exercises of that name, or else those whose names it is a part of."""
+    part = name.lower()
+    return named(name) or [exercise for exercise in EXERCISES if part and part in exercise.name.lower()]
+
+
+def nearest(name: str) -> list[str]:
+    """The names that somebody may have meant who wrote this one: at most three."""
+    lower = {
+        key.lower(): exercise.name
+        for exercise in EXERCISES
+        for key in (exercise.name, exercise.name.split(".")[-1])
+    }
+    return list(dict.fromkeys(lower[key] for key in difflib.get_close_matches(name.lower(), lower, 3, 0.5)))

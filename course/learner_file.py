@@ -1,76 +1,12 @@
-"""Reads a learner's file piece by piece, so that one broken piece leaves the others usable.
-
-An exercise is tried in a copy of the reference module in which only its own definition is the
-learner's (and whatever else the learner added: imports, constants, helper functions). So it does
-not matter what state its neighbors are in, and exercises can be solved in any order.
-"""
+"""Reads a learner's file piece by piece, so that one broken piece leaves the others usable."""
 
 import ast
-import functools
-import importlib
 import re
-import types
-from dataclasses import dataclass
 
-from course.exercise_types import ROOT, Exercise
-from course.variants import find, parse
-
-FILES = ("text_image_token_processor", "vision_transformer", "decoder")  # in the order of the path
-FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
-
-
-class Problem(Exception):
-    """Why the learner's definition cannot be used, in words for a beginner."""
-
-    def __init__(self, headline: str, details: list[str] | None = None):
-        super().__init__(headline)
-        self.headline, self.details = headline, details or []
-
-
-@dataclass
-class Module:
-    """A module's names with a dot in front: module.Attention."""
-
-    names: dict
-
-    def __getattr__(self, name: str):
-        try:
-            return self.names[name]
-        except KeyError:
-            raise AttributeError(name) from None
-
-
-def reference(file: str) -> types.ModuleType:
-    return importlib.import_module(f"{file}_1")
-
-
-def reference_source(file: str) -> str:
-    return (ROOT / f"{file}_1.py").read_text(encoding="utf-8")
-
-
-@functools.cache
-def names_given(file: str) -> set[str]:
-    """The classes and functions of the reference."""
-    return {node.name for node in ast.parse(reference_source(file)).body if hasattr(node, "name")}
-
-
-def statements(function: ast.AST) -> list[ast.stmt]:
-    """The body without its docstring."""
-    return function.body[1:] if ast.get_docstring(function) is not None else function.body
-
-
-def is_todo(statement: ast.stmt) -> bool:
-    """Is this the raise that a skeleton ends with?"""
-    return (
-        isinstance(statement, ast.Raise)
-        and "NotImplementedError" in ast.unparse(statement)
-        and "is not done yet" in ast.unparse(statement)
-    )
-
-
-def is_given(statement: ast.stmt) -> bool:
-    """The line that a skeleton's __init__ begins with."""
-    return ast.unparse(statement) == "super().__init__()"
+from course import source
+from course.exercise import Exercise
+from course.outcome import Flaw
+from course.source import FUNCTIONS, find, is_given, is_todo, names_given, parse, reference, statements
 
 
 class LearnerFile:
@@ -78,7 +14,7 @@ class LearnerFile:
 
     def __init__(self, file: str, text: str | None = None):
         self.file = file
-        self.path = ROOT / f"{file}_0.py"
+        self.path = source.ROOT / f"{file}_0.py"
         self.missing = ""  # why the whole file cannot be read
         self.broken: dict[str, SyntaxError] = {}  # name of a class, function or method: its error
         self.error: SyntaxError | None = None  # the one that Python would stop at
@@ -91,7 +27,6 @@ class LearnerFile:
         except (SyntaxError, ValueError) as error:  # ValueError: a null byte
             self.error = error if isinstance(error, SyntaxError) else SyntaxError(str(error))
             self.tree = ast.Module(body=self._parse_pieces(), type_ignores=[])
-        self._namespace = None
 
     def _read(self) -> str:
         if not self.path.exists():
@@ -101,7 +36,7 @@ class LearnerFile:
             )
             return ""
         try:
-            return self.path.read_text(encoding="utf-8")
+            return self.path.read_text(encoding="utf-8-sig")
         except (OSError, UnicodeDecodeError) as error:
             self.missing = f"{self.path.name} cannot be read ({error}). Save it as UTF-8 text."
             return ""
@@ -202,46 +137,24 @@ class LearnerFile:
                 return lines
         return []
 
-    # The module in which it is run.
-
-    def module_for(self, exercise: Exercise, others: dict[str, Exercise]) -> Module:
-        """The reference's names, with this exercise's definition taken from the learner's file.
-
-        others: which exercise each part of a class belongs to; parts of other exercises come
-        from the reference.
-        """
+    def refuse_unusable(self, exercise: Exercise) -> None:
+        """Raises a Flaw if there is no definition of the exercise that Python could run."""
         if self.missing:
-            raise Problem(self.missing)
-        self._refuse_broken(exercise)
-        node = find(self.tree, exercise.owner)
-        if node is None and exercise.owner not in self._added_names():
-            raise Problem(*self._not_found(exercise.owner))
-        for part in exercise.parts:
-            if isinstance(node, ast.ClassDef) and not self._has(node, part.split(".")[-1]):
-                raise Problem(
-                    f"{self.path.name}:{node.lineno}: class {exercise.owner} has no {part.split('.')[-1]} "
-                    "anymore: it was deleted or renamed, or is not indented into the class.",
-                )
-
-        names = dict(vars(reference(self.file)))
-        names["__name__"], names["__file__"] = f"{self.file}_0", str(self.path)
-        for statement in self.added():
-            self.execute(statement, names, quiet=True)
-        if node is not None:
-            self.execute(node, names)
-        made = names[exercise.owner]
-        if isinstance(made, type):
-            for part, other in others.items():
-                owner, _, method = part.partition(".")
-                if owner == exercise.owner and other.name != exercise.name:
-                    given = getattr(reference(self.file), owner).__dict__[method]
-                    setattr(made, method, rebind(given, made))
-        return Module(names)
-
-    def _refuse_broken(self, exercise: Exercise) -> None:
+            raise Flaw("definition", self.missing)
         for name, error in self.broken.items():
             if name == exercise.owner or name in exercise.parts:
-                raise Problem(*describe_syntax_error(error, self))
+                raise describe_syntax_error(error, self)
+        node = find(self.tree, exercise.owner)
+        if node is None and exercise.owner not in self.added_names():
+            raise self._not_found(exercise.owner)
+        for part in exercise.parts:
+            method = part.split(".")[-1]
+            if isinstance(node, ast.ClassDef) and not self._has(node, method):
+                raise Flaw(
+                    "definition",
+                    f"{self.path.name}:{node.lineno}: class {exercise.owner} has no {method} anymore: "
+                    "it was deleted or renamed, or is not indented into the class.",
+                )
 
     def _has(self, node: ast.ClassDef, method: str) -> bool:
         names = {getattr(child, "name", None) for child in node.body}
@@ -255,7 +168,7 @@ class LearnerFile:
                 }
         return method in names
 
-    def _not_found(self, name: str) -> tuple[str, list[str]]:
+    def _not_found(self, name: str) -> Flaw:
         kind = "class" if isinstance(getattr(reference(self.file), name), type) else "function"
         known = vars(reference(self.file))
         new = [
@@ -267,7 +180,7 @@ class LearnerFile:
         if new:
             details.append("New names in the file: " + ", ".join(new))
         details.append(f"The skeleton as it was: git show HEAD:{self.path.name}")
-        return f"{self.path.name}: there is no {kind} {name}.", details
+        return Flaw("definition", f"{self.path.name}: there is no {kind} {name}.", details)
 
     def added(self) -> list[ast.stmt]:
         """What the learner wrote at the top level besides the given definitions.
@@ -291,7 +204,7 @@ class LearnerFile:
             if isinstance(node, makes_names) and getattr(node, "name", None) not in given
         ]
 
-    def _added_names(self) -> set[str]:
+    def added_names(self) -> set[str]:
         return {
             name.id
             for node in self.added()
@@ -301,63 +214,8 @@ class LearnerFile:
             if isinstance(name, ast.Name)
         }
 
-    def execute(
-        self, statement: ast.stmt, names: dict, quiet: bool = False, module_set: str = "1"
-    ) -> None:
-        """Runs a statement of the file; its imports of the other `_0` files are of module_set's."""
-        if isinstance(statement, (ast.Import, ast.ImportFrom)):
-            statement = UseSet(module_set).visit(ast.parse(ast.unparse(statement)).body[0])
-        try:
-            code = compile(ast.Module(body=[statement], type_ignores=[]), str(self.path), "exec")
-            exec(code, names)
-        except (Exception, SystemExit) as error:
-            # A constant that cannot be made is noticed where it is used.
-            if not quiet:
-                raise Problem(
-                    f"{self.path.name}:{statement.lineno}: the definition itself stops with "
-                    f"{type(error).__name__}: {error}",
-                    ["    " + self.lines[statement.lineno - 1].strip()],
-                ) from error
 
-
-class UseSet(ast.NodeTransformer):
-    """Imports of the learner's other files are answered by the files of a set."""
-
-    def __init__(self, module_set: str):
-        self.module_set = module_set
-
-    def of_the_set(self, name: str) -> str:
-        file = re.sub(r"_[01]$", "", name)
-        return f"{file}_{self.module_set}" if file in FILES else name
-
-    def visit_ImportFrom(self, node: ast.ImportFrom) -> ast.ImportFrom:
-        node.module = node.module and self.of_the_set(node.module)
-        return node
-
-    def visit_Import(self, node: ast.Import) -> ast.Import:
-        for name in node.names:
-            if self.of_the_set(name.name) != name.name:
-                name.asname = name.asname or name.name
-                name.name = self.of_the_set(name.name)
-        return node
-
-
-def rebind(function, cls: type):
-    """A method of one class as a method of another: super() is to mean the new one's."""
-    if not isinstance(function, types.FunctionType) or not function.__closure__:
-        return function
-    cells = [
-        types.CellType(cls) if name == "__class__" else cell
-        for name, cell in zip(function.__code__.co_freevars, function.__closure__, strict=True)
-    ]
-    copy = types.FunctionType(
-        function.__code__, function.__globals__, function.__name__, function.__defaults__, tuple(cells)
-    )
-    copy.__kwdefaults__ = function.__kwdefaults__
-    return copy
-
-
-def describe_syntax_error(error: SyntaxError, file: LearnerFile) -> tuple[str, list[str]]:
+def describe_syntax_error(error: SyntaxError, file: LearnerFile) -> Flaw:
     """The line that Python cannot read, and what to look for."""
     line = error.lineno or 1
     code = file.lines[line - 1].strip() if line <= len(file.lines) else ""
@@ -368,4 +226,5 @@ def describe_syntax_error(error: SyntaxError, file: LearnerFile) -> tuple[str, l
         details.append(
             "Look for a bracket, a quote, a comma or a colon that is missing, here or in the line above."
         )
-    return f"{file.path.name}:{line}: Python cannot read this line ({error.msg}).", details
+    headline = f"{file.path.name}:{line}: Python cannot read this line ({error.msg})."
+    return Flaw("definition", headline, details)

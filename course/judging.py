@@ -1,0 +1,307 @@
+"""Names the first difference between what the learner's code came to in a case and what it should.
+
+The order is fixed: type, attribute or parameter, shape, dtype, device, input changed, values, gradient.
+"""
+
+import numpy as np
+import torch
+
+from course.differences import counted, describe_values, distance
+from course.exercise import Case, Exercise
+from course.outcome import Flaw, Outcome, TookTooLong
+
+
+def leaves(value, path: str = "") -> list[tuple[str, object]]:
+    """What is returned, taken apart: dicts, tuples and caches down to tensors and numbers."""
+    if isinstance(value, dict):
+        return [leaf for key in sorted(value, key=str) for leaf in leaves(value[key], f"{path}[{key!r}]")]
+    if isinstance(value, (list, tuple)):
+        return [leaf for i, part in enumerate(value) for leaf in leaves(part, f"{path}[{i}]")]
+    if hasattr(value, "key_cache") and hasattr(value, "value_cache"):
+        return leaves(value.key_cache, path + ".key_cache") + leaves(value.value_cache, path + ".value_cache")
+    return [(path, value)]
+
+
+def judge(expected: Outcome, got: Outcome, exercise: Exercise, case: Case) -> Flaw | None:
+    """The first difference, or None. The order is fixed: see the top of this file."""
+    if got.flaw is not None:
+        return got.flaw
+    if isinstance(got.error, TookTooLong):
+        seconds = counted(int(got.error.seconds), "second")
+        return Flaw(
+            "time", f"your code was still running after {seconds}: a loop that never ends?", got.stopped_at
+        )
+    if expected.error is not None:
+        return judge_error(expected.error, got)
+    if got.error is not None:
+        return describe_error(got, exercise, case)
+
+    flaw = judge_type(expected.value, got.value, exercise) or judge_leaves(
+        expected.value, got.value, exercise, case, ("type", "shape", "dtype", "device")
+    )
+    if flaw is None and got.changed != expected.changed:
+        names = ", ".join(f"`{name}`" for name in got.changed if name not in expected.changed)
+        flaw = Flaw(
+            "changed",
+            f"your code changes its input {names} in place.",
+            [
+                "Whoever called it still needs it as it was. Make a new tensor: `x = x + y`, not `x += y` "
+                "or `x[...] = y` on an input."
+            ],
+        )
+    return flaw or judge_leaves(expected.value, got.value, exercise, case, ("values", "gradient"))
+
+
+def judge_error(expected: BaseException, got: Outcome) -> Flaw | None:
+    name = type(expected).__name__
+    if got.error is None:
+        return Flaw("error", f"a {name} has to be raised here, but nothing was.")
+    if not isinstance(got.error, type(expected)):
+        return Flaw(
+            "error",
+            f"a {name} has to be raised here, but {type(got.error).__name__} was.",
+            [*got.stopped_at, f"{type(got.error).__name__}: {got.error}"],
+        )
+    return None
+
+
+def describe_error(got: Outcome, exercise: Exercise, case: Case) -> Flaw:
+    error = got.error
+    if case.other_device and "meta" in str(error):
+        return Flaw(
+            "device",
+            "a tensor is made on another device than the input's: on a GPU this would fail.",
+            [*got.stopped_at, "Say where a new tensor has to be: device=..."],
+        )
+    if isinstance(error, NotImplementedError) and str(error) == exercise.todo:
+        return Flaw(
+            "error",
+            "the `raise NotImplementedError` of the skeleton is still there: remove it, your lines take "
+            "its place.",
+            got.stopped_at[:2],
+        )
+    if isinstance(error, SystemExit):
+        return Flaw("error", "your code ends the program (exit or quit).", got.stopped_at)
+    lines = str(error).splitlines()[:3] or [""]
+    details = [*got.stopped_at, f"{type(error).__name__}: {lines[0]}", *(f"    {line}" for line in lines[1:])]
+    if not got.stopped_at:
+        details = [f"{type(error).__name__}: {lines[0]}"]
+    return Flaw(
+        "error",
+        f"your code stopped with {type(error).__name__}."
+        if got.stopped_at
+        else f"calling it failed with {type(error).__name__}.",
+        details,
+    )
+
+
+KINDS = {
+    torch.Tensor: "a torch tensor",
+    np.ndarray: "a numpy array",
+    type(None): "None",
+    str: "a string",
+    bool: "True or False",
+    int: "a whole number",
+    float: "a number",
+    dict: "a dict",
+    list: "a list",
+    tuple: "a tuple",
+}
+
+
+def kind_of(value) -> str:
+    return next(
+        (words for kind, words in KINDS.items() if isinstance(value, kind)), f"a {type(value).__name__}"
+    )
+
+
+def judge_type(expected, got, exercise: Exercise, path: str = "") -> Flaw | None:
+    """Dicts have the same keys, tuples the same length, and so on down."""
+    name = f"`{path}`" if path else "the result"
+    sequence = (list, tuple)
+    if got is None and expected is not None:
+        return Flaw("type", f"{name} is None instead of {kind_of(expected)}: is a `return` missing?")
+    if isinstance(expected, dict):
+        if not isinstance(got, dict):
+            return Flaw("type", f"{name} is {kind_of(got)} instead of a dict.")
+        for key in expected:
+            if key not in got:
+                return Flaw(
+                    "type",
+                    f"the returned dict has no {key!r}.",
+                    [f"It has: {', '.join(map(repr, got)) or 'nothing'}."],
+                )
+        for key in got:
+            if key not in expected:
+                return Flaw("type", f"the returned dict has a {key!r}, which was not asked for.")
+        return next(
+            filter(
+                None, (judge_type(expected[key], got[key], exercise, f"{path}[{key!r}]") for key in expected)
+            ),
+            None,
+        )
+    if isinstance(expected, sequence):
+        if not isinstance(got, sequence):
+            return Flaw("type", f"{name} is {kind_of(got)} instead of a tuple of {len(expected)}.")
+        if len(got) != len(expected):
+            return Flaw("type", f"{name} has {len(got)} parts instead of {len(expected)}.")
+        return next(
+            filter(
+                None,
+                (
+                    judge_type(e, g, exercise, f"{path}[{i}]")
+                    for i, (e, g) in enumerate(zip(expected, got, strict=True))
+                ),
+            ),
+            None,
+        )
+    if isinstance(got, (dict, *sequence)):
+        return Flaw("type", f"{name} is {kind_of(got)} instead of {kind_of(expected)}.")
+    if hasattr(got, "key_cache") and not hasattr(expected, "key_cache"):
+        return Flaw("type", f"{name} is {kind_of(got)} instead of {kind_of(expected)}.")
+    for attribute in ("key_cache", "value_cache"):
+        if hasattr(expected, attribute):
+            if not hasattr(got, attribute):
+                return Flaw("type", f"{name} is {kind_of(got)} instead of a {type(expected).__name__}.")
+            flaw = judge_type(
+                getattr(expected, attribute),
+                getattr(got, attribute),
+                exercise,
+                f"{path}.{attribute}".lstrip("."),
+            )
+            if flaw:
+                return flaw
+    return None
+
+
+def judge_leaves(expected, got, exercise: Exercise, case: Case, kinds: tuple[str, ...]) -> Flaw | None:
+    """Checks each kind over all the tensors before the next kind."""
+    pairs = list(zip(leaves(expected), leaves(got), strict=True))
+    checks = {
+        "type": leaf_type,
+        "shape": leaf_shape,
+        "dtype": leaf_dtype,
+        "device": leaf_device,
+        "values": leaf_values,
+        "gradient": leaf_gradient,
+    }
+    for kind in kinds:
+        for (path, right), (_, value) in pairs:
+            letters = (
+                exercise.result
+                if isinstance(exercise.result, str)
+                else next((text for key, text in exercise.result.items() if key in path), "")
+            )
+            name = f"`{path.lstrip('.')}` of the result" if path and len(pairs) > 1 else "the result"
+            flaw = checks[kind](right, value, name, letters, exercise, case)
+            if flaw:
+                return flaw
+    return None
+
+
+def leaf_type(right, value, name, letters, exercise, case) -> Flaw | None:
+    if isinstance(right, bool) or not isinstance(right, (int, float)):
+        fits = isinstance(value, type(right)) or (
+            isinstance(right, torch.Tensor) and isinstance(value, torch.Tensor)
+        )
+    else:
+        fits = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
+        fits = fits and (not isinstance(right, int) or isinstance(value, (int, np.integer)))
+    return None if fits else Flaw("type", f"{name} is {kind_of(value)} instead of {kind_of(right)}.")
+
+
+def leaf_shape(right, value, name, letters, exercise, case) -> Flaw | None:
+    if not hasattr(right, "shape") or tuple(right.shape) == tuple(value.shape):
+        return None
+    axes = letters.split()
+    meaning = f" = [{', '.join(axes)}]" if len(axes) == len(right.shape) else ""
+    flaw = Flaw(
+        "shape", f"{name} has the shape {list(value.shape)} instead of {list(right.shape)}{meaning}."
+    )
+    order = permutation(tuple(right.shape), tuple(value.shape))
+    if order is not None:
+        as_array = to_array(value).transpose(order)
+        same = distance(to_array(right), as_array, tolerance_of(case, right)) <= 1
+        flaw.details.append(
+            f"These are the right sizes in another order: .permute{order} would fix the order"
+            + (
+                ", and then the values are right too."
+                if same
+                else ", but the values would still be wrong: they were mixed up earlier."
+            )
+        )
+    elif np.prod(right.shape) == np.prod(value.shape):
+        flaw.details.append("The number of values is right, but they are cut into other sizes.")
+        names = [
+            f"axis {i}" + (f" ({axes[i]})" if meaning else "")
+            for i in range(len(right.shape))
+            if len(right.shape) == len(value.shape) and right.shape[i] != value.shape[i]
+        ]
+        if len(names) == 2:
+            flaw.details.append(
+                f"Look at {names[0]} and {names[1]}: was something joined or cut along the wrong one?"
+            )
+    return flaw
+
+
+def permutation(right: tuple, got: tuple) -> tuple | None:
+    if sorted(right) != sorted(got) or len(set(right)) < len(right):
+        return None
+    return tuple(got.index(size) for size in right)
+
+
+def leaf_dtype(right, value, name, letters, exercise, case) -> Flaw | None:
+    if not hasattr(right, "dtype") or right.dtype == value.dtype:
+        return None
+    short = (str(value.dtype).removeprefix("torch."), str(right.dtype).removeprefix("torch."))
+    return Flaw("dtype", f"{name} is {short[0]} instead of {short[1]}.")
+
+
+def leaf_device(right, value, name, letters, exercise, case) -> Flaw | None:
+    if not isinstance(right, torch.Tensor) or right.device == value.device:
+        return None
+    return Flaw(
+        "device",
+        f"{name} is not on the device of the input: on a GPU this would fail.",
+        ["Say where a new tensor has to be (device=...), or make it from another one (new_zeros)."],
+    )
+
+
+def leaf_values(right, value, name, letters, exercise, case) -> Flaw | None:
+    if not hasattr(right, "shape"):
+        is_float = isinstance(right, float)
+        same = abs(right - value) <= 1e-5 * (1 + abs(right)) if is_float else right == value
+        return None if same else Flaw("values", f"{name} is {value!r}", [f"instead of {right!r}."])
+    tolerance = tolerance_of(case, right)
+    right_array, array = to_array(right), to_array(value)
+    exact = case.exact if isinstance(right, torch.Tensor) and right.dtype == torch.bfloat16 else 0.0
+    if distance(right_array, array, tolerance) <= 1 and (not exact or (right_array == array).mean() >= exact):
+        return None
+    return Flaw(
+        "values",
+        f"the values of {name} are wrong.",
+        describe_values(right_array, array, tolerance, letters, exercise.sizes, exact),
+    )
+
+
+def leaf_gradient(right, value, name, letters, exercise, case) -> Flaw | None:
+    if not isinstance(right, torch.Tensor) or not right.requires_grad or value.requires_grad:
+        return None
+    return Flaw(
+        "gradient",
+        f"{name} is right, but no gradient can flow back: the model could not be trained.",
+        ["Something like .detach(), .data, .numpy() or torch.tensor(...) cuts it off."],
+    )
+
+
+def tolerance_of(case: Case, right) -> float:
+    if case.tolerance is not None:
+        return case.tolerance
+    return 2e-2 if getattr(right, "dtype", None) in (torch.bfloat16, torch.float16) else 1e-5
+
+
+def to_array(value) -> np.ndarray:
+    if isinstance(value, torch.Tensor):
+        value = value.detach().cpu() if value.device.type != "meta" else torch.zeros(value.shape)
+        return (value.double() if value.dtype != torch.bool else value).numpy()
+    return value

@@ -1,0 +1,147 @@
+"""Runs the cases of an exercise: in the reference, in the learner's code and in each known mistake.
+
+Everything that code does in one case is kept as an Outcome: what it returned, or how it stopped, and
+which inputs it changed.
+"""
+
+import contextlib
+import functools
+import io
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import nn
+
+from course.exercise import Case, Change, Exercise
+from course.learner_file import LearnerFile
+from course.learner_module import Module, module_for, reference_module
+from course.outcome import Flaw, Outcome
+from course.parameters import check_parameters, random_weights
+from course.source import reference_source
+from course.tracebacks import last_line
+from course.variants import apply_change
+
+
+def frozen(value):
+    """A copy to compare with later: what the inputs were, or what was returned."""
+    if isinstance(value, torch.Tensor):
+        return value.detach().clone()
+    if isinstance(value, np.ndarray):
+        return value.copy()
+    if isinstance(value, Image.Image):
+        return (value.mode, value.size, value.tobytes())
+    if isinstance(value, (list, tuple)):
+        return [frozen(part) for part in value]
+    if isinstance(value, dict):
+        return {key: frozen(part) for key, part in value.items()}
+    return value if isinstance(value, (str, int, float, bool, type(None))) else None
+
+
+def unchanged(before, after) -> bool:
+    if isinstance(before, torch.Tensor):
+        return (
+            before.shape == after.shape
+            and before.dtype == after.dtype
+            and torch.equal(before.nan_to_num(), after.nan_to_num())
+        )
+    if isinstance(before, np.ndarray):
+        return before.shape == after.shape and before.dtype == after.dtype and np.array_equal(before, after)
+    if isinstance(before, list):
+        return len(before) == len(after) and all(map(unchanged, before, after))
+    if isinstance(before, dict):
+        return before.keys() == after.keys() and all(unchanged(before[key], after[key]) for key in before)
+    return before == after
+
+
+def build(exercise: Exercise, case: Case, module: Module, expected: nn.Module | None):
+    """The object that the case calls; an nn.Module gets the reference's weights, by name."""
+    make = case.make or exercise.make or (lambda m: getattr(m, exercise.name))
+    made = make(module)
+    if expected is None:  # this is the reference itself
+        if isinstance(made, nn.Module):
+            random_weights(made)
+            made.to(case.dtype)
+        return made
+    if isinstance(expected, nn.Module):
+        check_parameters(made, expected, exercise.owner)
+        with torch.no_grad():
+            made.to(case.dtype)
+            theirs = dict(made.named_parameters(remove_duplicate=False))
+            for key, parameter in expected.named_parameters(remove_duplicate=False):
+                theirs[key].copy_(parameter)
+    for attribute in () if isinstance(made, type) else exercise.attributes:
+        if not hasattr(made, attribute):
+            raise Flaw(
+                "attribute",
+                f"{exercise.owner} has no attribute `{attribute}`, which the rest of the model reads.",
+            )
+        value, right = getattr(made, attribute), getattr(expected, attribute)
+        if isinstance(right, (int, float, str)) and (type(value) is not type(right) or value != right):
+            raise Flaw("attribute", f"`{attribute}` of {exercise.owner} is {value!r} instead of {right!r}.")
+    return made
+
+
+def observe(
+    exercise: Exercise, case: Case, module: Module, expected: nn.Module | None = None, debug: bool = False
+) -> Outcome:
+    """Runs a case in a module and keeps what came of it.
+
+    expected: the reference's object, whose weights are taken. debug: what is printed is not caught,
+    so that breakpoint() can be answered.
+    """
+    outcome = Outcome()
+    inputs = case.inputs()
+    before = frozen(inputs)
+    printed = io.StringIO()
+    try:
+        with contextlib.nullcontext() if debug else contextlib.redirect_stdout(printed):
+            made = build(exercise, case, module, expected)
+            elsewhere = torch.device("meta") if case.other_device else contextlib.nullcontext()
+            with elsewhere:
+                value = case.call(made, **inputs) if case.call else made(*inputs.values())
+        outcome.value = value
+        outcome.changed = [name for name in inputs if not unchanged(before[name], frozen(inputs[name]))]
+    except Flaw as flaw:
+        outcome.flaw = flaw.with_traceback(None)
+    except BaseException as error:  # also exit() and TookTooLong
+        if debug and not isinstance(error, (Exception, SystemExit)):
+            raise  # the keyboard's, or the debugger's
+        outcome.error = error
+        outcome.stopped_at = last_line(error, module.path, module.lines)
+        error.__traceback__ = None  # it would keep all that the code under test has made
+    outcome.printed = printed.getvalue()
+    return outcome
+
+
+@functools.cache
+def expected_outcome(exercise: Exercise, index: int) -> Outcome:
+    """The reference's outcome of a case."""
+    return observe(exercise, exercise.cases[index], reference_module(exercise.file))
+
+
+@functools.cache
+def reference_object(exercise: Exercise, index: int):
+    """What the reference makes for a case: never called, only its weights are read."""
+    return build(exercise, exercise.cases[index], reference_module(exercise.file), None)
+
+
+def observe_like_reference(exercise: Exercise, index: int, module: Module, debug: bool = False) -> Outcome:
+    """A case in another module, with the weights of the reference."""
+    return observe(exercise, exercise.cases[index], module, reference_object(exercise, index), debug)
+
+
+def variant_file(exercise: Exercise, change: Change) -> LearnerFile:
+    """The reference's file with a change in one exercise, as if it were the learner's."""
+    return LearnerFile(exercise.file, apply_change(reference_source(exercise.file), exercise, change))
+
+
+@functools.cache
+def mistaken_module(exercise: Exercise, mistake: int) -> Module:
+    return module_for(exercise, variant_file(exercise, exercise.mistakes[mistake].change))
+
+
+@functools.cache
+def mistaken_outcome(exercise: Exercise, mistake: int, index: int) -> Outcome:
+    """What a known mistake comes to in a case."""
+    return observe_like_reference(exercise, index, mistaken_module(exercise, mistake))

@@ -31,7 +31,8 @@ def build_parser() -> argparse.ArgumentParser:
     reset = commands.add_parser("reset", help="put an exercise back to what it was")
     reset.add_argument("name", metavar="NAME", help="of an exercise")
     compare = commands.add_parser(
-        "compare", help="where your model leaves the reference",
+        "compare",
+        help="where your model leaves the reference",
         description="Ends with 0 if all agrees, 1 if something differs, 2 if it could not be tried.",
     )
     compare.add_argument("--model", metavar="DIR", help="checkpoint folder (default: as inference.py's)")

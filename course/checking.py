@@ -15,9 +15,7 @@ from course.time_limit import with_time_limit
 from course.trying import expected_outcome, mistaken_outcome, observe_like_reference
 
 
-def check(
-    exercise: Exercise, file: LearnerFile, seconds: float | None = None, debug: bool = False
-) -> Result:
+def check(exercise: Exercise, file: LearnerFile, seconds: float | None = None, debug: bool = False) -> Result:
     """Tries the learner's definition in this process: solved, wrong (with a message), or to do.
 
     debug: without a time limit, and what it prints is shown at once.

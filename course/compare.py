@@ -173,7 +173,7 @@ def in_words(name: str) -> str:
     parts = name.split(".")
     if "layers" in parts[:-1]:
         i = parts.index("layers")
-        inner = ".".join(parts[i + 2:])
+        inner = ".".join(parts[i + 2 :])
         stack = "decoder" if parts[0] == "language_model" else "vision tower"
         return f"{stack} layer {int(parts[i + 1]) + 1}" + (f", {inner}" if inner else "")
     for beginning, words in (("vision_tower.vision_model.", "vision tower"), ("language_model.", "decoder")):
@@ -227,8 +227,10 @@ def report(difference: Difference, yours: nn.Module, reference_model: nn.Module,
     in_the_model = f"{difference.module}: " if difference.module else ""
     print(f"    {in_the_model}{describe_class(module)}")
     if difference.step:
-        print(f"    The prompt was read as by the reference; this is where token {difference.step} of the "
-              "answer is read.")
+        print(
+            f"    The prompt was read as by the reference; this is where token {difference.step} of the "
+            "answer is read."
+        )
     if difference.input_agrees:
         print(f"    Its input agrees, {difference.what} does not.")
     else:

@@ -46,7 +46,11 @@ def heading(result: Result) -> str:
 
 def paragraph(text: str, indent: str = "  ") -> str:
     return textwrap.fill(
-        text, 100, initial_indent=indent, subsequent_indent=indent, break_long_words=False,
+        text,
+        100,
+        initial_indent=indent,
+        subsequent_indent=indent,
+        break_long_words=False,
         break_on_hyphens=False,
     )
 
@@ -84,7 +88,13 @@ def after_success(result: Result) -> str:
             first = function.body[0].end_lineno + 1
         code = textwrap.dedent("\n".join(lines[first - 1 : function.end_lineno]))
         shown += [textwrap.indent(code, "    "), ""]
-    return "\n".join([
-        heading(result), "", "  Solved. The reference's lines:", "", *shown,
-        paragraph(f"Worth comparing: {exercise.compare}"),
-    ])
+    return "\n".join(
+        [
+            heading(result),
+            "",
+            "  Solved. The reference's lines:",
+            "",
+            *shown,
+            paragraph(f"Worth comparing: {exercise.compare}"),
+        ]
+    )

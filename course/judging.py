@@ -215,9 +215,7 @@ def leaf_shape(right, value, name, letters, exercise, case) -> Flaw | None:
         return None
     axes = letters.split()
     meaning = f" = [{', '.join(axes)}]" if len(axes) == len(right.shape) else ""
-    flaw = Flaw(
-        "shape", f"{name} has the shape {list(value.shape)} instead of {list(right.shape)}{meaning}."
-    )
+    flaw = Flaw("shape", f"{name} has the shape {list(value.shape)} instead of {list(right.shape)}{meaning}.")
     order = permutation(tuple(right.shape), tuple(value.shape))
     if order is not None:
         as_array = to_array(value).transpose(order)

@@ -103,9 +103,7 @@ def combine(files: dict[str, LearnerFile], chosen: list[Exercise]) -> ModelSet:
         sys.modules[f"{name}_mixed"] = modules[name] = combine_file(name, file, mine)
     fields = {field.name for field in dataclasses.fields(ModelSet)}
     folders = {folder: exercises[0].file for folder, exercises in FOLDERS.items() if folder in fields}
-    return ModelSet(
-        **{folder: modules[file] for folder, file in folders.items()}, is_reference=not chosen
-    )
+    return ModelSet(**{folder: modules[file] for folder, file in folders.items()}, is_reference=not chosen)
 
 
 def combine_file(name: str, file: LearnerFile, chosen: list[Exercise]) -> ModuleType:

@@ -21,8 +21,7 @@ def random_weights(module: nn.Module) -> None:
 def check_parameters(made, expected: nn.Module, name: str) -> None:
     """Raises a Flaw if the learner's module does not have the parameters of the reference."""
     if not isinstance(made, nn.Module):
-        raise Flaw(
-            "attribute", f"{name} has to be an nn.Module, but it is a {type(made).__name__}.")
+        raise Flaw("attribute", f"{name} has to be an nn.Module, but it is a {type(made).__name__}.")
     theirs, ours = (
         dict(made.named_parameters(remove_duplicate=False)),
         dict(expected.named_parameters(remove_duplicate=False)),
@@ -57,17 +56,16 @@ def check_parameters(made, expected: nn.Module, name: str) -> None:
         details = [f"Expected: `{key}` of shape {shape}."]
         if extra:
             details.append("It has instead: " + ", ".join(f"`{other}`" for other in extra[:6]) + ".")
-        raise Flaw(
-            "attribute", headline, details)
+        raise Flaw("attribute", headline, details)
     if extra:
         raise Flaw(
-            "attribute", 
+            "attribute",
             f"{name} has a parameter `{extra[0]}` of shape {list(theirs[extra[0]].shape)}, "
-            "which is not in the checkpoint."
+            "which is not in the checkpoint.",
         )
     if buffers:
         raise Flaw(
-            "attribute", 
+            "attribute",
             f"{name} has a buffer `{buffers[0]}`, which is not in the checkpoint.",
             ["register_buffer(..., persistent=False) keeps it out of what is saved and loaded."],
         )
@@ -75,7 +73,7 @@ def check_parameters(made, expected: nn.Module, name: str) -> None:
         if theirs[key].shape != parameter.shape:
             turned = theirs[key].shape == parameter.shape[::-1]
             raise Flaw(
-            "attribute", 
+                "attribute",
                 f"`{key}` of {name} has the shape {list(theirs[key].shape)}, but the checkpoint has "
-                f"{list(parameter.shape)}" + (": input and output are swapped." if turned else ".")
+                f"{list(parameter.shape)}" + (": input and output are swapped." if turned else "."),
             )

@@ -42,7 +42,10 @@ class Worker:
         self.errors = tempfile.TemporaryFile()  # noqa: SIM115 (as long as the worker): what it or the learner's code writes to stderr
         self.process = subprocess.Popen(
             [sys.executable, "-m", "course.worker"],
-            cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors,
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self.errors,
             env=os.environ | {"PYTHONIOENCODING": "utf-8"},
         )
         self.answers: queue.Queue = queue.Queue()

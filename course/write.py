@@ -63,10 +63,10 @@ def write_skeletons(replace: bool, root: Path = ROOT) -> list[str]:
         if not untouched and not replace:
             lines.append(f"{path.name}: left alone, there is work in it (--replace writes it all the same)")
             continue
-        said = "written"
-        if not untouched:
-            said += f"; what was there is in {keep(path).name}"
-        replace_file(path, fresh)
+        said = "as it was"
+        if now is None or digest(now.decode("utf-8", "replace")) != digest(fresh):
+            said = "written" if untouched else f"written; what was there is in {keep(path).name}"
+            replace_file(path, fresh)
         written[file] = digest(fresh)
         lines.append(f"{path.name}: {said}")
     replace_file(root / WRITTEN, json.dumps(written, indent=2) + "\n")

@@ -218,8 +218,10 @@ BROKEN = {
     ),
     "an infinite loop that catches everything": (
         "rescale",
-        of_rescale("while True:\n        try:\n            image = image + 0\n        except Exception:\n"
-                   "            pass"),
+        of_rescale(
+            "while True:\n        try:\n            image = image + 0\n        except Exception:\n"
+            "            pass"
+        ),
         ["still running after 1 second:"],
     ),
     "recursion": ("rescale", of_rescale("return rescale(image)"), ["RecursionError", "rescale(image)"]),
@@ -232,8 +234,11 @@ BROKEN = {
     ),
     "a bracket that is not closed": (
         "MLP",
-        broken("vision_transformer", "self.fc2 = nn.Linear(config.intermediate_size, config.hidden_size)",
-               "self.fc2 = nn.Linear(config.intermediate_size, config.hidden_size"),
+        broken(
+            "vision_transformer",
+            "self.fc2 = nn.Linear(config.intermediate_size, config.hidden_size)",
+            "self.fc2 = nn.Linear(config.intermediate_size, config.hidden_size",
+        ),
         ["Python cannot read this line", "vision_transformer_0.py:", "self.fc2 = nn.Linear("],
     ),
     "a quote that is not closed": (
@@ -255,9 +260,11 @@ BROKEN = {
     "a deleted function": ("rescale", without("rescale"), ["there is no function rescale"]),
     "a method out of its class": (
         "MLP",
-        broken("vision_transformer", "    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:\n"
-               "        return self.fc2(",
-               "def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:\n        return self.fc2("),
+        broken(
+            "vision_transformer",
+            "    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:\n        return self.fc2(",
+            "def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:\n        return self.fc2(",
+        ),
         ["class MLP has no forward anymore", "not indented into the class"],
     ),
     "an error": (
@@ -354,22 +361,46 @@ SCENARIOS = [
     ("wrong GemmaRMSNorm, mixed", texts_with(changed=WITHOUT_OFFSET), "inference", "mixed"),
     ("wrong GemmaRMSNorm, compared", texts_with(*ALL, changed=WITHOUT_OFFSET), "learn compare", None),
     ("wrong rotate_half, compared", texts_with(changed=TURNED), "learn compare", None),
-    ("wrong rescale, compared", texts_with(changed={"rescale": {" * np.float32(scale)": ""}}),
-     "learn compare", None),
+    (
+        "wrong rescale, compared",
+        texts_with(changed={"rescale": {" * np.float32(scale)": ""}}),
+        "learn compare",
+        None,
+    ),
     ("an error", texts_with(*ALL, changed={"Attention": {"key.transpose(2, 3)": "key"}}), "inference", "0"),
     ("an error, compared", BROKEN["an error"][1], "learn compare", None),
-    ("exit", texts_with(*ALL, changed={"rescale": "def rescale(image, scale=1 / 255):\n    exit()"}),
-     "inference", "0"),
+    (
+        "exit",
+        texts_with(*ALL, changed={"rescale": "def rescale(image, scale=1 / 255):\n    exit()"}),
+        "inference",
+        "0",
+    ),
     ("a syntax error", BROKEN["a bracket that is not closed"][1], "inference", "0"),
     ("a syntax error, mixed", BROKEN["a bracket that is not closed"][1], "inference", "mixed"),
-    ("a wrong name of a parameter", texts_with(*ALL, changed={"MLP": {"self.fc2": "self.second"}}),
-     "inference", "0"),
-    ("a wrong name of a parameter, compared", texts_with(changed={"MLP": {"self.fc2": "self.second"}}),
-     "learn compare", None),
-    ("nothing returned", texts_with(*ALL, changed={"VisionModel": {"return self": "self"}}),
-     "inference", "0"),
-    ("an infinite loop", texts_with(*ALL, changed={"rescale": "def rescale(image):\n    while True: pass"}),
-     "inference", "mixed"),
+    (
+        "a wrong name of a parameter",
+        texts_with(*ALL, changed={"MLP": {"self.fc2": "self.second"}}),
+        "inference",
+        "0",
+    ),
+    (
+        "a wrong name of a parameter, compared",
+        texts_with(changed={"MLP": {"self.fc2": "self.second"}}),
+        "learn compare",
+        None,
+    ),
+    (
+        "nothing returned",
+        texts_with(*ALL, changed={"VisionModel": {"return self": "self"}}),
+        "inference",
+        "0",
+    ),
+    (
+        "an infinite loop",
+        texts_with(*ALL, changed={"rescale": "def rescale(image):\n    while True: pass"}),
+        "inference",
+        "mixed",
+    ),
     ("no file", SOLVED | {"vision_transformer": None}, "inference", "0"),
     ("no file, mixed", SOLVED | {"vision_transformer": ""}, "inference", "mixed"),
 ]
@@ -395,8 +426,13 @@ def results(copy, model_folder):
         for name, texts, program, which in SCENARIOS
     ]
     ran = subprocess.run(
-        [sys.executable, "-c", DRIVER], cwd=copy, input=json.dumps(scenarios), capture_output=True, text=True,
-        encoding="utf-8", env=os.environ | {"PYTHONIOENCODING": "utf-8"},
+        [sys.executable, "-c", DRIVER],
+        cwd=copy,
+        input=json.dumps(scenarios),
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        env=os.environ | {"PYTHONIOENCODING": "utf-8"},
     )
     assert ran.returncode == 0, ran.stderr
     return json.loads(ran.stdout)
@@ -445,8 +481,17 @@ def test_mixed_answers_as_the_reference(name, summary, results):
 @pytest.mark.parametrize(
     ("name", "code", "words"),
     [
-        ("an error", 1, ["stopped with RuntimeError", "vision_transformer_0.py:", "query @ key", "Shapes",
-                         "python -m pytest -k Attention"]),
+        (
+            "an error",
+            1,
+            [
+                "stopped with RuntimeError",
+                "vision_transformer_0.py:",
+                "query @ key",
+                "Shapes",
+                "python -m pytest -k Attention",
+            ],
+        ),
         ("exit", 1, ["ends the program", "text_image_token_processor_0.py:", "python -m pytest -k rescale"]),
         ("a syntax error", 2, ["vision_transformer_0.py:", "Python cannot read this line"]),
         ("a wrong name of a parameter", 2, ["your model and the checkpoint do not fit", "mlp.second.weight"]),
@@ -467,24 +512,46 @@ def test_set_0_says_what_went_wrong(name, code, words, results):
     [
         ("untouched, compared", 0, ["No difference"]),
         ("solved, compared", 0, [f"Yours: all {len(ALL)}", "No difference, from the picture to token 2"]),
-        ("wrong GemmaRMSNorm, compared", 1, [
-            "What agrees: pixel_values, input_ids and attention_mask; then ",
-            "First difference: decoder layer 1, input_layernorm\n",
-            "language_model.model.layers.0.input_layernorm: GemmaRMSNorm (decoder_0.py:",
-            "Its input agrees, its output does not.", "Largest difference: ", "Relative: ",
-            "To look at: GemmaRMSNorm (wrong)",
-        ]),
-        ("wrong rotate_half, compared", 1, [
-            "First difference: decoder layer 1, self_attn\n", "hands to o_proj",
-            "To look at: rotate_half (wrong)",
-        ]),
-        ("wrong rescale, compared", 1, [
-            "First difference: the processor, in pixel_values", "rescale (wrong)",
-        ]),
-        ("an error, compared", 1, [
-            "the last of them vision tower layer 1, self_attn.v_proj", "stopped with RuntimeError",
-            "vision tower layer 1, self_attn, your code", "query @ key",
-        ]),
+        (
+            "wrong GemmaRMSNorm, compared",
+            1,
+            [
+                "What agrees: pixel_values, input_ids and attention_mask; then ",
+                "First difference: decoder layer 1, input_layernorm\n",
+                "language_model.model.layers.0.input_layernorm: GemmaRMSNorm (decoder_0.py:",
+                "Its input agrees, its output does not.",
+                "Largest difference: ",
+                "Relative: ",
+                "To look at: GemmaRMSNorm (wrong)",
+            ],
+        ),
+        (
+            "wrong rotate_half, compared",
+            1,
+            [
+                "First difference: decoder layer 1, self_attn\n",
+                "hands to o_proj",
+                "To look at: rotate_half (wrong)",
+            ],
+        ),
+        (
+            "wrong rescale, compared",
+            1,
+            [
+                "First difference: the processor, in pixel_values",
+                "rescale (wrong)",
+            ],
+        ),
+        (
+            "an error, compared",
+            1,
+            [
+                "the last of them vision tower layer 1, self_attn.v_proj",
+                "stopped with RuntimeError",
+                "vision tower layer 1, self_attn, your code",
+                "query @ key",
+            ],
+        ),
         ("a wrong name of a parameter, compared", 1, ["do not fit", "mlp.second", "To look at: MLP (wrong)"]),
     ],
 )
@@ -508,21 +575,32 @@ def test_pytest_with_broken_files(copy):
     shutil.copy(ROOT / "conftest.py", copy)
     ran = subprocess.run(
         [sys.executable, "-m", "pytest", "tests/test_exercises.py", "-p", "no:cacheprovider"],
-        cwd=copy, capture_output=True, text=True, encoding="utf-8",
+        cwd=copy,
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
     )
     assert ran.returncode == 1 and "Traceback" not in ran.stdout
     assert f"1 of {len(ALL)} solved, 4 wrong, {len(ALL) - 5} to do." in ran.stdout
-    for words in ("ends the program", "there is no class Encoder", "Python cannot read this line",
-                  "without the `1 +`"):
+    for words in (
+        "ends the program",
+        "there is no class Encoder",
+        "Python cannot read this line",
+        "without the `1 +`",
+    ):
         assert words in ran.stdout
 
 
 def test_leaves_take_a_cache_apart():
     """What learn.py compare sees of a model's output."""
+
     class Cache:
         key_cache, value_cache = [1, 2], [3]
 
     assert leaves({"a": (4, None), "b": Cache()}) == [
-        ("['a'][0]", 4), ("['a'][1]", None), ("['b'].key_cache[0]", 1), ("['b'].key_cache[1]", 2),
+        ("['a'][0]", 4),
+        ("['a'][1]", None),
+        ("['b'].key_cache[0]", 1),
+        ("['b'].key_cache[1]", 2),
         ("['b'].value_cache[0]", 3),
     ]

@@ -18,8 +18,8 @@ from PIL import Image, ImageDraw
 import explain
 import inference
 from decoder_1 import prefix_lm_mask
-from explain import coverage, pool, principal_colours, token_boxes
-from inside import pictures as explain_pictures
+from inside import description, pictures
+from inside.description import coverage, pool, principal_colors, token_boxes
 from load_weights import load_hf_model
 from random_weights.small import random_checkpoint, small_config
 from text_image_token_processor_1 import PaliGemmaProcessor
@@ -104,7 +104,7 @@ def test_pixels_are_what_the_model_is_given(made):
     pixels = unpack(part["pixels"])
     expected = made.batch["pixel_values"][0].permute(1, 2, 0).numpy()
     assert abs(pixels / 127.5 - 1 - expected).max() < 1e-6
-    resized = explain_pictures.open_uri(part["resized"])
+    resized = pictures.open_uri(part["resized"])
     assert (np.asarray(resized) == pixels).all()
     assert part["grid"] ** 2 == made.model.config.vision_config.num_patches
 
@@ -233,14 +233,14 @@ def test_norms_before_and_after_scaling(made):
     assert shapes["projector"] == [1, *features.shape] and shapes["merged"] == [1, N + len(embeddings), D]
 
 
-def test_features_are_coloured_by_their_components(made):
+def test_features_are_colored_by_their_components(made):
     features = made.data["tower"]["features"]
     assert [one["name"] for one in features][::len(features) - 1] == ["embeddings", "post_layernorm"]
     with torch.inference_mode():
         last = made.model.vision_tower(made.batch["pixel_values"])[0].float().numpy()
     strengths = np.linalg.svd(last - last.mean(axis=0), compute_uv=False) ** 2
     assert features[-1]["seen"] == pytest.approx(strengths[:3].sum() / strengths.sum(), abs=made.tolerance)
-    assert unpack(features[-1]["colours"]).shape == (len(last), 3)
+    assert unpack(features[-1]["colors"]).shape == (len(last), 3)
 
 
 def test_focus_is_the_share_of_attention_in_the_box(made):
@@ -346,7 +346,7 @@ def test_pool_sums_over_keys_and_averages_over_queries():
 
 @pytest.mark.parametrize(("grid", "cells"), [(3, 3), (10, 10), (16, 16), (32, 16), (64, 16), (27, 9), (1, 1)])
 def test_attention_maps_stay_small(grid, cells):
-    assert explain.cells_of(grid) == cells
+    assert description.cells_of(grid) == cells
 
 
 def test_token_boxes():
@@ -367,19 +367,19 @@ def test_coverage_of_patches_that_a_box_cuts():
     assert float(coverage([0.1, 0.2, 0.4, 0.9], 10).mean()) == pytest.approx(0.3 * 0.7, rel=1e-5)
 
 
-def test_colours_go_on_from_layer_to_layer():
+def test_colors_go_on_from_layer_to_layer():
     torch.manual_seed(0)
     features = torch.randn(50, 8) * torch.tensor([9.0, 6, 4, 1, 1, 1, 1, 1])
     rotation = torch.linalg.qr(torch.randn(8, 8))[0]
-    (first, seen), (second, _) = principal_colours([features, features @ rotation])
+    (first, seen), (second, _) = principal_colors([features, features @ rotation])
     assert abs(first.astype(int) - second).max() <= 1                 # the same, but for the directions
     assert 0.8 < seen < 1
-    (flat, nothing), _ = principal_colours([torch.ones(4, 8), torch.randn(4, 2)])
+    (flat, nothing), _ = principal_colors([torch.ones(4, 8), torch.randn(4, 2)])
     assert nothing == 0 and (flat == flat[0]).all()
 
 
 def test_large_towers_show_only_some_layers_head_by_head(checkpoint, tmp_path, monkeypatch):
-    monkeypatch.setattr(explain, "TOWER_BYTES", 2 * 81 * 2 + 3 * 81 * 2)             # the means and one layer
+    monkeypatch.setattr(description, "TOWER_BYTES", 2 * 81 * 2 + 3 * 81 * 2)             # the means and one layer
     image, page = draw_sample(tmp_path / "a.png"), tmp_path / "explain.html"
     explain.main(["--model", str(checkpoint), "--image", str(image), "--out", str(page)])
     tower = data_of(page)["tower"]
@@ -474,13 +474,13 @@ def test_bad_arguments(refused, tmp_path):
     assert not (tmp_path / "p.html").exists()
 
 
-def test_own_pages_and_pictures_are_written_anew(checkpoint, tmp_path, capfd):
+def test_own_pages_and_pictures_are_written_again(checkpoint, tmp_path, capfd):
     arguments = ["--model", str(checkpoint), "--image", str(draw_sample(tmp_path / "a.png"))]
     arguments += ["--out", str(tmp_path / "p.html"), "--png", str(tmp_path / "png"), "--max-tokens", "3"]
     explain.main(arguments)
     explain.main(arguments)
     assert str((tmp_path / "p.html").resolve()) in capfd.readouterr().out
-    for name in explain_pictures.NAMES:
+    for name in pictures.NAMES:
         with Image.open(tmp_path / "png" / name) as picture:
             assert picture.format == "PNG" and len(picture.convert("RGB").getcolors(1 << 20)) > 3
     assert len(data_of(tmp_path / "p.html")["decoder"]["next"]) <= 3

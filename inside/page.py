@@ -38,6 +38,8 @@ def build_page(description: dict, model_set: ModelSet, folder: Path) -> str:
         if name == "data":
             return embedded(description)
         source = source_link(definition(name, model_set), folder)
+        if source is None:                                            # written somewhere else
+            return f"<code>{name}</code>"
         return (
             f'<a class="source" href="{html.escape(source["href"])}"><code>{name}</code>'
             f" <span>{html.escape(source['text'])}</span></a>"

@@ -99,10 +99,9 @@ def statements_of(function: ast.FunctionDef) -> dict[int, Statement]:
             continue
         body = getattr(node, "body", None)
         last = body[0].lineno - 1 if body else node.end_lineno
-        is_loop = isinstance(node, (ast.For, ast.While))
         statement = Statement(
             node.lineno, max(node.lineno, last), stored_names(node),
-            range(body[0].lineno, body[-1].end_lineno + 1) if is_loop else None,
+            range(body[0].lineno, body[-1].end_lineno + 1) if isinstance(node, ast.For) else None,
         )  # fmt: skip
         for line in range(statement.first, statement.last + 1):
             found[line] = statement

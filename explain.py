@@ -26,7 +26,7 @@ from pathlib import Path
 import inference
 from inference import InputError, Parser, log, number, open_picture
 from inside import pictures
-from inside.code import describe_code, trace_boxes, trace_model
+from inside.code import describe_code, trace_answer, trace_model
 from inside.description import describe, keep_weights
 from inside.page import MADE_HERE, build_page
 from inside.recorder import record_answer
@@ -83,11 +83,14 @@ def make_page(args: argparse.Namespace, folder: Path) -> tuple[str, dict]:
     model, tokenizer, processor = inference.load(args, "cpu", model_set)
 
     log("Running the model")
-    # First the run that is traced: it also warms up, so that the times of the next are the model's.
-    steps = trace_model(model, processor, args.prompt[0], picture, model_set)
     reduce = functools.partial(keep_weights, model.config)
-    batch = processor(args.prompt, [picture])
-    recording = record_answer(model, tokenizer, batch, args.max_tokens, model_set, reduce)
+    try:
+        # First the run that is traced: it also warms up, so that the times of the next are the model's.
+        steps = trace_model(model, processor, args.prompt[0], picture, model_set)
+        batch = processor(args.prompt, [picture])
+        recording = record_answer(model, tokenizer, batch, args.max_tokens, model_set, reduce)
+    except FloatingPointError as error:
+        raise InputError(inference.why_not_finite(model)) from error
 
     log("Collecting what was seen")
     facts = {
@@ -97,7 +100,7 @@ def make_page(args: argparse.Namespace, folder: Path) -> tuple[str, dict]:
         "set": args.set,
     }
     description = describe(recording, picture, facts, folder)
-    steps[0] += trace_boxes(recording.text, picture.size)
+    steps[0] += trace_answer(recording, picture.size)
     description["code"] = describe_code(model, model_set, steps)
     return build_page(description, model_set, folder), description
 

@@ -7,11 +7,10 @@ watching takes time and the page tells how long the answer took.
 import math
 import re
 
-import torch
 from PIL import Image
 from torch import nn
 
-import inference
+from inside.recorder import Recording
 from inside.source import Source, code_of, colored, find_source
 from inside.trace import RETURNED, Summary, TracedCall, Tracer
 from load_weights import ModelSet
@@ -26,14 +25,13 @@ PARTS = {
         "GemmaForCausalLM", "GemmaModel", "GemmaDecoderLayer", "GemmaRMSNorm", "GemmaAttention",
         "GemmaRotaryEmbedding", "rotate_half", "apply_rotary_pos_emb", "KVCache", "repeat_kv", "GemmaMLP",
     ),
-    6: ("parse_boxes",),
+    6: ("sample_next_token", "Answer", "parse_boxes"),
 }  # fmt: skip
 
 
 def definition(name: str, model_set: ModelSet):
-    """The class or function of this name, of the set or of the programs."""
-    places = (*model_set.modules, inference)
-    return next(getattr(place, name) for place in places if hasattr(place, name))
+    """The class or function of this name."""
+    return next(getattr(module, name) for module in model_set.modules if hasattr(module, name))
 
 
 def definitions(model_set: ModelSet) -> dict[str, object]:
@@ -43,24 +41,27 @@ def definitions(model_set: ModelSet) -> dict[str, object]:
 # ----------------------------------------------------------------------------- one traced run
 
 
-@torch.inference_mode()
 def trace_model(
     model: nn.Module, processor, prompt: str, picture: Image.Image, model_set: ModelSet
 ) -> list[list[TracedCall]]:
-    """All calls of the set's classes and functions while the model reads the prompt, then one token."""
+    """All calls of the set's classes and functions: while the model reads the prompt, then one token."""
+    ends = []
     with Tracer(definitions(model_set).values()) as tracer:
         batch = processor([prompt], [picture])
-        output = model(**batch, logits_to_keep=1)
-        num_first = len(tracer.calls)
-        token = output["logits"][:, -1].argmax(dim=-1, keepdim=True)
-        attention_mask = torch.cat([batch["attention_mask"], torch.ones_like(token)], dim=1)
-        model(token, attention_mask=attention_mask, kv_cache=output["kv_cache"], logits_to_keep=1)
-    return [tracer.calls[:num_first], tracer.calls[num_first:]]
+        # No token has the id -1, so that a second one is read also where the first ends the answer.
+        for _ in model_set.generation.generate(model, batch, eos_token_id=-1, max_tokens=2):
+            ends.append(len(tracer.calls))
+    return [tracer.calls[:ends[0]], tracer.calls[ends[0]:]]
 
 
-def trace_boxes(answer: str, size: tuple[int, int]) -> list[TracedCall]:
-    with Tracer([inference.parse_boxes]) as tracer:
-        inference.parse_boxes(answer, *size)
+def trace_answer(recording: Recording, size: tuple[int, int]) -> list[TracedCall]:
+    """All calls while the tokens of an answer become text, and the text boxes."""
+    generation = recording.model_set.generation
+    with Tracer([generation.Answer, generation.parse_boxes]) as tracer:
+        answer = generation.Answer(recording.tokenizer)
+        for token in recording.answer_tokens:
+            answer.append(token)
+        generation.parse_boxes(answer.text, *size)
     return tracer.calls
 
 

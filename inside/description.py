@@ -24,7 +24,6 @@ import torch.nn.functional as F
 from PIL import Image
 
 from decoder_1 import GemmaRotaryEmbedding, apply_rotary_pos_emb
-from inference import parse_boxes
 from inside.recorder import DECODER, TOWER, Attended, Recording
 from inside.source import source_link
 
@@ -526,6 +525,6 @@ def describe(recording: Recording, picture: Image.Image, facts: dict, folder: Pa
         "tower": describe_tower(recording),
         "merge": describe_merge(recording),
         "decoder": describe_decoder(recording),
-        "boxes": parse_boxes(recording.text, *picture.size),
+        "boxes": recording.model_set.generation.parse_boxes(recording.text, *picture.size),
         "modules": describe_modules(recording, folder),
     }

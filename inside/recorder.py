@@ -24,7 +24,6 @@ from tokenizers import Tokenizer
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from inference import Answer, generate
 from load_weights import ModelSet
 
 TOWER, DECODER = "vision_tower.vision_model.", "language_model.model."
@@ -210,6 +209,12 @@ class Recording:
         return self.batch["input_ids"][0].tolist() + self.tokens
 
     @property
+    def answer_tokens(self) -> list[int]:
+        """Of the answer, without <eos>."""
+        eos_token_id = self.tokenizer.token_to_id("<eos>")
+        return [token for token in self.tokens if token != eos_token_id]
+
+    @property
     def grid(self) -> int:
         """Patches along a side of the picture."""
         return self.model.config.vision_config.image_size // self.model.config.vision_config.patch_size
@@ -228,9 +233,10 @@ def record_answer(
 ) -> Recording:
     """Lets the model answer (greedily) and keeps what the page is to show."""
     eos_token_id = tokenizer.token_to_id("<eos>")
-    answer, tokens = Answer(tokenizer), []
+    generation = model_set.generation
+    answer, tokens = generation.Answer(tokenizer), []
     with Recorder(model, KEPT.fullmatch, reduce) as recorder:
-        for (token,) in generate(model, batch, eos_token_id, max_tokens):
+        for (token,) in generation.generate(model, batch, eos_token_id, max_tokens):
             tokens.append(token)
             if token != eos_token_id:
                 answer.append(token)

@@ -29,8 +29,9 @@ def code_of(thing):
     knows which.
     """
     if isinstance(thing, type):
-        methods = [vars(thing)[name] for name in ("forward", "__call__", "update") if name in vars(thing)]
-        thing = methods[0] if methods else thing
+        names = ("forward", "__call__", "update", *vars(thing))
+        members = [vars(thing).get(name) for name in names]
+        thing = next((member for member in members if hasattr(member, "__code__")), thing)
     return getattr(thing, "__code__", None)
 
 

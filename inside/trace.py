@@ -14,6 +14,7 @@ What to notice:
 """
 
 import ast
+import inspect
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -142,7 +143,9 @@ def code_objects(things: Iterable) -> set[CodeType]:
         members = vars(thing).values() if isinstance(thing, type) else [thing]
         for member in members:
             member = getattr(member, "__func__", getattr(member, "fget", member))
-            if isinstance(code := getattr(member, "__code__", None), CodeType):
+            code = getattr(member, "__code__", None)
+            # A generator's frame comes and goes: its lines are not one call's.
+            if isinstance(code, CodeType) and not code.co_flags & inspect.CO_GENERATOR:
                 found.add(code)
     return found
 

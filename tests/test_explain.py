@@ -21,6 +21,7 @@ from torch import nn
 
 import decoder_1
 import explain
+import generation_1
 import inference
 import vision_transformer_1
 from decoder_1 import prefix_lm_mask
@@ -126,7 +127,7 @@ def test_tokens_are_prompt_and_answer(made):
     assert kinds[0] == "bos" and kinds[len(prompt) - N - 1] == "newline"
     assert set(kinds[1:len(prompt) - N - 1]) == {"prompt"}
     eos = made.tokenizer.token_to_id("<eos>")
-    (expected, *_) = zip(*inference.generate(made.model, made.batch, eos, 24), strict=True)
+    (expected, *_) = zip(*generation_1.generate(made.model, made.batch, eos, 24), strict=True)
     assert made.answer == list(expected)
 
 
@@ -277,7 +278,7 @@ def test_focus_is_the_share_of_attention_in_the_box(made):
 
 def test_boxes_are_those_of_inference(made):
     answer, part = made.data["facts"]["answer"], made.data["picture"]
-    assert made.data["boxes"] == inference.parse_boxes(answer, part["width"], part["height"])
+    assert made.data["boxes"] == generation_1.parse_boxes(answer, part["width"], part["height"])
 
 
 def test_modules_are_a_map_of_the_code(made):

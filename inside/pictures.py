@@ -1,14 +1,14 @@
 """The main pictures of explain.py's page as PNG files, for slides and the README; drawn with Pillow.
 
-    python explain.py --png pictures
+    python explain.py --png out
 
     explain-patches.png      the picture, cut into patches
     explain-mask.png         who may look at whom
-    explain-features.png     the features of the patches after each layer, as colours
+    explain-features.png     the features of the patches after each layer, as colors
     explain-attention.png    where each answer token was looked for in the picture
     explain-lens.png         what each layer of the decoder would already have said
 
-They are drawn from what the page is told (`explain.describe`), so that they show the same numbers.
+They are drawn from what the page is told (`description.describe`), so that they show the same numbers.
 """
 
 import base64
@@ -33,7 +33,7 @@ MADE_HERE = "explain.py"
 
 
 def unpack(array: dict) -> np.ndarray:
-    """What explain.packed made; uint16 are shares in 65,535ths."""
+    """What description.packed made; uint16 are shares in 65,535ths."""
     values = np.frombuffer(base64.b64decode(array["data"]), array["type"]).reshape(array["shape"])
     return values / 65_535 if array["type"] == "uint16" else values
 
@@ -51,9 +51,9 @@ def visible(text: str) -> str:
     return text.replace("\n", "\\n").replace("\N{LOWER ONE EIGHTH BLOCK}", "_")
 
 
-def mix(colour: str, part: float) -> str:
-    """A colour on WELL, as strong as part says (0 to 1)."""
-    rgb = [bytes.fromhex(one[1:]) for one in (WELL, colour)]
+def mix(color: str, part: float) -> str:
+    """A color on WELL, as strong as part says (0 to 1)."""
+    rgb = [bytes.fromhex(one[1:]) for one in (WELL, color)]
     return "#" + bytes(round(a + (b - a) * part) for a, b in zip(*rgb, strict=True)).hex()
 
 
@@ -133,18 +133,18 @@ def draw_mask(description: dict) -> Image.Image:
         canvas.paste(strip.rotate(90, expand=True), (middle, GAP - 14))
         for j, (_, other) in enumerate(names):
             right = left[j] + (cell if j else wide)
-            colour = KINDS[other] if tokens["mask"][i][j] == "1" else WELL
-            draw.rectangle((left[j], y, right - 3, y + cell - 3), fill=colour)
+            color = KINDS[other] if tokens["mask"][i][j] == "1" else WELL
+            draw.rectangle((left[j], y, right - 3, y + cell - 3), fill=color)
     return canvas
 
 
 def draw_features(description: dict) -> Image.Image:
     grid, tiles = description["picture"]["grid"], []
     for stage in description["tower"]["features"]:
-        colours = Image.fromarray(unpack(stage["colours"]).reshape(grid, grid, 3))
+        colors = Image.fromarray(unpack(stage["colors"]).reshape(grid, grid, 3))
         name = stage["name"].replace("encoder.layers.", "layer ")
         tiles.append((
-            colours.resize((TILE, TILE), Image.Resampling.NEAREST), name, f"{stage['seen']:.0%} of variance",
+            colors.resize((TILE, TILE), Image.Resampling.NEAREST), name, f"{stage['seen']:.0%} of variance",
         ))  # fmt: skip
     picture = open_uri(description["picture"]["resized"]).resize((TILE, TILE))
     return sheet([(picture, "picture", ""), *tiles], 8)
@@ -183,8 +183,8 @@ def draw_lens(description: dict) -> Image.Image:
         for layer, said in enumerate(decoder["lens"][i]):
             y = GAP + 40 + layer * height
             frame = KINDS["answer"] if said["id"] == token["id"] else None
-            colour = mix(KINDS["answer"], 0.45 * said["p"])
-            draw.rectangle((x, y, x + cell - 6, y + height - 6), fill=colour, outline=frame, width=3)
+            color = mix(KINDS["answer"], 0.45 * said["p"])
+            draw.rectangle((x, y, x + cell - 6, y + height - 6), fill=color, outline=frame, width=3)
             middle = x + cell / 2 - 3
             draw.text((middle, y + 21), visible(said["text"]), fill=INK, font=letters, anchor="mm")
             draw.text((middle, y + 41), f"{said['p']:.0%}", fill=INK, font=small, anchor="mm")
@@ -205,8 +205,12 @@ def check_folder(folder: Path):
     if not folder.absolute().parent.is_dir():
         raise InputError(f"--png {folder}: no folder {folder.parent}")
     for path in (folder / name for name in NAMES):
+        if path.is_symlink() and not path.exists():
+            raise InputError(f"--png {folder}: {path.name} is a link that leads nowhere or in a circle")
         if not path.exists():
             continue
+        if not path.is_file():                                        # to open a FIFO would wait for ever
+            raise InputError(f"--png {folder}: {path.name} is not an ordinary file")
         try:
             with Image.open(path) as picture:
                 made_here = picture.info.get("Software") == MADE_HERE
@@ -217,12 +221,14 @@ def check_folder(folder: Path):
             raise InputError(f"--png {folder}: {path.name} {why}")
 
 
-def write_all(folder: Path, description: dict) -> list[Path]:
-    """Writes the pictures and returns where they are."""
-    folder.mkdir(exist_ok=True)
+def draw_all(description: dict) -> dict[str, bytes]:
+    """The name of each file and what is to stand in it: the same bytes for the same numbers."""
     info = PngInfo()
     info.add_text("Software", MADE_HERE)
     drawings = (draw_patches, draw_mask, draw_features, draw_attention, draw_lens)
+    files = {}
     for name, draw in zip(NAMES, drawings, strict=True):
-        draw(description).save(folder / name, optimize=True, pnginfo=info)
-    return [folder / name for name in NAMES]
+        file = io.BytesIO()
+        draw(description).save(file, "PNG", optimize=True, pnginfo=info)
+        files[name] = file.getvalue()
+    return files

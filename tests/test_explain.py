@@ -6,20 +6,27 @@ import math
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from PIL import Image, ImageDraw
+from torch import nn
 
+import decoder_1
 import explain
+import generation_1
 import inference
+import vision_transformer_1
 from decoder_1 import prefix_lm_mask
-from explain import coverage, pool, principal_colours, token_boxes
-from inside import pictures as explain_pictures
+from inside import description, pictures
+from inside.description import coverage, pool, principal_colors, token_boxes
 from load_weights import load_hf_model
 from random_weights.small import random_checkpoint, small_config
 from text_image_token_processor_1 import PaliGemmaProcessor
@@ -104,7 +111,7 @@ def test_pixels_are_what_the_model_is_given(made):
     pixels = unpack(part["pixels"])
     expected = made.batch["pixel_values"][0].permute(1, 2, 0).numpy()
     assert abs(pixels / 127.5 - 1 - expected).max() < 1e-6
-    resized = explain_pictures.open_uri(part["resized"])
+    resized = pictures.open_uri(part["resized"])
     assert (np.asarray(resized) == pixels).all()
     assert part["grid"] ** 2 == made.model.config.vision_config.num_patches
 
@@ -120,7 +127,7 @@ def test_tokens_are_prompt_and_answer(made):
     assert kinds[0] == "bos" and kinds[len(prompt) - N - 1] == "newline"
     assert set(kinds[1:len(prompt) - N - 1]) == {"prompt"}
     eos = made.tokenizer.token_to_id("<eos>")
-    (expected, *_) = zip(*inference.generate(made.model, made.batch, eos, 24), strict=True)
+    (expected, *_) = zip(*generation_1.generate(made.model, made.batch, eos, 24), strict=True)
     assert made.answer == list(expected)
 
 
@@ -233,14 +240,14 @@ def test_norms_before_and_after_scaling(made):
     assert shapes["projector"] == [1, *features.shape] and shapes["merged"] == [1, N + len(embeddings), D]
 
 
-def test_features_are_coloured_by_their_components(made):
+def test_features_are_colored_by_their_components(made):
     features = made.data["tower"]["features"]
     assert [one["name"] for one in features][::len(features) - 1] == ["embeddings", "post_layernorm"]
     with torch.inference_mode():
         last = made.model.vision_tower(made.batch["pixel_values"])[0].float().numpy()
     strengths = np.linalg.svd(last - last.mean(axis=0), compute_uv=False) ** 2
     assert features[-1]["seen"] == pytest.approx(strengths[:3].sum() / strengths.sum(), abs=made.tolerance)
-    assert unpack(features[-1]["colours"]).shape == (len(last), 3)
+    assert unpack(features[-1]["colors"]).shape == (len(last), 3)
 
 
 def test_focus_is_the_share_of_attention_in_the_box(made):
@@ -271,7 +278,7 @@ def test_focus_is_the_share_of_attention_in_the_box(made):
 
 def test_boxes_are_those_of_inference(made):
     answer, part = made.data["facts"]["answer"], made.data["picture"]
-    assert made.data["boxes"] == inference.parse_boxes(answer, part["width"], part["height"])
+    assert made.data["boxes"] == generation_1.parse_boxes(answer, part["width"], part["height"])
 
 
 def test_modules_are_a_map_of_the_code(made):
@@ -346,7 +353,7 @@ def test_pool_sums_over_keys_and_averages_over_queries():
 
 @pytest.mark.parametrize(("grid", "cells"), [(3, 3), (10, 10), (16, 16), (32, 16), (64, 16), (27, 9), (1, 1)])
 def test_attention_maps_stay_small(grid, cells):
-    assert explain.cells_of(grid) == cells
+    assert description.cells_of(grid) == cells
 
 
 def test_token_boxes():
@@ -367,23 +374,147 @@ def test_coverage_of_patches_that_a_box_cuts():
     assert float(coverage([0.1, 0.2, 0.4, 0.9], 10).mean()) == pytest.approx(0.3 * 0.7, rel=1e-5)
 
 
-def test_colours_go_on_from_layer_to_layer():
+def test_colors_go_on_from_layer_to_layer():
     torch.manual_seed(0)
     features = torch.randn(50, 8) * torch.tensor([9.0, 6, 4, 1, 1, 1, 1, 1])
     rotation = torch.linalg.qr(torch.randn(8, 8))[0]
-    (first, seen), (second, _) = principal_colours([features, features @ rotation])
+    (first, seen), (second, _) = principal_colors([features, features @ rotation])
     assert abs(first.astype(int) - second).max() <= 1                 # the same, but for the directions
     assert 0.8 < seen < 1
-    (flat, nothing), _ = principal_colours([torch.ones(4, 8), torch.randn(4, 2)])
+    (flat, nothing), _ = principal_colors([torch.ones(4, 8), torch.randn(4, 2)])
     assert nothing == 0 and (flat == flat[0]).all()
 
 
 def test_large_towers_show_only_some_layers_head_by_head(checkpoint, tmp_path, monkeypatch):
-    monkeypatch.setattr(explain, "TOWER_BYTES", 2 * 81 * 2 + 3 * 81 * 2)             # the means and one layer
+    monkeypatch.setattr(description, "TOWER_BYTES", 2 * 81 * 2 + 3 * 81 * 2)     # the means and one layer
     image, page = draw_sample(tmp_path / "a.png"), tmp_path / "explain.html"
     explain.main(["--model", str(checkpoint), "--image", str(image), "--out", str(page)])
     tower = data_of(page)["tower"]
     assert tower["headLayers"] == [1] and tower["byHead"]["shape"][0] == 1 and tower["means"]["shape"][0] == 2
+
+
+# --------------------------------------------------------------- attention that is the model's own
+
+
+def scores_of(attention, hidden_states):
+    """Queries, keys and values of a tower's attention module, and its scores without their scale."""
+    B, N, C = hidden_states.shape
+    query, key, value = (
+        projection(hidden_states).view(B, N, attention.num_heads, attention.head_dim).transpose(1, 2)
+        for projection in (attention.q_proj, attention.k_proj, attention.v_proj)
+    )
+    return query, key, value, query @ key.transpose(2, 3)
+
+
+def merged(attention, attended):
+    return attention.out_proj(attended.transpose(1, 2).flatten(2))
+
+
+def unscaled(self, hidden_states):
+    """A learner's mistake: 1 / sqrt(Hd) is missing."""
+    *_, value, scores = scores_of(self, hidden_states)
+    return merged(self, scores.softmax(-1) @ value)
+
+
+def head_by_head(self, hidden_states):
+    *_, value, scores = scores_of(self, hidden_states)
+    softmax = nn.Softmax(dim=-1)
+    heads = [softmax(one * self.head_dim**-0.5) @ v for one, v in zip(scores[0], value[0], strict=True)]
+    return merged(self, torch.stack(heads)[None])
+
+
+def heads_in_the_batch(self, hidden_states):
+    *_, value, scores = scores_of(self, hidden_states)
+    weights = torch.softmax(scores.flatten(0, 1) * self.head_dim**-0.5, -1)
+    return merged(self, torch.bmm(weights, value.flatten(0, 1))[None])
+
+
+def one_function(self, hidden_states):
+    query, key, value, _ = scores_of(self, hidden_states)
+    return merged(self, F.scaled_dot_product_attention(query, key, value))
+
+
+def by_hand(self, hidden_states):
+    *_, value, scores = scores_of(self, hidden_states)
+    powers = (scores * self.head_dim**-0.5).exp()
+    return merged(self, powers / powers.sum(-1, keepdim=True) @ value)
+
+
+def page_with(monkeypatch, checkpoint, folder, attention, **replaced) -> dict:
+    for name, value in replaced.items():
+        monkeypatch.setattr(attention, name, value)
+    image, page = draw_sample(folder / "a.png"), folder / "p.html"
+    explain.main(["--model", str(checkpoint), "--image", str(image), "--out", str(page), "--max-tokens", "2"])
+    return data_of(page)
+
+
+def softmaxes_of(checkpoint, folder, function):
+    """What the first layer's softmax gives, computed outside of the model."""
+    model, tokenizer = load_hf_model(checkpoint)
+    config = model.config.vision_config
+    processor = PaliGemmaProcessor(tokenizer, config.num_patches, config.image_size)
+    batch = processor(["detect cat"], [inference.open_picture(str(draw_sample(folder / "b.png")))])
+    layer = model.vision_tower.vision_model.encoder.layers[0]
+    with torch.inference_mode():
+        hidden_states = layer.layer_norm1(model.vision_tower.vision_model.embeddings(batch["pixel_values"]))
+        return function(layer.self_attn, scores_of(layer.self_attn, hidden_states)[-1])[0]
+
+
+@pytest.mark.parametrize("forward", [unscaled, head_by_head, heads_in_the_batch, one_function])
+def test_the_map_shows_what_this_code_s_softmax_gave(checkpoint, tmp_path, monkeypatch, forward):
+    scale = 1 if forward is unscaled else small_head_dim(checkpoint) ** -0.5
+    expected = softmaxes_of(checkpoint, tmp_path, lambda _, scores: (scores * scale).softmax(dim=-1))
+    data = page_with(monkeypatch, checkpoint, tmp_path, vision_transformer_1.Attention, forward=forward)
+    part = data["tower"]
+    assert abs(unpack(part["byHead"])[0] - expected.numpy()).max() < 1e-4
+    assert set(part["seen"]) == {"arguments" if forward is one_function else "softmax"}
+
+
+def small_head_dim(checkpoint) -> int:
+    return load_hf_model(checkpoint)[0].vision_tower.vision_model.encoder.layers[0].self_attn.head_dim
+
+
+def test_no_map_where_no_softmax_was_seen(checkpoint, tmp_path, monkeypatch):
+    data = page_with(monkeypatch, checkpoint, tmp_path, vision_transformer_1.Attention, forward=by_hand)
+    assert set(data["tower"]["seen"]) == {"unseen"} and not unpack(data["tower"]["byHead"]).any()
+    assert set(data["decoder"]["seen"]) == {"softmax"}
+
+
+def decoder_unscaled(self, hidden_states, attention_mask, position_embeddings, kv_cache):
+    return decoder_attention(self, hidden_states, attention_mask, position_embeddings, kv_cache, 1.0)
+
+
+def decoder_one_function(self, hidden_states, attention_mask, position_embeddings, kv_cache):
+    return decoder_attention(self, hidden_states, attention_mask, position_embeddings, kv_cache, None)
+
+
+def decoder_attention(self, hidden_states, attention_mask, position_embeddings, kv_cache, scale):
+    query, key, value = (
+        projection(hidden_states).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
+        for projection in (self.q_proj, self.k_proj, self.v_proj)
+    )
+    query, key = decoder_1.apply_rotary_pos_emb(query, key, *position_embeddings)
+    key, value = kv_cache.update(key, value, self.layer_idx)
+    if scale is None:
+        attended = F.scaled_dot_product_attention(query, key, value, attention_mask, enable_gqa=True)
+    else:
+        repeats = self.num_heads // self.num_key_value_heads
+        key, value = (decoder_1.repeat_kv(one, repeats) for one in (key, value))
+        scores = (query @ key.transpose(2, 3) * scale).masked_fill(~attention_mask, -1e9)
+        attended = scores.softmax(dim=-1) @ value
+    return self.o_proj(attended.transpose(1, 2).flatten(2))
+
+
+def test_the_decoder_s_map_is_its_own_too(checkpoint, tmp_path, monkeypatch):
+    right = page_with(monkeypatch, checkpoint, tmp_path, decoder_1.GemmaAttention)["decoder"]
+    assert set(right["seen"]) == {"softmax"} and all(right["pairs"]["agrees"])
+    one = page_with(monkeypatch, checkpoint, tmp_path, decoder_1.GemmaAttention, forward=decoder_one_function)
+    assert set(one["decoder"]["seen"]) == {"arguments"}
+    for name in ("picture", "text"):
+        assert abs(unpack(one["decoder"][name]) - unpack(right[name])).max() < 1e-3
+    wrong = page_with(monkeypatch, checkpoint, tmp_path, decoder_1.GemmaAttention, forward=decoder_unscaled)
+    assert abs(unpack(wrong["decoder"]["text"]) - unpack(right["text"])).max() > 0.01
+    assert not all(wrong["decoder"]["pairs"]["agrees"])               # so q . k does not explain it
 
 
 # -------------------------------------------------------------------------------- text from outside
@@ -474,13 +605,70 @@ def test_bad_arguments(refused, tmp_path):
     assert not (tmp_path / "p.html").exists()
 
 
-def test_own_pages_and_pictures_are_written_anew(checkpoint, tmp_path, capfd):
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no FIFO here")
+def test_pipes_and_circles_of_links_are_refused(refused, tmp_path):
+    os.mkfifo(tmp_path / "pipe.html")
+    refused("--out", tmp_path / "pipe.html", words=["pipe.html"])
+    (tmp_path / "loop.html").symlink_to(tmp_path / "loop.html")
+    refused("--out", tmp_path / "loop.html", words=["loop.html", "link"])
+    (tmp_path / "lost.html").symlink_to(tmp_path / "no" / "page.html")
+    refused("--out", tmp_path / "lost.html", words=["lost.html", "link"])
+    (tmp_path / "png").mkdir()
+    os.mkfifo(tmp_path / "png" / "explain-mask.png")
+    refused("--png", tmp_path / "png", "--out", tmp_path / "p.html", words=["explain-mask.png"])
+    assert not (tmp_path / "p.html").exists()
+
+
+def test_a_full_disk_leaves_the_older_page(checkpoint, tmp_path, refused, monkeypatch, capfd):
+    arguments = ["--model", str(checkpoint), "--image", str(draw_sample(tmp_path / "a.png"))]
+    arguments += ["--out", str(tmp_path / "p.html"), "--max-tokens", "2"]
+    explain.main(arguments)
+    capfd.readouterr()
+    before = (tmp_path / "p.html").read_bytes()
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    refused("--out", tmp_path / "p.html", "--max-tokens", "2", words=["No space left"])
+    assert (tmp_path / "p.html").read_bytes() == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png", "given.png", "p.html"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals are others there")
+def test_ctrl_c_ends_quietly_wherever_it_comes(checkpoint, tmp_path):
+    image = draw_sample(tmp_path / "a.png")
+    command = [sys.executable, PROGRAM, "--model", checkpoint, "--image", image, "--out", tmp_path / "p.html"]
+    before = time.monotonic()
+    subprocess.run(command, capture_output=True, check=True)
+    whole = time.monotonic() - before
+    (tmp_path / "p.html").unlink()
+    for part in (0.15, 0.4, 0.6, 0.8, 0.95):
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        time.sleep(whole * part)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate()
+        # While Python ends it has no handler any more: the signal itself ends it, as quietly.
+        assert process.returncode in (0, 130, -signal.SIGINT) and "Traceback" not in err, err
+        assert not list(tmp_path.glob(".*"))                          # nothing half-written is left
+
+
+@needs_tiny
+def test_int8(tmp_path):
+    image, page = sorted(inference.SAMPLES.glob("*.png"))[0], tmp_path / "p.html"
+    explain.main(["--image", str(image), "--out", str(page), "--precision", "int8"])
+    data = data_of(page)
+    assert data["facts"]["dtype"] and data["boxes"] and set(data["decoder"]["seen"]) == {"softmax"}
+    assert data["code"]["units"]["GemmaAttention"]["calls"]
+
+
+def test_own_pages_and_pictures_are_written_again(checkpoint, tmp_path, capfd):
     arguments = ["--model", str(checkpoint), "--image", str(draw_sample(tmp_path / "a.png"))]
     arguments += ["--out", str(tmp_path / "p.html"), "--png", str(tmp_path / "png"), "--max-tokens", "3"]
     explain.main(arguments)
     explain.main(arguments)
     assert str((tmp_path / "p.html").resolve()) in capfd.readouterr().out
-    for name in explain_pictures.NAMES:
+    for name in pictures.NAMES:
         with Image.open(tmp_path / "png" / name) as picture:
             assert picture.format == "PNG" and len(picture.convert("RGB").getcolors(1 << 20)) > 3
     assert len(data_of(tmp_path / "p.html")["decoder"]["next"]) <= 3

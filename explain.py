@@ -20,6 +20,10 @@ can be looked at, A tokens of the answer, H heads, Hd size of a head, D width of
 C width of the tower, V vocabulary, G patches along a side (N = G * G).
 """
 
+if __name__ == "__main__":
+    from speed import threads
+    threads.sleep_while_waiting()                                     # must be said before torch is imported
+
 import argparse
 import base64
 import html
@@ -43,7 +47,8 @@ from torch import nn
 import inference
 from inference import Answer, InputError, Parser, generate, log, number, open_picture, parse_boxes
 from inside import pictures as explain_pictures
-from load_weights import PRECISIONS, ModelSet
+from load_weights import ModelSet
+from speed.loading import ONE_THREAD, PRECISIONS
 
 TEMPLATE = Path(__file__).parent / "inside" / "page.html"
 MADE_HERE = '<meta name="generator" content="explain.py">'             # what a page of ours begins with
@@ -619,7 +624,7 @@ def build_parser() -> Parser:
         help="1: the reference files (default), 0: yours, mixed: yours where they are solved")
     add("--max-tokens", type=number(int, 1, 64), default=24, metavar="N",
         help="longest answer (default: 24)")
-    add("--precision", choices=("auto", *PRECISIONS), default="auto",
+    add("--precision", choices=PRECISIONS, default="auto",
         help="of the weights (default: as stored)")
     parser.set_defaults(temperature=0.0, top_p=1.0, seed=0)           # greedy; fill_defaults asks for them
     return parser
@@ -651,7 +656,7 @@ def run(args: argparse.Namespace):
     batch = processor(args.prompt, [picture])
 
     log("Running the model")
-    if sum(parameter.numel() for parameter in model.parameters()) < inference.SMALL:
+    if sum(parameter.numel() for parameter in model.parameters()) < ONE_THREAD:
         with torch.inference_mode():
             model(**batch)                                            # the first run is slow: not measured
     seen = watch_answer(model, tokenizer, batch, args.max_tokens, model_set)

@@ -33,9 +33,10 @@ from course.exercises import EXERCISES, OWNERS
 from course.learner import FILES, reference, reference_source
 from course.learner_set import LearnersError, LearnerSet, explained, tried_set
 from course.variants import find
-from inference import SMALL, InputError, check_prompts, fill_defaults, open_picture
+from inference import InputError, check_prompts, fill_defaults, open_picture
 from load_weights import CheckpointError, ModelSet, import_set, load_hf_model
 
+ONE_THREAD = 20_000_000                                               # parameters; fewer are quicker in one
 NEW_TOKENS = 2                                                        # read after the prompt, with the cache
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 1e-2}
 
@@ -319,7 +320,7 @@ def run(args: argparse.Namespace) -> int:
     learners = tried_set()
     print(learners.summary)
     model, yours, tokenizer = load_both(args.model, learners)
-    if sum(parameter.numel() for parameter in model.parameters()) < SMALL:
+    if sum(parameter.numel() for parameter in model.parameters()) < ONE_THREAD:
         torch.set_num_threads(1)
     batch = prepare(import_set(1), model, tokenizer, args.prompt[0], picture)
     agreed, at = "nothing before it", ""

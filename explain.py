@@ -12,8 +12,10 @@ import os
 import signal
 
 from program.files import remove_unfinished, replace_file
+from speed import threads
 
 if __name__ == "__main__":
+    threads.sleep_while_waiting()                                     # must be said before torch is imported
     # Here, because Ctrl-C is to end quietly while PyTorch is being imported, too.
     signal.signal(signal.SIGINT, lambda *_: (remove_unfinished(), os._exit(130)))
 
@@ -30,7 +32,7 @@ from inside.code import describe_code, trace_answer, trace_model
 from inside.description import describe, keep_weights
 from inside.page import MADE_HERE, build_page
 from inside.recorder import record_answer
-from load_weights import PRECISIONS
+from speed.loading import PRECISIONS
 
 
 def build_parser() -> Parser:
@@ -46,7 +48,7 @@ def build_parser() -> Parser:
         help="1: the reference files (default), 0: yours, mixed: yours where they are solved")
     add("--max-tokens", type=number(int, 1, 64), default=24, metavar="N",
         help="longest answer (default: 24)")
-    add("--precision", choices=("auto", *PRECISIONS), default="auto",
+    add("--precision", choices=PRECISIONS, default="auto",
         help="of the weights (default: as stored)")
     parser.set_defaults(temperature=0.0, top_p=1.0, seed=0)           # greedy; fill_defaults asks for them
     return parser

@@ -13,6 +13,9 @@ import signal
 if __name__ == "__main__":
     # Here, since Ctrl-C is to end quietly while PyTorch is being imported, too.
     import os
+
+    from speed import threads
+    threads.sleep_while_waiting()                                     # must be said before torch is imported
     signal.signal(signal.SIGINT, lambda *_: os._exit(130))
 
 import argparse
@@ -29,13 +32,13 @@ import torch
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from generation_1 import Answer, generate, parse_boxes  # noqa: F401 (explain.py has them from here)
-from load_weights import PRECISIONS, CheckpointError, ModelSet, import_set, load_hf_model
+from load_weights import CheckpointError, ModelSet, import_set
+from speed.loading import PRECISIONS, load_model
 
 HERE = Path(__file__).parent
 FULL_MODEL, TINY_MODEL, SAMPLES = HERE / "paligemma-3b-pt-224", HERE / "paligemma-tiny", HERE / "images"
 DRAWABLE = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tiff")
 COLOURS = ("#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#008080", "#9a6324", "#f032e6")
-SMALL = 20_000_000        # parameters; threads that wait for each other cost such a model more than they save
 EXAMPLES = """\
 prompts, by what is to be done:
   --prompt "caption en"                             describe the picture (en: in English)
@@ -154,7 +157,7 @@ def build_parser() -> Parser:
     add("--seed", type=number(int, 0, 2**63 - 1), metavar="N", help="repeats a random answer")
     add("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto",
         help="where to compute (default: a GPU if there is one)")
-    add("--precision", choices=("auto", *PRECISIONS), default="auto",
+    add("--precision", choices=PRECISIONS, default="auto",
         help="of the weights (default: as stored, or 16 bits on a GPU; int8: smallest, on a CPU)")
     add("--draw", metavar="OUT.png", help="writes the picture with the boxes of the answer")
     add("--json", action="store_true", help="prints a JSON object for each picture")
@@ -307,9 +310,7 @@ def load(args: argparse.Namespace, device: str, model_set: ModelSet):
     log(f"Device in use:  {device}")
     log("Loading model")
     start = time.perf_counter()
-    model, tokenizer = load_hf_model(args.model, device, args.precision, model_set)
-    if sum(parameter.numel() for parameter in model.parameters()) < SMALL:
-        torch.set_num_threads(1)
+    model, tokenizer = load_model(args.model, device, args.precision, model_set)
     processor = model_set.processor.PaliGemmaProcessor(
         tokenizer, model.config.vision_config.num_patches, model.config.vision_config.image_size
     )

@@ -33,12 +33,9 @@ from torch.overrides import TorchFunctionMode
 from tqdm import tqdm
 
 import generation_1
-from speed import quantize
 
 DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}    # safetensors' names
-PRECISIONS = {
-    "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "int8": torch.int8
-}
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 LFS_POINTER = b"version https://git-lfs"                              # how such a file begins
 DOWNLOAD = "hf download google/paligemma-3b-pt-224 --local-dir"
 EMBEDDING, LM_HEAD = "language_model.model.embed_tokens.weight", "language_model.lm_head.weight"
@@ -335,19 +332,17 @@ def compare(tensors: dict[str, StoredTensor], parameters: dict[str, torch.Tensor
 # ---------------------------------------------------------------------------- the whole model
 
 
-def choose_dtype(precision: str, device: torch.device, tensors: dict[str, StoredTensor]) -> torch.dtype:
-    """What the weights are to be held in.
+def choose_dtype(
+    precision: str, device: torch.device, tensors: dict[str, StoredTensor]
+) -> torch.dtype | None:
+    """What the weights are to be held in; None for `stored`, each in its own.
 
     `auto`: on a GPU bfloat16, or float16 where that is unknown; on a CPU what is stored, so
     that it can be mapped. Except float16: CPUs lack the instructions (a prompt took seven times as
     long as in bfloat16 where this was measured) and bfloat16 is as small.
     """
-    if precision == "int8" and device.type != "cpu":
-        raise CheckpointError(
-            f"--precision int8 is for CPUs, not for {device.type}: take auto there (16 bits), or --device cpu"
-        )
     if precision != "auto":
-        return PRECISIONS[precision]
+        return None if precision == "stored" else PRECISIONS[precision]
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
     if device.type == "mps":
@@ -383,7 +378,7 @@ def refuse_too_large(tensors: dict[str, StoredTensor], dtype: torch.dtype, devic
 
 
 def load_tensors(
-    tensors: dict[str, StoredTensor], dtype: torch.dtype, device: torch.device
+    tensors: dict[str, StoredTensor], dtype: torch.dtype | None, device: torch.device
 ) -> dict[str, torch.Tensor]:
     """The tensors themselves: mapped where nothing is to be changed, else converted one by one.
 
@@ -397,24 +392,12 @@ def load_tensors(
     with tqdm(total=total, desc="Loading", unit="B", unit_scale=True, delay=1, leave=False) as bar:
         for name in largest_first:
             tensor = tensors[name]
-            if tensor.dtype == dtype and device.type == "cpu":
-                loaded[name] = quantize.read_now(mapped[tensor.file].get_tensor(tensor.key))
+            if dtype in (None, tensor.dtype) and device.type == "cpu":
+                loaded[name] = mapped[tensor.file].get_tensor(tensor.key)
             else:
                 loaded[name] = read_tensor(tensor).to(device, dtype)
             bar.update(math.prod(tensor.shape) * tensor.dtype.itemsize)
     return loaded
-
-
-def load_int8(
-    folder: Path, files: list[Path], tensors: dict[str, StoredTensor]
-) -> dict[str, torch.Tensor]:
-    """All matrices in int8: those that an earlier start has kept in the folder, or made anew."""
-    shapes = {
-        name.removesuffix(".weight"): tensor.shape
-        for name, tensor in tensors.items()
-        if quantize.is_matrix(name, tensor.shape)
-    }
-    return quantize.int8_of(folder, files, shapes, lambda name: read_tensor(tensors[f"{name}.weight"]))
 
 
 class WithoutWeights(TorchFunctionMode):
@@ -438,10 +421,10 @@ class WithoutWeights(TorchFunctionMode):
 def load_hf_model(model_path, device="cpu", precision: str = "auto", model_set: ModelSet | None = None):
     """Loads a checkpoint folder of the hub's format.
 
-    device: what torch.device takes. precision: auto, float32, bfloat16, float16 or int8 (on a CPU).
+    device: what torch.device takes. precision: auto, float32, bfloat16, float16, or stored: each
+    tensor in its own dtype, which on a CPU takes no memory before it is read.
     model_set: whose modules, the reference's unless given.
-    Returns the model of the set, in eval mode, and its tokenizers.Tokenizer. With int8, and with auto
-    where a large model is stored in 16 bits and runs on a CPU, its linear layers are quantize.py's.
+    Returns the model of the set, in eval mode, and its tokenizers.Tokenizer.
     Raises CheckpointError, with a message of one line, for anything that cannot be used, and
     OSError for what cannot be opened.
     """
@@ -465,23 +448,10 @@ def load_hf_model(model_path, device="cpu", precision: str = "auto", model_set: 
     parameters = {name: tensor for name, tensor in model.state_dict().items() if name != LM_HEAD}
     compare(tensors, parameters, learners=not model_set.is_reference)
     dtype = choose_dtype(precision, device, tensors)
-    refuse_too_large(tensors, dtype, device)
-
-    is_large = sum(math.prod(tensor.shape) for tensor in tensors.values()) > quantize.SMALL
-    int8 = {}
-    if dtype == torch.int8:
-        int8 = load_int8(folder, files, tensors)
-        made_int8 = {f"{quantize.stored_name(name)}.weight" for name in quantize.linears_of(model)}
-        tensors = {name: tensor for name, tensor in tensors.items() if name not in made_int8}
-    # strict=False for lm_head, which is tied below, and what is int8; all names were compared.
-    rest_dtype = torch.float32 if int8 else dtype
-    model.load_state_dict(load_tensors(tensors, rest_dtype, device), strict=False, assign=True)
+    if dtype is not None:
+        refuse_too_large(tensors, dtype, device)
+    # strict=False for lm_head, which is tied below; all names were compared.
+    model.load_state_dict(load_tensors(tensors, dtype, device), strict=False, assign=True)
     model.language_model.tie_weights()
-    if int8:
-        quantize.use_int8(model, int8)
-    elif is_large and precision == "auto" and device.type == "cpu" and dtype == torch.bfloat16:
-        quantize.use_bf16(model)
-    if is_large:
-        quantize.skip_unread(model)
     # The weights are there already; a learner's module may hold other tensors.
     return model.to(device).eval(), tokenizer

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from load_weights import load_hf_model
+from speed.loading import load_model
 from tiny_model import scenes as tiny_scenes
 from tiny_model.train_tiny import evaluate, markdown_table
 
@@ -27,9 +27,9 @@ def main(argv: list[str] | None = None):
     drawings = tiny_scenes.load_drawings(tiny_scenes.HELD_OUT_STYLES)
     found = {}
     for precision in tqdm(PRECISIONS, desc="accuracy", unit="precision"):
-        model, tokenizer = load_hf_model(args.model, precision=precision)
+        model, tokenizer = load_model(args.model, precision=precision)
         found[precision] = evaluate(model, tokenizer, drawings, 0.0, args.scenes, seed=5)
-    print(f"{args.scenes} scenes of drawings never trained on, true colours\n")
+    print(f"{args.scenes} scenes of drawings never trained on, true colors\n")
     print(markdown_table(found, digits=3))
 
 

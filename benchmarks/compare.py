@@ -54,10 +54,10 @@ def inputs(folder: Path) -> dict:
 
 def run_ours(folder: Path, precision: str, num_tokens: int) -> dict:
     from inference import generate, peak_memory
-    from load_weights import load_hf_model
+    from speed.loading import load_model
 
     start = time.perf_counter()
-    model, _ = load_hf_model(folder, precision=precision)
+    model, _ = load_model(folder, precision=precision)
     load = time.perf_counter() - start
     first_logits = keep_first_logits(model, lambda output: output["logits"])
     batch = inputs(folder)
@@ -99,10 +99,10 @@ def memory_speed(model) -> float:
 
 
 def linear_layers(model) -> list:
-    """nn.Linear, and what quantize.py puts in its place."""
+    """nn.Linear, and what speed puts in its place."""
     from torch import nn
 
-    from speed.quantize import Bf16Linear, Int8Linear
+    from speed.linear import Bf16Linear, Int8Linear
 
     return [module for module in model.modules() if isinstance(module, (nn.Linear, Bf16Linear, Int8Linear))]
 
@@ -111,7 +111,8 @@ def time_of_products(model) -> float:
     """Seconds for one row's products with all of the decoder's matrices, by the quickest that PyTorch has."""
     import torch
 
-    from speed.quantize import bf16_row, bf16_row_twice, int_mm
+    from speed.bf16_products import bf16_row, bf16_row_twice
+    from speed.int8_products import int_mm
 
     def seconds_by(way, weights: list) -> float:
         x = torch.ones(1, weights[0].shape[1], dtype=dtype)
@@ -349,8 +350,10 @@ def compare(args: argparse.Namespace) -> dict:
     """Runs everything in turn; returns the medians, and what the first int8 start took."""
     import torch
 
+    from speed.int8_file import CACHE_FILE
+
     make_checkpoint(args.folder, args.size)
-    (args.folder / "model.int8.safetensors").unlink(missing_ok=True)
+    (args.folder / CACHE_FILE).unlink(missing_ok=True)
     logits_file = args.folder / "logits.pt"
     common = ["--folder", str(args.folder), "--tokens", str(args.tokens), "--logits", str(logits_file)]
     runs, logits, limits = {}, {}, []

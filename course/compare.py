@@ -27,9 +27,10 @@ from course.judging import leaves, to_array
 from course.learner_set import LearnerSet, tried_set
 from course.source import find, reference, reference_source
 from course.tracebacks import LearnersError, explained
-from inference import SMALL, InputError, check_prompts, fill_defaults, open_picture
+from inference import InputError, check_prompts, fill_defaults, open_picture
 from load_weights import CheckpointError, ModelSet, import_set, load_hf_model
 
+ONE_THREAD = 20_000_000  # parameters; fewer are quicker in one thread
 NEW_TOKENS = 2  # read after the prompt, with the cache
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 1e-2}
 
@@ -303,7 +304,7 @@ def compare_models(args: argparse.Namespace) -> int:
     learners = tried_set()
     print(learners.summary)
     model, yours, tokenizer = load_both(args.model, learners)
-    if sum(parameter.numel() for parameter in model.parameters()) < SMALL:
+    if sum(parameter.numel() for parameter in model.parameters()) < ONE_THREAD:
         torch.set_num_threads(1)
     batch = prepare(import_set(1), model, tokenizer, args.prompt[0], picture)
     agreed, at = "nothing before it", ""

@@ -1,0 +1,28 @@
+"""The 3B model on a CPU without a GPU's help: fewer bytes to read, quicker products, the same modules.
+
+The files that explain the model know nothing of this folder. Programs call `loading.load_model` instead
+of load_weights.load_hf_model; it loads the same model and then puts other modules in the place of every
+nn.Linear, and with int8 of the embedding table, in a model of either set:
+
+    --precision auto    Bf16Linear: the checkpoint's bfloat16 weights as they are, mapped
+    --precision int8    Int8Linear: a whole number from -127 to 127 for each weight, a scale for each row
+
+What to notice:
+  - with int8, everything between the modules is float32: only weights and the products' inputs are rounded;
+  - writing the answer waits for memory: every weight is read once for each token, so half the bytes
+    are half the time. Reading the prompt waits for arithmetic: 262 rows share each weight;
+  - which way of multiplying is the quickest differs from one CPU to the next by a factor of ten,
+    so the first product of a size is timed both ways, on a slice of the matrix;
+  - int8 weights are kept beside the checkpoint, so that they are made once;
+  - after the last attention only the last position is read, so the last MLP works on that alone.
+
+What is where, each file using only those above it:
+    threads.py          how threads wait for each other; a program imports it before torch
+    memory.py           freed memory is kept, mapped memory is mapped at once
+    bf16_products.py    ways to multiply with bfloat16 weights
+    int8_products.py    ways to multiply with int8 weights, and how numbers become int8
+    quicker.py          which of two ways is the quicker one here
+    linear.py           the modules that take the place of nn.Linear and nn.Embedding
+    int8_file.py        the file that keeps the int8 weights
+    loading.py          load_model: the door
+"""

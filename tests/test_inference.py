@@ -520,14 +520,14 @@ def test_sampling_options(run, pictures):
 
 def test_precision(run, pictures, monkeypatch):
     used = []
-    original = inference.load_hf_model
+    original = inference.load_model
 
     def spy(*arguments):
         model, tokenizer = original(*arguments)
         used.append(model.language_model.lm_head.weight.dtype)
         return model, tokenizer
 
-    monkeypatch.setattr(inference, "load_hf_model", spy)
+    monkeypatch.setattr(inference, "load_model", spy)
     for precision in ("auto", "float32", "bfloat16"):
         assert run("--image", pictures[0], "--max-tokens", 2, "--precision", precision)[0] == 0
     assert used == [torch.float32, torch.float32, torch.bfloat16]
@@ -752,7 +752,7 @@ def test_bad_checkpoints_are_one_line(refused, pictures, checkpoint, tmp_path, m
         raise PermissionError(13, "Permission denied", "tokenizer.json")
 
     with monkeypatch.context() as patch:
-        patch.setattr(inference, "load_hf_model", forbidden)
+        patch.setattr(inference, "load_model", forbidden)
         refused(*image, words=["Permission denied", "tokenizer.json"])
     (folder / "tokenizer.json").write_text("{\n}")
     refused(*image, model=folder, words=["tokenizer.json"])
@@ -772,9 +772,9 @@ def test_memory_that_runs_out_on_the_way(refused, pictures, monkeypatch):
         def fail(*_, error=error):
             raise error
 
-        monkeypatch.setattr(inference, "load_hf_model", fail)
+        monkeypatch.setattr(inference, "load_model", fail)
         refused("--image", pictures[0], words=["out of memory"])
-    monkeypatch.setattr(inference, "load_hf_model", lambda *_: torch.zeros(2) @ torch.zeros(3))
+    monkeypatch.setattr(inference, "load_model", lambda *_: torch.zeros(2) @ torch.zeros(3))
     with pytest.raises(RuntimeError):                                 # a bug is not to look like that
         inference.main(["--image", pictures[0]])
 

@@ -1,4 +1,4 @@
-"""quantize.py: the quick modules give what the plain ones give, and the int8 file can be trusted."""
+"""speed/: the quick modules give what the plain ones give, and the int8 file can be trusted."""
 
 import json
 import os
@@ -19,10 +19,13 @@ from torch import nn
 import inference
 import load_weights
 from course.learner_set import mixed_set
-from load_weights import CheckpointError, ModelSet, load_hf_model
+from load_weights import CheckpointError, ModelSet
 from random_weights.small import random_checkpoint, random_tensors, small_config, write_tensors
-from speed import quantize
-from speed.quantize import Bf16Linear, Int8Linear
+from speed import bf16_products, int8_file, int8_products, linear, loading, quicker
+from speed.int8_file import CACHE_FILE
+from speed.int8_products import quantize
+from speed.linear import Bf16Linear, Int8Linear
+from speed.loading import load_model
 
 ROOT = Path(__file__).parent.parent
 
@@ -50,12 +53,12 @@ def error_of(found: torch.Tensor, expected: torch.Tensor) -> float:
 @pytest.mark.parametrize("rows", [1, 2, 3, 16, 70])
 @pytest.mark.parametrize("outputs", [8, 1024, 1500])
 def test_bf16_ways_agree_with_float32(rows, outputs, monkeypatch):
-    monkeypatch.setattr(quantize, "CONVERTED", 96 * 1000)
+    monkeypatch.setattr(bf16_products, "CONVERTED", 96 * 1000)
     weight, x = random(outputs, 96).bfloat16(), random(rows, 96, seed=1).bfloat16()
     expected = F.linear(x.float(), weight.float())
-    ways = [quantize.float32_rows, quantize.bf16_rows]
+    ways = [bf16_products.float32_rows, bf16_products.bf16_rows]
     if rows == 1:
-        ways += [quantize.bf16_row_twice, quantize.bf16_row]
+        ways += [bf16_products.bf16_row_twice, bf16_products.bf16_row]
     for way in ways:
         found = way(x, weight)
         assert found.dtype == torch.bfloat16 and found.shape == expected.shape
@@ -67,19 +70,19 @@ def test_bf16_ways_agree_with_float32(rows, outputs, monkeypatch):
 @pytest.mark.parametrize(("outputs", "inputs"), [(8, 128), (1024, 80), (1499, 48)])
 def test_int8_ways_agree_with_the_weights_they_hold(rows, outputs, inputs):
     x = random(rows, inputs, seed=1)
-    weight, scale = quantize.quantise(random(outputs, inputs))
+    weight, scale = quantize(random(outputs, inputs))
     expected = F.linear(x, weight * scale.float()[:, None])
-    both = weight, scale, quantize.products_of_zeros(weight)
-    most = 0.015 * 127 / quantize.middle()                            # steps are twice as long with 7 bits
-    assert error_of(quantize.int8_weights(x, *both), expected) < 0.004
-    assert error_of(quantize.int8_both(x, *both), expected) < most
+    both = weight, scale, int8_products.products_of_zeros(weight)
+    most = 0.015 * 127 / int8_products.middle()               # steps are twice as long with 7 bits
+    assert error_of(int8_products.int8_weights(x, *both), expected) < 0.004
+    assert error_of(int8_products.int8_both(x, *both), expected) < most
     if rows == 1:
-        assert error_of(quantize.int8_row(x, *both), expected) < most
+        assert error_of(int8_products.int8_row(x, *both), expected) < most
 
 
 def test_rounding_is_to_the_nearest_step():
     original = random(300, 200) * torch.logspace(-6, 6, 300)[:, None]
-    weight, scale = quantize.quantise(original.bfloat16())
+    weight, scale = quantize(original.bfloat16())
     assert weight.dtype == torch.int8 and scale.dtype == torch.bfloat16
     restored = weight * scale.float()[:, None]
     assert ((restored - original.bfloat16()).abs() <= 0.501 * scale.float()[:, None]).all()
@@ -87,12 +90,12 @@ def test_rounding_is_to_the_nearest_step():
 
 
 def test_rows_of_zeros():
-    weight, scale = quantize.quantise(torch.zeros(4, 64).bfloat16())
+    weight, scale = quantize(torch.zeros(4, 64).bfloat16())
     assert (weight == 0).all() and (scale > 0).all()
-    x, zero = torch.zeros(3, 64), quantize.products_of_zeros(weight)
-    for way in (quantize.int8_weights, quantize.int8_both):
+    x, zero = torch.zeros(3, 64), int8_products.products_of_zeros(weight)
+    for way in (int8_products.int8_weights, int8_products.int8_both):
         assert (way(x, weight, scale, zero) == 0).all()
-    assert (quantize.int8_row(x[:1], weight, scale, zero) == 0).all()
+    assert (int8_products.int8_row(x[:1], weight, scale, zero) == 0).all()
 
 
 def test_outliers_do_not_blur_the_rest():
@@ -101,24 +104,24 @@ def test_outliers_do_not_blur_the_rest():
     x[:, [7, 100]] *= 1000
     original = random(64, 256)
     original[:, [7, 100]] = 0                                         # so that the rest can be seen
-    weight, scale = quantize.quantise(original)
-    expected, zero = F.linear(x, original), quantize.products_of_zeros(weight)
-    most = 0.02 * 127 / quantize.middle()
-    assert sorted(quantize.outlier_columns(x).tolist()) == [7, 100]
-    assert error_of(quantize.int8_both(x, weight, scale, zero), expected) < most
-    assert error_of(quantize.int8_row(x[:1], weight, scale, zero), expected[:1]) < most
-    rounded, steps = quantize.round_rows(x)
-    plain = F.linear((rounded.float() - quantize.middle()) * steps, weight * scale.float()[:, None])
+    weight, scale = quantize(original)
+    expected, zero = F.linear(x, original), int8_products.products_of_zeros(weight)
+    most = 0.02 * 127 / int8_products.middle()
+    assert sorted(int8_products.outlier_columns(x).tolist()) == [7, 100]
+    assert error_of(int8_products.int8_both(x, weight, scale, zero), expected) < most
+    assert error_of(int8_products.int8_row(x[:1], weight, scale, zero), expected[:1]) < most
+    rounded, steps = int8_products.round_rows(x)
+    plain = F.linear((rounded.float() - int8_products.middle()) * steps, weight * scale.float()[:, None])
     assert error_of(plain, expected) > 0.2, "without it this test would show nothing"
 
 
 LARGEST = """
 import torch
 from course.learner_set import mixed_set
-from speed import quantize
+from speed.int8_products import int8_both, int8_row, products_of_zeros
 weight, scale = torch.full((64, 128), 127, dtype=torch.int8), torch.ones(64)
-x, zero = torch.ones(40, 128), quantize.products_of_zeros(weight)
-for found in (quantize.int8_row(x[:1], weight, scale, zero), quantize.int8_both(x, weight, scale, zero)):
+x, zero = torch.ones(40, 128), products_of_zeros(weight)
+for found in (int8_row(x[:1], weight, scale, zero), int8_both(x, weight, scale, zero)):
     print(float((found / (128 * 127) - 1).abs().max()))
 """
 
@@ -132,19 +135,19 @@ def test_no_product_is_cut():
 
 def test_inputs_of_seven_bits(monkeypatch):
     """What is done on CPUs that would cut products of eight."""
-    monkeypatch.setattr(quantize, "middle", lambda: 63)
+    monkeypatch.setattr(int8_products, "middle", lambda: 63)
     x, original = random(20, 256, seed=1), random(64, 256)
-    weight, scale = quantize.quantise(original)
-    zero = quantize.products_of_zeros(weight)
-    rounded, _ = quantize.round_rows(x)
+    weight, scale = quantize(original)
+    zero = int8_products.products_of_zeros(weight)
+    rounded, _ = int8_products.round_rows(x)
     assert rounded.amin() >= 0 and rounded.amax() <= 126
     expected = F.linear(x, weight * scale.float()[:, None])
-    assert error_of(quantize.int8_both(x, weight, scale, zero), expected) < 0.03
-    assert error_of(quantize.int8_row(x[:1], weight, scale, zero), expected[:1]) < 0.03
+    assert error_of(int8_products.int8_both(x, weight, scale, zero), expected) < 0.03
+    assert error_of(int8_products.int8_row(x[:1], weight, scale, zero), expected[:1]) < 0.03
 
 
 def test_no_outliers_in_even_numbers():
-    assert len(quantize.outlier_columns(random(50, 256))) == 0
+    assert len(int8_products.outlier_columns(random(50, 256))) == 0
 
 
 @pytest.mark.parametrize("shape", [(96,), (1, 96), (2, 5, 96), (1, 1, 90), (3, 7)])
@@ -153,12 +156,12 @@ def test_modules_take_the_place_of_linear(shape, bias):
     linear = nn.Linear(shape[-1], 40, bias=bias).bfloat16()
     x = random(*shape, seed=1)
     expected = F.linear(x, linear.weight.float(), linear.bias.float() if bias else None)
-    int8 = Int8Linear(*quantize.quantise(linear.weight), linear.bias)
+    int8 = Int8Linear(*quantize(linear.weight), linear.bias)
     for module, dtype in ((Bf16Linear(linear), torch.bfloat16), (int8, torch.float32)):
         with torch.inference_mode():
             found = module(x)
         assert found.dtype == dtype and found.shape == expected.shape
-        assert error_of(found, expected.detach()) < 0.02 * 127 / quantize.middle()
+        assert error_of(found, expected.detach()) < 0.02 * 127 / int8_products.middle()
 
 
 def test_one_tokens_queries_keys_and_values_are_float32():
@@ -169,7 +172,7 @@ def test_one_tokens_queries_keys_and_values_are_float32():
 
 
 def test_the_quicker_way_is_taken(monkeypatch):
-    monkeypatch.setattr(quantize, "CHOSEN", {})
+    monkeypatch.setattr(quicker, "CHOSEN", {})
 
     def exact(x, weight):
         until = time.thread_time() + 0.003
@@ -180,13 +183,13 @@ def test_the_quicker_way_is_taken(monkeypatch):
         pass
 
     x, weight = torch.ones(5, 4), torch.ones(3, 4)
-    assert quantize.quicker((exact, quick), x, weight) is quick
-    assert quantize.quicker((quick, exact), x, weight) is quick
+    assert quicker.quicker((exact, quick), x, weight) is quick
+    assert quicker.quicker((quick, exact), x, weight) is quick
     calls = []
-    assert quantize.quicker((lambda *_: calls.append(1), exact), x, weight) is not exact
-    assert len(quantize.CHOSEN) == 3
+    assert quicker.quicker((lambda *_: calls.append(1), exact), x, weight) is not exact
+    assert len(quicker.CHOSEN) == 3
     before = len(calls)
-    quantize.quicker((exact, quick), x, weight)
+    quicker.quicker((exact, quick), x, weight)
     assert len(calls) == before, "timed again"
 
 
@@ -212,14 +215,14 @@ def checkpoint(tmp_path_factory):
 def folder(checkpoint, tmp_path):
     """A copy of the checkpoint, with nothing kept in it yet."""
     for file in checkpoint.iterdir():
-        if not file.name.startswith(quantize.CACHE_FILE):
+        if not file.name.startswith(CACHE_FILE):
             (tmp_path / file.name).write_bytes(file.read_bytes())
     return tmp_path
 
 
 @pytest.fixture
 def no_size_is_small(monkeypatch):
-    monkeypatch.setattr(quantize, "SMALL", 0)
+    monkeypatch.setattr(loading, "LARGE", 0)
 
 
 def batch_of(model, prompts: int = 1) -> dict[str, torch.Tensor]:
@@ -246,23 +249,23 @@ def logits_of(model, prompts: int = 1) -> list[torch.Tensor]:
 
 @pytest.fixture(scope="module")
 def exact(checkpoint):
-    return load_hf_model(checkpoint, precision="float32")[0]
+    return load_model(checkpoint, precision="float32")[0]
 
 
 @pytest.fixture(scope="module")
 def rounded(checkpoint):
     """The plain model, with the weights that int8 has: what is left is what the quick products do."""
-    model, _ = load_hf_model(checkpoint, precision="float32")
+    model, _ = load_model(checkpoint, precision="float32")
     for name, parameter in model.named_parameters():
-        if quantize.is_matrix(name, parameter.shape):
-            weight, scale = quantize.quantise(parameter.data)
+        if loading.is_matrix(name, parameter.shape):
+            weight, scale = quantize(parameter.data)
             parameter.data = weight * scale.float()[:, None]
     return model
 
 
 def always(way: str, monkeypatch):
     """Leaves nothing to the clock, so that a test gives the same each time."""
-    monkeypatch.setattr(quantize, "quicker", lambda ways, *_: {w.__name__: w for w in ways}.get(way, ways[1]))
+    monkeypatch.setattr(linear, "quicker", lambda ways, *_: {w.__name__: w for w in ways}.get(way, ways[1]))
 
 
 @pytest.mark.parametrize("prompts", [1, 2])
@@ -274,13 +277,13 @@ def test_models_answer_alike(
     folder, exact, rounded, precision, way, most, prompts, no_size_is_small, monkeypatch
 ):
     always(way, monkeypatch)
-    load_hf_model(folder, precision=precision)
-    model, _ = load_hf_model(folder, precision=precision)             # the second time: from the file kept
+    load_model(folder, precision=precision)
+    model, _ = load_model(folder, precision=precision)             # the second time: from the file kept
     kinds = {type(module) for module in model.modules()}
     assert nn.Linear not in kinds and ({"auto": Bf16Linear, "int8": Int8Linear}[precision] in kinds)
     plain = exact if precision == "auto" else rounded
     if way == "int8_both":
-        most *= 127 / quantize.middle()
+        most *= 127 / int8_products.middle()
     for found, expected in zip(logits_of(model, prompts), logits_of(plain, prompts), strict=True):
         assert found.shape == expected.shape
         assert error_of(found, expected) < most
@@ -293,7 +296,7 @@ def test_auto_loses_nothing_against_bfloat16(folder, exact, way, no_size_is_smal
     prompts = 64
     expected = logits_of(exact, prompts)[0]
     errors = {
-        precision: error_of(logits_of(load_hf_model(folder, precision=precision)[0], prompts)[0], expected)
+        precision: error_of(logits_of(load_model(folder, precision=precision)[0], prompts)[0], expected)
         for precision in ("auto", "bfloat16")
     }
     assert errors["auto"] < 1.1 * errors["bfloat16"]                  # chance, where both are alike
@@ -301,13 +304,13 @@ def test_auto_loses_nothing_against_bfloat16(folder, exact, way, no_size_is_smal
 
 def test_output_layer_and_table_stay_tied(folder, no_size_is_small):
     for precision in ("auto", "int8"):
-        model = load_hf_model(folder, precision=precision)[0].language_model
+        model = load_model(folder, precision=precision)[0].language_model
         assert model.lm_head.weight is model.model.embed_tokens.weight
 
 
 def test_auto_copies_no_weight(folder, no_size_is_small):
-    plain = load_hf_model(folder, precision="bfloat16")[0].state_dict()
-    quick = load_hf_model(folder)[0].state_dict()
+    plain = load_model(folder, precision="bfloat16")[0].state_dict()
+    quick = load_model(folder)[0].state_dict()
     assert plain.keys() == quick.keys()
     for name, tensor in quick.items():
         if tensor.dim() == 2 and "position" not in name:
@@ -316,20 +319,21 @@ def test_auto_copies_no_weight(folder, no_size_is_small):
 
 
 def test_small_models_stay_as_they_are(folder):
-    model, _ = load_hf_model(folder)
+    model, _ = load_model(folder)
     assert {type(module) for module in model.modules()}.isdisjoint({Bf16Linear, Int8Linear})
     assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
-    assert not (folder / quantize.CACHE_FILE).exists()
+    assert not (folder / CACHE_FILE).exists()
 
 
 def test_other_precisions_stay_as_they_are(folder, no_size_is_small):
     for precision in ("float32", "bfloat16", "float16"):
-        model, _ = load_hf_model(folder, precision=precision)
+        model, _ = load_model(folder, precision=precision)
         assert {parameter.dtype for parameter in model.parameters()} == {getattr(torch, precision)}
 
 
 def test_last_mlp_works_on_what_is_read(folder, exact, no_size_is_small):
-    model, _ = load_hf_model(folder, precision="float32")
+    model, _ = load_model(folder, precision="float32")
+    loading.skip_unread(model)
     rows = []
     for layer in model.language_model.model.layers:
         layer.mlp.register_forward_hook(lambda _, args, __: rows.append(args[0].shape[1]))
@@ -381,7 +385,7 @@ def test_a_learners_set_is_as_quick(folder, exact, rounded, no_size_is_small, mo
         for precision, way, plain, most in (("auto", "float32_rows", exact, 0.03),
                                             ("int8", "int8_weights", rounded, 0.04)):
             always(way, monkeypatch)
-            model, _ = load_hf_model(folder, precision=precision, model_set=model_set)
+            model, _ = load_model(folder, precision=precision, model_set=model_set)
             kind = OwnLinear if model_set == own else type(model.language_model.model.layers[0].mlp.up_proj)
             assert type(model.language_model.model.layers[0].mlp.down_proj) is kind
             assert error_of(logits_of(model)[0], logits_of(plain)[0]) < most
@@ -390,13 +394,13 @@ def test_a_learners_set_is_as_quick(folder, exact, rounded, no_size_is_small, mo
 def test_int8_is_for_cpus(folder):
     for device in ("cuda", "mps"):
         with pytest.raises(CheckpointError, match=rf"int8 is for CPUs, not for {device}.*--device cpu"):
-            load_hf_model(folder, device, "int8")
+            load_model(folder, device, "int8")
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="PyTorch finds no CUDA device here")
 @pytest.mark.parametrize("precision", ["auto", "bfloat16", "float16"])
 def test_cuda(folder, exact, precision, no_size_is_small):
-    model, _ = load_hf_model(folder, "cuda", precision)
+    model, _ = load_model(folder, "cuda", precision)
     batch = {name: tensor.cuda() for name, tensor in batch_of(model).items()}
     with torch.inference_mode():
         found = model(**batch, logits_to_keep=1)["logits"].cpu()
@@ -408,23 +412,23 @@ def test_cuda(folder, exact, precision, no_size_is_small):
 
 def made(folder, monkeypatch) -> int:
     """How many weights are rounded when the folder is loaded."""
-    rounded, original = [], quantize.quantise
+    rounded, original = [], quantize
     with monkeypatch.context() as patch:
-        patch.setattr(quantize, "quantise", lambda weight: rounded.append(1) or original(weight))
-        load_hf_model(folder, precision="int8")
+        patch.setattr(int8_file, "quantize", lambda weight: rounded.append(1) or original(weight))
+        load_model(folder, precision="int8")
     return len(rounded)
 
 
 def test_second_start_rounds_nothing(folder, monkeypatch):
-    first = load_hf_model(folder, precision="int8")[0].state_dict()
+    first = load_model(folder, precision="int8")[0].state_dict()
     assert made(folder, monkeypatch) == 0
-    second = load_hf_model(folder, precision="int8")[0].state_dict()
+    second = load_model(folder, precision="int8")[0].state_dict()
     assert first.keys() == second.keys()
     for name, tensor in first.items():
         assert torch.equal(tensor, second[name]), name
     names = {path.name for path in folder.iterdir()}
-    assert names == {"config.json", "tokenizer.json", "model.safetensors", quantize.CACHE_FILE}
-    with safe_open(folder / quantize.CACHE_FILE, framework="pt") as stored:
+    assert names == {"config.json", "tokenizer.json", "model.safetensors", CACHE_FILE}
+    with safe_open(folder / CACHE_FILE, framework="pt") as stored:
         assert len(stored.keys()) == 2 * (3 * 7 + 2 * 6 + 2)
 
 
@@ -455,10 +459,10 @@ def change_version(path):
 @pytest.mark.parametrize("damage", [damage_end, damage_head, damage_weights, empty, change_version])
 def test_damaged_file_is_made_anew(folder, damage, monkeypatch):
     number = made(folder, monkeypatch)
-    whole = (folder / quantize.CACHE_FILE).read_bytes()
-    damage(folder / quantize.CACHE_FILE)
+    whole = (folder / CACHE_FILE).read_bytes()
+    damage(folder / CACHE_FILE)
     assert made(folder, monkeypatch) == number > 0
-    assert (folder / quantize.CACHE_FILE).read_bytes() == whole
+    assert (folder / CACHE_FILE).read_bytes() == whole
 
 
 def test_file_of_other_weights_is_made_anew(folder, monkeypatch):
@@ -484,15 +488,15 @@ def test_file_that_cannot_be_written(folder, rounded, where, monkeypatch, capsys
         return fail() if where == "open" else original(Path("/dev/full"), *args, **kwargs)
 
     if where == "replace":
-        monkeypatch.setattr(quantize.os, "replace", fail)
+        monkeypatch.setattr(int8_file.os, "replace", fail)
     else:
         monkeypatch.setattr(Path, "open", open_file)
     always("int8_weights", monkeypatch)
-    model, _ = load_hf_model(folder, precision="int8")
+    model, _ = load_model(folder, precision="int8")
     assert error_of(logits_of(model)[0], logits_of(rounded)[0]) < 0.04
     message = capsys.readouterr().err
-    assert quantize.CACHE_FILE in message and "No space left" in message and "Traceback" not in message
-    assert not list(folder.glob(f"{quantize.CACHE_FILE}*"))
+    assert CACHE_FILE in message and "No space left" in message and "Traceback" not in message
+    assert not list(folder.glob(f"{CACHE_FILE}*"))
 
 
 @pytest.mark.skipif(os.name == "nt" or not hasattr(os, "geteuid") or os.geteuid() == 0,
@@ -500,7 +504,7 @@ def test_file_that_cannot_be_written(folder, rounded, where, monkeypatch, capsys
 def test_read_only_folder(folder, capsys):
     folder.chmod(stat.S_IRUSR | stat.S_IXUSR)
     try:
-        load_hf_model(folder, precision="int8")
+        load_model(folder, precision="int8")
     finally:
         folder.chmod(stat.S_IRWXU)
     assert "ermission denied" in capsys.readouterr().err
@@ -510,10 +514,10 @@ def test_error_on_the_way_leaves_nothing(folder, monkeypatch):
     def stop(weight):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(quantize, "quantise", stop)
+    monkeypatch.setattr(int8_file, "quantize", stop)
     with pytest.raises(KeyboardInterrupt):
-        load_hf_model(folder, precision="int8")
-    assert not list(folder.glob(f"{quantize.CACHE_FILE}*"))
+        load_model(folder, precision="int8")
+    assert not list(folder.glob(f"{CACHE_FILE}*"))
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
@@ -524,31 +528,30 @@ def test_interrupt_leaves_nothing(folder, number):
     program = (
         "import os, signal, sys, time\n"
         "signal.signal(signal.SIGINT, lambda *_: os._exit(130))\n"
-        "import load_weights\n"
-        "from speed import quantize\n"
+        "from speed import int8_file, loading\n"
         "def slow(weight):\n"
         "    print('begun', flush=True)\n"
         "    time.sleep(60)\n"
-        "quantize.quantise = slow\n"
-        "load_weights.load_hf_model(sys.argv[1], precision='int8')\n"
+        "int8_file.quantize = slow\n"
+        "loading.load_model(sys.argv[1], precision='int8')\n"
     )
     command = [sys.executable, "-c", program, str(folder)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT)
     assert process.stdout.readline().strip() == b"begun"
-    assert len(list(folder.glob(f"{quantize.CACHE_FILE}.*.part"))) == 1
+    assert len(list(folder.glob(f"{CACHE_FILE}.*.part"))) == 1
     process.send_signal(number)
     assert process.wait(timeout=30) in (130, 143)
-    assert not list(folder.glob(f"{quantize.CACHE_FILE}*"))
+    assert not list(folder.glob(f"{CACHE_FILE}*"))
 
 
 def test_what_a_kill_left_is_removed(folder):
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
-    left = folder / f"{quantize.CACHE_FILE}.{ended.pid}.part"
-    of_another = folder / f"{quantize.CACHE_FILE}.{os.getppid()}.part"
+    left = folder / f"{CACHE_FILE}.{ended.pid}.part"
+    of_another = folder / f"{CACHE_FILE}.{os.getppid()}.part"
     for path in (left, of_another):
         path.write_bytes(b"begun")
-    load_hf_model(folder, precision="int8")
+    load_model(folder, precision="int8")
     assert not left.exists() and of_another.exists()
 
 
@@ -562,7 +565,7 @@ def test_inference_says_what_int8_costs(folder, tmp_path, capsys):
     inference.main([*command, "--prompt", "a cat"])
     output = capsys.readouterr()
     assert "int8" in output.err and "README" in output.err
-    assert (folder / quantize.CACHE_FILE).exists()
+    assert (folder / CACHE_FILE).exists()
 
 
 def test_too_little_memory_points_to_int8(folder, monkeypatch):
@@ -571,7 +574,11 @@ def test_too_little_memory_points_to_int8(folder, monkeypatch):
 
     monkeypatch.setattr(load_weights.psutil, "virtual_memory", lambda: Memory)
     with pytest.raises(CheckpointError, match="--precision int8 needs"):
-        load_hf_model(folder)
+        load_model(folder)
+    Memory.available = 0
+    with pytest.raises(CheckpointError, match=r"in int8 .* paligemma-tiny") as refused:
+        load_model(folder, precision="int8")
+    assert "--precision" not in str(refused.value)
 
 
 def test_compare_runs(tmp_path):

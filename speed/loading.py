@@ -1,0 +1,126 @@
+"""The door: `load_model` loads a checkpoint as load_hf_model does, and makes a large model a quick one."""
+
+from pathlib import Path
+
+import torch
+from torch import nn
+from tqdm import tqdm
+
+import load_weights
+from load_weights import CheckpointError, ModelSet, find_tensors, load_hf_model, read_tensor
+from speed import int8_file, memory
+from speed.linear import Bf16Linear, Int8Embedding, Int8Linear
+
+PRECISIONS = ("auto", *load_weights.PRECISIONS, "int8")               # what --precision takes
+# In parameters: models below LARGE are quick as they are, and stay as they are; below ONE_THREAD, threads
+# that wait for each other cost more than they save.
+LARGE, ONE_THREAD = 100_000_000, 20_000_000
+TABLE = "language_model.model.embed_tokens"
+LM_HEAD = "language_model.lm_head"
+
+
+def linears_of(model: nn.Module) -> dict[str, nn.Linear]:
+    """What is replaced: exactly nn.Linear, for a learner's own kind may do something else.
+
+    The output layer only with the embedding table, which is the same matrix.
+    """
+    linears = {name: module for name, module in model.named_modules() if type(module) is nn.Linear}
+    if type(model.get_submodule(TABLE)) is not nn.Embedding:
+        linears.pop(LM_HEAD, None)
+    return linears
+
+
+def stored_name(name: str) -> str:
+    """Under which name the checkpoint holds a module's weight: the output layer's is the table's."""
+    return TABLE if name == LM_HEAD else name
+
+
+def is_matrix(name: str, shape: tuple[int, ...]) -> bool:
+    """Is this tensor one of those that int8 is for? The 256 positions' vectors are added, not multiplied."""
+    return len(shape) == 2 and name.endswith(".weight") and "position_embedding" not in name
+
+
+def use_bf16(model: nn.Module):
+    """Makes a loaded bfloat16 model a quick one. No weight is copied, and the tied ones stay tied."""
+    for parameter in tqdm([*model.parameters()], desc="Loading", delay=1, leave=False):
+        memory.map_now(parameter)                                     # which reads the disk, if need be
+    for name, linear in linears_of(model).items():
+        is_attended = name.startswith("language_model.") and name.endswith((".q_proj", ".k_proj", ".v_proj"))
+        model.set_submodule(name, Bf16Linear(linear, is_attended))
+
+
+def use_int8(model: nn.Module, folder: Path):
+    """Makes a model whose weights are only mapped yet an int8 one; the rest of it becomes float32.
+
+    All matrices are rounded, so that the file is the same for every set; a learner's own kind of linear
+    layer takes them as they were. Each weight is read once (`products_of_zeros`), so this waits for the
+    disk if anything does.
+    """
+    memory.keep_freed_memory()
+    files = load_weights.weight_files(folder)
+    tensors = find_tensors(files)
+    load_weights.refuse_too_large(tensors, torch.int8, torch.device("cpu"))
+    # Of the tied two one is stored, or both, which load_hf_model has found to be equal.
+    stored = {f"{TABLE}.weight": tensors.pop(f"{LM_HEAD}.weight", None)} | tensors
+    shapes = {
+        name.removesuffix(".weight"): tensor.shape
+        for name, tensor in stored.items()
+        if is_matrix(name, tensor.shape)
+    }
+    int8 = int8_file.int8_of(folder, files, shapes, lambda name: read_tensor(stored[f"{name}.weight"]))
+    for name, linear in tqdm(linears_of(model).items(), desc="Loading", delay=1, leave=False):
+        weight, scale = (int8[f"{stored_name(name)}.{part}"] for part in ("weight", "scale"))
+        model.set_submodule(name, Int8Linear(weight, scale, linear.bias))
+        if name == LM_HEAD:
+            model.set_submodule(TABLE, Int8Embedding(model.get_submodule(name)))
+    model.float()                                                     # all but what is int8
+
+
+def skip_unread(model: nn.Module):
+    """Lets the last MLP work on the last position alone where no other is asked for.
+
+    What it gives is added to all positions (a row is spread over the others), but only the last of
+    these is read. A prompt has 262 of them.
+    """
+    layers = model.language_model.model.layers
+    is_last_enough = False
+
+    def note(_, args, kwargs):
+        nonlocal is_last_enough
+        is_last_enough = kwargs.get("logits_to_keep") == 1
+
+    def cut(_, args):
+        return (args[0][:, -1:],) if is_last_enough else args
+
+    model.register_forward_pre_hook(note, with_kwargs=True)
+    layers[len(layers) - 1].mlp.register_forward_pre_hook(cut)
+
+
+def load_model(model_path, device="cpu", precision: str = "auto", model_set: ModelSet | None = None):
+    """What load_hf_model loads, made quick where it runs on a CPU.
+
+    precision: one of load_hf_model's, or int8. The other arguments, and what is returned and raised, are
+    load_hf_model's. With int8, and with auto where a large model is held in bfloat16 on a CPU, the
+    model's linear layers are those of linear.py; any other model is just as load_hf_model gives it.
+    """
+    device = torch.device(device)
+    if precision == "int8" and device.type != "cpu":
+        raise CheckpointError(
+            f"--precision int8 is for CPUs, not for {device.type}: take auto there (16 bits), or --device cpu"
+        )
+    # Stored: the weights are mapped, so that what becomes int8 costs no memory before it is read.
+    loaded_as = "stored" if precision == "int8" else precision
+    model, tokenizer = load_hf_model(model_path, device, loaded_as, model_set)
+    numbers = sum(parameter.numel() for parameter in model.parameters())
+    if numbers < ONE_THREAD:
+        torch.set_num_threads(1)                                      # before the first product
+    is_bf16 = precision == "auto" and model.get_submodule(TABLE).weight.dtype == torch.bfloat16
+    if precision == "int8":
+        use_int8(model, Path(model_path))
+    elif is_bf16 and device.type == "cpu" and numbers > LARGE:
+        use_bf16(model)
+    else:
+        return model, tokenizer
+    if numbers > LARGE:
+        skip_unread(model)
+    return model.eval(), tokenizer

@@ -1,0 +1,25 @@
+"""How the threads that share a product wait for each other; a program says so before it imports torch.
+
+A product is cut into one part for each core, and whoever is done waits for the others. By default it
+does so by asking again and again, for milliseconds, without giving up its core. On a machine that runs
+something else as well, the thread that all wait for may be one that has no core: asked to sleep instead,
+the threads answered 7 to 15 times as quickly there, and as quickly as before on a quiet machine
+(benchmarks/README.md, A busy machine).
+
+The runtimes read these variables once, as they are loaded with torch: libgomp (PyTorch on Linux), LLVM's
+(macOS) and Intel's (Windows). Where a user has set one of them, nothing is changed.
+"""
+
+import os
+
+POLICY = {
+    "OMP_WAIT_POLICY": "passive",    # all three
+    "GOMP_SPINCOUNT": "0",           # libgomp: how often it asks before it sleeps
+    "KMP_BLOCKTIME": "0",            # LLVM's and Intel's: milliseconds of the same
+}
+
+
+def sleep_while_waiting():
+    """Sets the policy for this process and those that it starts."""
+    if not POLICY.keys() & os.environ.keys():
+        os.environ.update(POLICY)

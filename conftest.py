@@ -2,6 +2,7 @@
 
 python -m pytest                  everything; after the results, the state of every exercise
 python -m pytest -k GemmaRMSNorm  that exercise alone, in seconds: no other test file is read
+python -m pytest -k Atention      no test has that name: says which exercise may be meant
 """
 
 import pytest
@@ -12,7 +13,7 @@ from course.path import count_line, nearest_names, next_line, path_line, printed
 CHOSEN = pytest.StashKey[list[str]]()
 RESULTS = pytest.StashKey[dict]()
 EXERCISE_TESTS = "test_exercises.py"
-PROOF_TESTS = ("test_exercises_proof.py", "test_exercises_sets.py", "test_exercises_help.py")
+PROOF_TESTS = ("test_exercises_proof.py", "test_exercises_sets.py", "test_exercises_help.py", "test_learn.py")
 
 
 def pytest_configure(config):

@@ -12,12 +12,14 @@ NAME is the name of an exercise, a part of it, or its number. To try one: python
 """
 
 import argparse
+import contextlib
+import errno
 import os
+import signal
 import sys
 
 
 def build_parser() -> argparse.ArgumentParser:
-    description, _, _ = __doc__.partition("\n\n    python")
     raw = {"formatter_class": argparse.RawDescriptionHelpFormatter}
     parser = argparse.ArgumentParser(prog="learn.py", description=__doc__, **raw)
     parser.add_argument("--version", action="store_true", help="what to say in a bug report")
@@ -44,7 +46,8 @@ def build_parser() -> argparse.ArgumentParser:
 
 def fail(message: str):
     """One line, and exit code 2."""
-    print(f"learn.py: error: {' '.join(message.split())}", file=sys.stderr)
+    with contextlib.suppress(OSError):  # nobody may be there to read it
+        print(f"learn.py: error: {' '.join(message.split())}", file=sys.stderr, flush=True)
     raise SystemExit(2)
 
 
@@ -166,30 +169,33 @@ def run(argv: list[str] | None) -> int:
 
 
 def main(argv: list[str] | None = None):
-    """Runs a command. What a user can do about an error is said in a line; Ctrl-C and a reader of the
-    output who has left (`| head`) end it without a word."""
+    """Runs a command. What a user can do about an error is said in a line; a reader of the output who has
+    left (`| head`) ends it without a word."""
     try:
         code = run(argv)
         if sys.stdout is not None:
             sys.stdout.flush()
-    except KeyboardInterrupt:
-        code = 130
     except OSError as error:
-        if error.filename is None:  # writing the output failed: a broken pipe is EPIPE, or EINVAL on Windows
-            leave_stdout()
-            code = 0 if isinstance(error, BrokenPipeError) or sys.platform == "win32" else 1
-        else:
-            fail(f"{error.filename}: {error.strerror}")
+        if error.filename is not None:
+            fail(str(error))
+        # The output cannot be written. Python is not to try again at its end, and to complain.
+        if sys.stdout is not None:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if error.errno not in (errno.EPIPE, errno.EINVAL):  # EINVAL: a broken pipe on Windows
+            fail(f"the output cannot be written: {error.strerror}")
+        code = 0
     sys.exit(code)
 
 
-def leave_stdout():
-    """Nothing more can be written; without this Python would try again at the end, and complain."""
-    if sys.stdout is not None:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+def stop(*_):
+    """Ctrl-C: ends at once, because an exception could be taken for another error where it comes out."""
+    if "course.worker" in sys.modules:
+        sys.modules["course.worker"].kill()
+    os._exit(130)
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, stop)
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:  # the same everywhere; names of files may be any bytes
             stream.reconfigure(encoding="utf-8", errors="surrogateescape")

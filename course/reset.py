@@ -2,10 +2,9 @@
 
 from pathlib import Path
 
-from course import source
 from course.exercise import Exercise
 from course.skeletons import skeleton
-from course.source import find, parse, paste
+from course.source import ROOT, find, parse, paste
 from program.files import replace_file
 
 
@@ -13,9 +12,16 @@ class NotReset(Exception):
     """Why a file was left as it is: one line."""
 
 
-def reset(exercise: Exercise) -> str:
+def reset(exercise: Exercise, root: Path = ROOT) -> str:
     """Puts the skeleton of one exercise into the learner's file; says in a line what was done."""
-    path = source.ROOT / exercise.path
+    path = root / exercise.path
+    try:
+        return reset_file(path, exercise)
+    except OSError as error:
+        raise NotReset(f"{path.name} is as it was: {error.strerror or error}") from error
+
+
+def reset_file(path: Path, exercise: Exercise) -> str:
     fresh = skeleton(exercise.file)
     if not path.exists():
         replace_file(path, fresh)

@@ -61,8 +61,9 @@ class Worker:
         """Has a task of TASKS done and waits for what comes of it. Raises a Flaw if nothing does."""
         if self.answers.get(timeout=START_SECONDS) != "ready":
             raise RuntimeError(f"the process that tries exercises did not start: {self._said()}")
-        pickle.dump((task, exercise.name, file.text, file.missing, seconds), self.process.stdin)
-        self.process.stdin.flush()
+        with contextlib.suppress(OSError):  # it has ended: told below
+            pickle.dump((task, exercise.name, file.text, file.missing, seconds), self.process.stdin)
+            self.process.stdin.flush()
         process = psutil.Process(self.process.pid)
         last_computed = _computed(process) + seconds + GRACE
         last_moment = time.monotonic() + 6 * (seconds + GRACE)  # for code that only waits
@@ -103,7 +104,8 @@ class Worker:
     def close(self):
         self.process.kill()
         self.process.wait()
-        self.process.stdin.close()
+        with contextlib.suppress(OSError):  # what was not sent is not to be sent
+            self.process.stdin.close()
         self.errors.close()
 
 
@@ -120,6 +122,8 @@ _workers: list[Worker] = []  # one, or none yet
 
 
 def ask(task: str, exercise: Exercise, file: LearnerFile, seconds: float):
+    if _workers and _workers[0].process.poll() is not None:
+        close()  # a thread that an earlier exercise left behind has ended it
     if not _workers:
         _workers.append(Worker())
     try:
@@ -154,6 +158,12 @@ def close():
     """Ends the worker."""
     while _workers:
         _workers.pop().close()
+
+
+def kill():
+    """Ends the worker from a signal's handler, in the middle of anything."""
+    for worker in _workers:
+        worker.process.kill()
 
 
 def checked(exercise: Exercise, file: LearnerFile, seconds: float) -> dict:

@@ -91,6 +91,7 @@ def test_memory_that_cannot_be_written(ask):
         ("0", "`python learn.py list` shows them"),
         ("", "`python learn.py list` shows them"),
     ],
+    ids=["a letter more", "a letter less", "several", "none", "number", "empty"],
 )
 @pytest.mark.parametrize("command", ["hint", "show", "reset"])
 def test_unknown_name(name, words, command, ask):
@@ -102,6 +103,7 @@ def test_unknown_name(name, words, command, ask):
 @pytest.mark.parametrize(
     ("name", "meant"),
     [("rmsn", "GemmaRMSNorm"), ("tie_weights", "GemmaForCausalLM.tie_weights"), ("2", "resize")],
+    ids=["part", "method", "number"],
 )
 def test_part_of_a_name(name, meant, ask):
     code, out, err = ask("hint", name)

@@ -390,6 +390,24 @@ SCENARIOS = [
         None,
     ),
     (
+        "a typo in an annotation",
+        broken("text_image_token_processor", "-> np.ndarray:", "-> np.ndaray:"),
+        "inference",
+        "0",
+    ),
+    (
+        "a name that is not there",
+        SOLVED | {"decoder": SOLVED["decoder"] + "\nSIZE = sise\n"},
+        "inference",
+        "0",
+    ),
+    (
+        "a name that is not there, mixed",
+        SOLVED | {"decoder": SOLVED["decoder"] + "\nSIZE = sise\n"},
+        "inference",
+        "mixed",
+    ),
+    (
         "nothing returned",
         texts_with(*ALL, changed={"VisionModel": {"return self": "self"}}),
         "inference",
@@ -559,6 +577,25 @@ def test_comparison(name, code, words, results):
     assert results[name][0] == code, results[name]
     for word in words:
         assert word in results[name][1]
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("a typo in an annotation", ["text_image_token_processor_0.py:", "AttributeError", "np.ndaray"]),
+        (
+            "a name that is not there",
+            ["decoder_0.py:", "NameError: name 'sise' is not defined", "`SIZE = sise`"],
+        ),
+    ],
+)
+def test_what_cannot_be_imported_is_said_in_a_line(name, words, results):
+    code, out, err, _ = results[name]
+    assert (code, out) == (2, "") and err.startswith("inference.py: error: ") and err.count("\n") == 1
+    for word in words:
+        assert word in err
+    mixed = results["a name that is not there, mixed"]
+    assert mixed[:2] == results["reference"][:2] and f"Yours: all {len(ALL)}" in mixed[2]
 
 
 def test_pytest_with_broken_files(copy):

@@ -2,43 +2,56 @@
 
     python inference.py --image cat.jpg --prompt "detect cat" --draw boxes.png
 
-The way of an answer: open_picture -> PaliGemmaProcessor -> generate (generation_1.py: tokens,
-one at a time) -> text -> parse_boxes, if the text holds any -> draw_boxes.
+The way of an answer: open_picture -> PaliGemmaProcessor -> generate (generation_1.py: tokens, one
+at a time) -> text -> parse_boxes, if the text holds any -> draw_boxes.
 
 The answer goes to stdout and all else to stderr, so that `> answer.txt` holds the answer alone.
+Several pictures are answered in batches of as many as fit, and come out in their order.
 """
 
-import signal
+from program.command_line import end_quietly_on_ctrl_c
+from speed import threads
 
 if __name__ == "__main__":
-    # Here, since Ctrl-C is to end quietly while PyTorch is being imported, too.
-    import os
-
-    from speed import threads
-    threads.sleep_while_waiting()                                     # must be said before torch is imported
-    signal.signal(signal.SIGINT, lambda *_: os._exit(130))
+    end_quietly_on_ctrl_c()  # while PyTorch is being imported, too
+    threads.sleep_while_waiting()  # must be said before torch is imported
 
 import argparse
+import contextlib
+import glob
 import json
 import os
 import re
 import sys
 import time
-import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
 import torch
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL import Image
+from tqdm import tqdm
 
 from generation_1 import Answer, generate, parse_boxes  # noqa: F401 (explain.py has them from here)
-from load_weights import CheckpointError, ModelSet, import_set
+from load_weights import CheckpointError, ModelSet, check_tokenizer, free_memory, import_set
+from program import command_line
+from program.command_line import InputError, Parser, log, number, set_up_streams, write
+from program.pictures import (
+    DRAWABLE,
+    check_drawing,
+    check_picture,
+    check_size,
+    draw_boxes,
+    open_picture,
+    write_picture,
+)
 from speed.loading import PRECISIONS, load_model
 
 HERE = Path(__file__).parent
 FULL_MODEL, TINY_MODEL, SAMPLES = HERE / "paligemma-3b-pt-224", HERE / "paligemma-tiny", HERE / "images"
-DRAWABLE = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tiff")
-COLOURS = ("#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#008080", "#9a6324", "#f032e6")
+MOST_ROWS = 8  # pictures in a batch: answers come soon, and a step costs hardly more than for one
+LONGEST_CONTEXT = 8192  # tokens, picture included: Gemma was trained on no more
 EXAMPLES = """\
 prompts, by what is to be done:
   --prompt "caption en"                             describe the picture (en: in English)
@@ -56,82 +69,7 @@ examples:
 """
 
 
-class InputError(Exception):
-    """Something the user gave cannot be used; the message is one line that says what and why."""
-
-
-# --------------------------------------------------------------------------------- pictures
-
-
-def open_picture(path: str) -> Image.Image:
-    """Opens a picture of any mode as the RGB picture that a viewer shows.
-
-    Turned as its EXIF entry says; transparent parts on white; 16 bits scaled to 8, where
-    Pillow's own conversion would cut off all above 255; of an animation the first frame.
-    """
-    try:
-        with warnings.catch_warnings():
-            # Above 89 million pixels Pillow warns, above twice that it raises an error.
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as file:
-                picture = ImageOps.exif_transpose(file)
-        if picture.mode.startswith("I"):                              # I;16, and I from a 16-bit file
-            return picture.convert("I").point(lambda value: value / 257 + 0.5).convert("RGB")
-        if picture.has_transparency_data:
-            white = Image.new("RGBA", picture.size, "white")
-            picture = Image.alpha_composite(white, picture.convert("RGBA"))
-        return picture.convert("RGB")
-    except Image.UnidentifiedImageError:
-        raise InputError(f"{path} is not a picture that Pillow can read") from None
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise InputError(f"{path} has more than {Image.MAX_IMAGE_PIXELS:,} pixels: refused") from None
-    except Exception as error:
-        # Damaged files raise almost anything, from OSError to SyntaxError.
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
-        raise InputError(f"cannot read picture {path}: {reason}") from error
-
-
-def draw_boxes(picture: Image.Image, boxes: list[dict]) -> Image.Image:
-    """A copy of the picture with the boxes and their labels, one colour for each label."""
-    picture = picture.copy()
-    draw = ImageDraw.Draw(picture)
-    line = max(2, round(min(picture.size) / 150))
-    font = ImageFont.load_default(size=max(12, min(picture.size) / 20))
-    labels = list(dict.fromkeys(box["label"] for box in boxes))       # in order, each once
-    for box in boxes:
-        colour = COLOURS[labels.index(box["label"]) % len(COLOURS)]
-        x1, y1, x2, y2 = box["box"]
-        draw.rectangle((x1, y1, x2, y2), outline=colour, width=line)
-        # The label stands on the box, moved inwards where the picture ends.
-        left, top, right, bottom = draw.textbbox((0, 0), box["label"], font=font)
-        x = max(0, min(x1, picture.width - (right + 2 * line)))
-        y = max(0, y1 - (bottom + 2 * line))
-        draw.rectangle((x, y, x + right + 2 * line, y + bottom + 2 * line), fill=colour)
-        draw.text((x + line, y + line), box["label"], fill="white", font=font)
-    return picture
-
-
-# ------------------------------------------------------------------------------ the program
-
-
-class Parser(argparse.ArgumentParser):
-    """argparse, without the usage in front of an error: one line is easier to read."""
-
-    def error(self, message: str):
-        self.exit(2, f"{self.prog}: error: {' '.join(str(message).split())}\n")
-
-
-def number(kind: type, lowest: float, highest: float):
-    """A type for argparse: a number within bounds, which are in the message if it is not."""
-
-    def parse(text: str):
-        value = kind(text)
-        if not lowest <= value <= highest:                            # true of nan, too
-            raise argparse.ArgumentTypeError(f"{text} is not from {lowest} to {highest}")
-        return value
-
-    parse.__name__ = kind.__name__                                    # for argparse's own messages
-    return parse
+# ------------------------------------------------------------------------ what is asked for
 
 
 def build_parser() -> Parser:
@@ -143,23 +81,54 @@ def build_parser() -> Parser:
     )
     add = parser.add_argument
     add("--model", metavar="DIR", help="checkpoint folder (default: the 3B model, else the tiny one)")
-    add("--image", metavar="FILE", nargs="+", action="extend", help="pictures, answered as one batch")
-    add("--prompt", metavar="TEXT", nargs="+", action="extend",
-        help="one for all pictures or one for each (default: caption en)")
-    add("--set", choices=("0", "1", "mixed"), default="1",
-        help="1: the reference files (default), 0: yours, mixed: yours where they are solved")
-    add("--max-tokens", type=number(int, 1, 100_000), default=100, metavar="N",
-        help="longest answer (default: 100)")
-    add("--temperature", type=number(float, 0, 100), metavar="T",
-        help="0: always the likeliest token; higher: more varied (default: 0, or 1 if --top-p is given)")
-    add("--top-p", type=number(float, 1e-6, 1), metavar="P",
-        help="draw only from the likeliest tokens that together reach P (default: 1, all)")
+    add("--image", metavar="FILE", nargs="+", action="extend", help="pictures, answered in their order")
+    add(
+        "--prompt",
+        metavar="TEXT",
+        nargs="+",
+        action="extend",
+        help="one for all pictures or one for each (default: caption en)",
+    )
+    add(
+        "--set",
+        choices=("0", "1", "mixed"),
+        default="1",
+        help="1: the reference files (default), 0: yours, mixed: yours where they are solved",
+    )
+    add(
+        "--max-tokens",
+        type=number(int, 1, 100_000),
+        default=100,
+        metavar="N",
+        help="longest answer (default: 100)",
+    )
+    add(
+        "--temperature",
+        type=number(float, 0, 100),
+        metavar="T",
+        help="0: always the likeliest token; higher: more varied (default: 0, or 1 if --top-p is given)",
+    )
+    add(
+        "--top-p",
+        type=number(float, 1e-6, 1),
+        metavar="P",
+        help="draw only from the likeliest tokens that together reach P (default: 1, all)",
+    )
     add("--seed", type=number(int, 0, 2**63 - 1), metavar="N", help="repeats a random answer")
-    add("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto",
-        help="where to compute (default: a GPU if there is one)")
-    add("--precision", choices=PRECISIONS, default="auto",
-        help="of the weights (default: as stored, or 16 bits on a GPU; int8: smallest, on a CPU)")
+    add(
+        "--device",
+        choices=("auto", "cpu", "cuda", "mps"),
+        default="auto",
+        help="where to compute (default: a GPU if there is one)",
+    )
+    add(
+        "--precision",
+        choices=PRECISIONS,
+        default="auto",
+        help="of the weights (default: as stored, or 16 bits on a GPU; int8: smallest, on a CPU)",
+    )
     add("--draw", metavar="OUT.png", help="writes the picture with the boxes of the answer")
+    add("--overwrite", action="store_true", help="lets --draw replace a file that it did not make")
     add("--json", action="store_true", help="prints a JSON object for each picture")
     return parser
 
@@ -168,7 +137,9 @@ def fill_defaults(args: argparse.Namespace):
     """Chooses what was not given, and says so."""
     chosen = []
     if args.model is None:
-        is_there = any(FULL_MODEL.glob("*.safetensors"))
+        # Not any .safetensors: int8 weights that an earlier run has kept there are no model by themselves.
+        weights = ("model.safetensors", "model.safetensors.index.json")
+        is_there = any((FULL_MODEL / name).exists() for name in weights)
         args.model = str(FULL_MODEL if is_there else TINY_MODEL)
         why = "its weights are there" if is_there else f"{FULL_MODEL.name} holds no weights yet"
         chosen.append(f"model {Path(args.model).name}, since {why}")
@@ -191,6 +162,15 @@ def fill_defaults(args: argparse.Namespace):
         log(f"Not given, so chosen: {'; '.join(chosen)}")
 
 
+def expand_patterns(paths: list[str]) -> list[str]:
+    """*.jpg becomes the files of that kind, as most shells do it; those of Windows do not."""
+    expanded = []
+    for path in paths:
+        found = [] if os.path.lexists(path) else sorted(glob.glob(path))
+        expanded += found or [path]
+    return expanded
+
+
 def check_prompts(args: argparse.Namespace):
     """One prompt for all pictures becomes one for each."""
     if len(args.prompt) == 1:
@@ -202,22 +182,8 @@ def check_prompts(args: argparse.Namespace):
     for prompt in args.prompt:
         if "<image>" in prompt:
             raise InputError("a prompt must not contain <image>: it is put in front by itself")
-        if prompt != prompt.encode(errors="replace").decode():        # half a surrogate pair
+        if prompt != prompt.encode(errors="replace").decode():  # half a surrogate pair
             raise InputError(f"the prompt {prompt!a} is not valid text (UTF-8)")
-
-
-def check_draw(out: Path, images: list[str]):
-    """Finds before the model runs what would fail after it."""
-    if len(images) > 1:
-        raise InputError(f"--draw takes one picture, not {len(images)}")
-    if out.suffix.lower() not in DRAWABLE:
-        raise InputError(f"--draw {out}: the name must end in one of {' '.join(DRAWABLE)}")
-    if out.is_dir() or not out.parent.is_dir():
-        raise InputError(f"--draw {out}: " + ("is a folder" if out.is_dir() else f"no folder {out.parent}"))
-    if out.exists() and os.path.samefile(out, images[0]):
-        raise InputError(f"--draw {out}: this is the input picture, which is never overwritten")
-    if not os.access(out if out.exists() else out.parent, os.W_OK):
-        raise InputError(f"--draw {out}: no permission to write there")
 
 
 def choose_device(name: str) -> str:
@@ -230,49 +196,104 @@ def choose_device(name: str) -> str:
     return name
 
 
-def log(message: str):
-    print(message, file=sys.stderr, flush=True)
+# -------------------------------------------------------------------------------- the model
 
 
-def peak_memory() -> int:
-    """The most bytes that this process has held in memory at once, mapped weights included."""
-    if sys.platform == "win32":
-        return psutil.Process().memory_info().peak_wset
-    if sys.platform == "linux":
-        # Not ru_maxrss, which there also counts the program that this one was started from.
-        status = Path("/proc/self/status").read_text(encoding="utf-8")
-        return int(re.search(r"VmHWM:\s*(\d+) kB", status)[1]) * 1024
-    import resource  # which Windows lacks
+def set_of(args: argparse.Namespace) -> ModelSet:
+    """The modules of --set; of a mixed one it is said whose they are."""
+    if args.set != "mixed":
+        return import_set(int(args.set))
+    # Here, since it reads the learner's files and runs the tests of the exercises.
+    from course.learner_set import mixed_set
 
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss         # in bytes on macOS
+    log(mixed_set().summary)
+    return mixed_set().modules
 
 
-def opening(prompt: str) -> str:
-    """What is shown in front of an answer: a sentence that was to be continued (ends in a space)."""
-    return prompt if prompt.endswith(" ") else ""
+def load(args: argparse.Namespace, device: str, model_set: ModelSet):
+    """A model of the set, its tokenizer and its processor."""
+    log(f"Device in use:  {device}")
+    log("Loading model")
+    start = time.perf_counter()
+    model, tokenizer = load_model(args.model, device, args.precision, model_set)
+    check_tokenizer(tokenizer, args.model)
+    processor = model_set.processor.PaliGemmaProcessor(
+        tokenizer, model.config.vision_config.num_patches, model.config.vision_config.image_size
+    )
+    log(f"Model loaded in {time.perf_counter() - start:.2f} seconds")
+    if args.precision == "int8":
+        log("Weights rounded to int8, which costs accuracy: how much is in README.md, How fast, how large")
+    return model, tokenizer, processor
 
 
-def write_results(args: argparse.Namespace, pictures: list, answers: list, seconds: list, generation):
-    """What can be written only at the end: JSON, the answers of several pictures, the drawing."""
-    rows = zip(args.image, args.prompt, pictures, answers, seconds, strict=True)
-    for path, prompt, picture, answer, time_taken in rows:
-        boxes = generation.parse_boxes(answer.text, *picture.size)
-        if args.json:
-            entry = {"image": path, "prompt": prompt, "answer": answer.text}
-            entry |= {"tokens": len(answer.tokens), "seconds": round(time_taken, 3)}
-            print(json.dumps(entry | ({"boxes": boxes} if boxes else {}), ensure_ascii=False), flush=True)
-        elif len(pictures) > 1:
-            print(f"{path}: {' '.join((opening(prompt) + answer.text).splitlines())}", flush=True)
-        if args.draw is not None:
-            try:
-                draw_boxes(picture, boxes).save(args.draw)
-            except OSError as error:
-                raise InputError(f"--draw {args.draw}: {error.strerror or error}") from error
-            why = "" if boxes else ' (an answer has boxes where a prompt like "detect cat" finds something)'
-            log(f"Boxes drawn in {args.draw}: {len(boxes)}{why}")
+def row_memory(model, num_tokens: int) -> int:
+    """About how many bytes reading one picture and prompt takes, of so many tokens together.
+
+    The largest tensors that are there at once: attention scores of one layer, which grow with the
+    square (as they are, masked, and their softmax in float32), or a layer's MLP, whichever are
+    larger, besides keys and values of all layers.
+    """
+    vision, text = model.config.vision_config, model.config.text_config
+    size = next(model.parameters()).dtype.itemsize
+    scores = max(vision.num_attention_heads * vision.num_patches**2, text.num_attention_heads * num_tokens**2)
+    mlp = max(vision.intermediate_size * vision.num_patches, text.intermediate_size * num_tokens)
+    cache = 2 * text.num_hidden_layers * text.num_key_value_heads * text.head_dim * num_tokens
+    return max(scores * (2 * size + 4), 3 * mlp * 4) + cache * size
 
 
-def translated(steps, model):
+def rows_that_fit(model, tokenizer, prompts: list[str], device: str) -> int:
+    """How many pictures to answer at once; refuses a prompt that is too long for even one."""
+    N = model.config.vision_config.num_patches
+    prompt = max(prompts, key=len)
+    num_tokens = N + 2 + len(tokenizer.encode(prompt, add_special_tokens=False).ids)
+    free = free_memory(torch.device(device))
+    fits = LONGEST_CONTEXT
+    while row_memory(model, fits) > free and fits > 1:
+        fits = fits * 9 // 10
+    if num_tokens > fits:
+        why = "Gemma was trained on no more"
+        if fits < LONGEST_CONTEXT:
+            why = f"more does not fit into the {free / 1e9:.1f} GB of memory that are free"
+        raise InputError(
+            f"the prompt of {len(prompt):,} letters is too long: {num_tokens - N:,} tokens besides the "
+            f"picture's {N:,}, and at most {fits:,} fit together ({why})"
+        )
+    return max(1, min(MOST_ROWS, free // (2 * row_memory(model, num_tokens))))
+
+
+# ------------------------------------------------------------------------------ the answers
+
+
+@dataclass
+class Question:
+    """A picture and a prompt, and what became of them."""
+
+    path: str
+    prompt: str
+    size: tuple[int, int] = (0, 0)  # of the picture, in pixels
+    answer: Answer | None = None
+    seconds: float = 0.0  # until the last token, <eos> included
+
+    @property
+    def opening(self) -> str:
+        """What is shown in front of an answer: a sentence that was to be continued (ends in a space)."""
+        return self.prompt if self.prompt.endswith(" ") else ""
+
+
+@dataclass
+class Times:
+    """When the tokens of a run came."""
+
+    start: float = field(default_factory=time.perf_counter)
+    first_token: float | None = None  # seconds from the start
+    num_later: int = 0  # tokens after the first of each answer
+    later_seconds: float = 0.0
+
+    def elapsed(self) -> float:
+        return time.perf_counter() - self.start
+
+
+def translated(steps: Iterator, model) -> Iterator:
     """The steps of generate; its error as one that tells a user what helps."""
     try:
         yield from steps
@@ -294,114 +315,177 @@ def why_not_finite(model) -> str:
     )
 
 
-def set_of(args: argparse.Namespace) -> ModelSet:
-    """The modules of --set; of a mixed one it is said whose they are."""
-    if args.set != "mixed":
-        return import_set(int(args.set))
-    # Here, since it reads the learner's files and runs the tests of the exercises.
-    from course.learner_set import mixed_set
-
-    log(mixed_set().summary)
-    return mixed_set().modules
-
-
-def load(args: argparse.Namespace, device: str, model_set: ModelSet):
-    """A model of the set, its tokenizer and its processor."""
-    log(f"Device in use:  {device}")
-    log("Loading model")
-    start = time.perf_counter()
-    model, tokenizer = load_model(args.model, device, args.precision, model_set)
-    processor = model_set.processor.PaliGemmaProcessor(
-        tokenizer, model.config.vision_config.num_patches, model.config.vision_config.image_size
-    )
-    log(f"Model loaded in {time.perf_counter() - start:.2f} seconds")
-    if args.precision == "int8":
-        log("Weights rounded to int8, which costs accuracy: how much is in README.md, How fast, how large")
-    return model, tokenizer, processor
-
-
-def run(args: argparse.Namespace):
-    fill_defaults(args)
-    check_prompts(args)
-    pictures = [open_picture(path) for path in args.image]
-    if args.draw is not None:
-        check_draw(Path(args.draw), args.image)
-    device = choose_device(args.device)
-    model_set = set_of(args)
-    model, tokenizer, processor = load(args, device, model_set)
-    generation = model_set.generation
-
-    log("Running inference")
-    start = time.perf_counter()
-    batch = {name: tensor.to(device) for name, tensor in processor(args.prompt, pictures).items()}
-    eos_token_id = tokenizer.token_to_id("<eos>")
-    answers = [generation.Answer(tokenizer) for _ in pictures]
-    seconds = [0.0] * len(pictures)                                   # until the last token, <eos> included
-    stream = len(pictures) == 1 and not args.json
-    first_token, num_tokens = None, 0
+def answer_batch(
+    questions: list[Question], pictures: list[Image.Image], model, processor, generation,
+    args: argparse.Namespace, device: str, times: Times, stream: bool,
+):  # fmt: skip
+    """Answers some questions at once. stream: the only one's words are written as they come."""
+    start = times.elapsed()
+    for question, picture in zip(questions, pictures, strict=True):
+        question.size = picture.size
+        question.answer = generation.Answer(processor.tokenizer)
+    batch = processor([question.prompt for question in questions], pictures)
+    batch = {name: tensor.to(device) for name, tensor in batch.items()}
+    eos_token_id = processor.tokenizer.token_to_id("<eos>")
     steps = generation.generate(
         model, batch, eos_token_id, args.max_tokens, args.temperature, args.top_p, args.seed
     )
+    first_token, num_tokens = None, 0
     for tokens in translated(steps, model):
-        latency = time.perf_counter() - start
-        if first_token is None:
-            first_token = latency
+        now = times.elapsed()
+        first_token = first_token or now
+        if times.first_token is None:
+            times.first_token = now
             log("Result!!!")
             if stream:
-                print(opening(args.prompt[0]), end="", flush=True)
-        for row, token in enumerate(tokens):
+                write(questions[0].opening, end="")
+        for question, token in zip(questions, tokens, strict=True):
             if token is None:
                 continue
             num_tokens += 1
-            seconds[row] = latency
-            new = "" if token == eos_token_id else answers[row].append(token)
+            question.seconds = now - start
+            new = "" if token == eos_token_id else question.answer.append(token)
             if stream:
-                print(new, end="", flush=True)
+                write(new, end="")
     if stream:
-        print(flush=True)
-    write_results(args, pictures, answers, seconds, generation)
+        write("")
+    times.num_later += num_tokens - len(questions)
+    times.later_seconds += now - first_token
 
-    log(f"InferenceLatency: {latency:.2f} seconds")
-    log(f"Memory Usage: {peak_memory() / 1e9:.2f} GB")                # GB: 10^9 bytes, here and below
+
+def write_answer(question: Question, boxes: list[dict], as_json: bool):
+    """One line of stdout; the answer to a single question has been written already as it came."""
+    text = question.answer.text
+    if not as_json:
+        write(f"{question.path}: {' '.join((question.opening + text).splitlines())}")
+        return
+    entry = {"image": question.path, "prompt": question.prompt, "answer": text}
+    entry |= {"tokens": len(question.answer.tokens), "seconds": round(question.seconds, 3)}
+    line = json.dumps(entry | ({"boxes": boxes} if boxes else {}), ensure_ascii=False)
+    # Bytes of a name that are not UTF-8 become "\udce9", which is JSON, and os.fsencode's way back.
+    write(line.encode(errors="backslashreplace").decode())
+
+
+def draw(picture: Image.Image, boxes: list[dict], out: Path):
+    try:
+        write_picture(draw_boxes(picture, boxes), out)
+    except OSError as error:
+        raise InputError(f"--draw {out}: {error.strerror or error}") from error
+    why = "" if boxes else ' (an answer has boxes where a prompt like "detect cat" finds something)'
+    log(f"Boxes drawn in {out}: {len(boxes)}{why}")
+
+
+# ------------------------------------------------------------------------------ the program
+
+
+def peak_memory() -> int:
+    """The most bytes that this process has held in memory at once, mapped weights included."""
+    if sys.platform == "win32":
+        return psutil.Process().memory_info().peak_wset
+    if sys.platform == "linux":
+        # Not ru_maxrss, which there also counts the program that this one was started from.
+        status = Path("/proc/self/status").read_text(encoding="utf-8")
+        return int(re.search(r"VmHWM:\s*(\d+) kB", status)[1]) * 1024
+    import resource  # which Windows lacks
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # in bytes on macOS
+
+
+def log_times(times: Times, device: str):
+    log(f"InferenceLatency: {times.elapsed():.2f} seconds")
+    log(f"Memory Usage: {peak_memory() / 1e9:.2f} GB")  # GB: 10^9 bytes, here and below
     if device == "cuda":
         log(f"GPU Memory Usage: {torch.cuda.max_memory_reserved() / 1e9:.2f} GB")
     if device == "mps":
         log(f"GPU Memory Usage: {torch.mps.driver_allocated_memory() / 1e9:.2f} GB")
-    log(f"Time to first token: {first_token:.2f} seconds")
-    if num_tokens > len(pictures):
-        rate = (num_tokens - len(pictures)) / (latency - first_token)
-        log(f"Tokens per second: {rate:.2f} (after the first)")
+    log(f"Time to first token: {times.first_token:.2f} seconds")
+    if times.num_later:
+        log(f"Tokens per second: {times.num_later / times.later_seconds:.2f} (after the first)")
 
 
-def run_learners(program, args: argparse.Namespace, parser: Parser):
-    """With code of the learner's in it: what goes wrong there is told without a traceback."""
-    from course.learner_set import LearnersError, explained
+def run(args: argparse.Namespace):
+    fill_defaults(args)
+    args.image = expand_patterns(args.image)
+    check_prompts(args)
+    # The first batch is opened now, and of the others only the heads are read: what cannot be used is found
+    # before the model runs, and yet there are never more pictures in memory than are worked on.
+    ready = {i: open_picture(path) for i, path in enumerate(args.image[:MOST_ROWS])}
+    for path in args.image[MOST_ROWS:]:
+        check_picture(path)
+    if args.draw is not None:
+        if len(args.image) > 1:
+            raise InputError(f"--draw takes one picture, not {len(args.image)}")
+        check_drawing(Path(args.draw), args.image, args.overwrite)
+        check_size(Path(args.draw), ready[0].size)
+    device = choose_device(args.device)
+    model_set = set_of(args)
+    model, tokenizer, processor = load(args, device, model_set)
+    generation = model_set.generation
+    num_rows = rows_that_fit(model, tokenizer, args.prompt, device)
 
+    log("Running inference")
+    times, skipped = Times(), []
+    stream = len(args.image) == 1 and not args.json
+    questions = [Question(*asked) for asked in zip(args.image, args.prompt, strict=True)]
+    shows_bar = len(questions) > num_rows and sys.stderr.isatty()
+    with tqdm(total=len(questions), desc="Pictures", leave=False, disable=not shows_bar) as bar:
+        for first in range(0, len(questions), num_rows):
+            batch, pictures = [], []
+            for i, question in enumerate(questions[first : first + num_rows], start=first):
+                try:
+                    pictures.append(ready.pop(i, None) or open_picture(question.path))
+                    batch.append(question)
+                except InputError as error:
+                    skipped.append(error)
+            if batch:
+                answer_batch(batch, pictures, model, processor, generation, args, device, times, stream)
+            for question, picture in zip(batch, pictures, strict=True):
+                boxes = generation.parse_boxes(question.answer.text, *question.size)
+                if not stream:
+                    with bar.external_write_mode(sys.stdout):
+                        write_answer(question, boxes, args.json)
+                if args.draw is not None:
+                    draw(picture, boxes, Path(args.draw))
+            bar.update(min(num_rows, len(questions) - first))
+    log_times(times, device)
+    if skipped:
+        more = f" ({len(skipped)} of {len(questions)} pictures had to be left out)"
+        raise InputError(f"{skipped[0]}{more}")
+
+
+@contextlib.contextmanager
+def memory_errors(args: argparse.Namespace):
+    """Where memory runs out, says what of the advice that there is does not hold already."""
     try:
-        with explained(InputError, CheckpointError, OSError, MemoryError):
-            program(args)
-    except LearnersError as error:
-        parser.exit(error.code, f"{parser.prog}: error: {error}\n")
-
-
-def run_program(program, args: argparse.Namespace, parser: Parser):
-    """Calls program(args), here or in explain.py; its errors become one line and exit code 2."""
-    try:
-        if args.set == "1":
-            program(args)
-        else:
-            run_learners(program, args, parser)
-    except (InputError, CheckpointError) as error:
-        parser.error(error)
+        yield
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and "memory" not in str(error):
             raise
-        parser.error("out of memory: try --precision bfloat16, --device cpu or fewer pictures")
-    except BrokenPipeError:
-        # The reader of the answer has left, as `| head` does. Nothing more can be written.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except OSError as error:
-        parser.error(error)
+        hints = []
+        if args.precision in ("auto", "float32"):
+            hints.append("--precision bfloat16")
+        if getattr(args, "device", "cpu") != "cpu":
+            hints.append("--device cpu")
+        if any(len(prompt) > 1000 for prompt in args.prompt or []):
+            hints.append("a shorter prompt")
+        raise InputError(f"out of memory: try {' or '.join([*hints, 'to close other programs'])}") from error
+
+
+def run_program(program, args: argparse.Namespace, parser: Parser):
+    """Calls program(args), here or in explain.py; its errors become one line and an exit code."""
+
+    def whole(args: argparse.Namespace):
+        with memory_errors(args):
+            if args.set == "1":
+                program(args)
+                return
+            # With code of the learner's in it: what goes wrong there is told without a traceback.
+            from course.learner_set import explained
+
+            with explained(InputError, CheckpointError, OSError, MemoryError):
+                program(args)
+
+    command_line.run_program(whole, args, parser, CheckpointError)
 
 
 def main(argv: list[str] | None = None):
@@ -410,7 +494,5 @@ def main(argv: list[str] | None = None):
 
 
 if __name__ == "__main__":
-    for stream in (sys.stdout, sys.stderr):
-        # The same everywhere; names of files may be any bytes, and pass through as they are.
-        stream.reconfigure(encoding="utf-8", errors="surrogateescape")
+    set_up_streams()
     main()

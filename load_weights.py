@@ -4,9 +4,9 @@
     tokenizer.json     vocabulary  -> a tokenizers.Tokenizer
     *.safetensors      weights     -> the parameters of PaliGemmaForConditionalGeneration
 
-What is peculiar about it:
+What to notice:
   - the model's weights are made on the meta device, where a tensor has a shape but no memory:
-    nothing is initialised only to be overwritten;
+    nothing is initialized only to be overwritten;
   - weights that are stored as they are to be used are memory-mapped: the parameters are the file,
     and the operating system reads a page of it at the latest when it is first touched;
   - weights of another dtype are converted one at a time, the largest first, so that there is never
@@ -16,10 +16,13 @@ What is peculiar about it:
   - nothing is unpickled, no code of the checkpoint is run, nothing is fetched.
 """
 
+import contextlib
 import dataclasses
 import importlib.util
 import json
 import math
+import os
+import re
 from collections import Counter
 from pathlib import Path
 from types import ModuleType
@@ -34,10 +37,20 @@ from tqdm import tqdm
 
 import generation_1
 
-DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}    # safetensors' names
+DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}  # safetensors' names
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-LFS_POINTER = b"version https://git-lfs"                              # how such a file begins
+LFS_POINTER = b"version https://git-lfs"  # how such a file begins
 DOWNLOAD = "hf download google/paligemma-3b-pt-224 --local-dir"
+# What each size and number of a config may be. The largest checkpoints stay well below, and no product
+# of sizes overflows.
+RANGES = {
+    "vocab_size": (1, 2**22), "hidden_size": (1, 2**16), "intermediate_size": (1, 2**18),
+    "num_hidden_layers": (1, 1000), "num_attention_heads": (1, 1024), "num_key_value_heads": (1, 1024),
+    "head_dim": (2, 2**16), "patch_size": (1, 1024), "image_size": (1, 2**14), "num_patches": (1, 2**16),
+    "num_channels": (3, 3), "projection_dim": (1, 2**16),
+    "rms_norm_eps": (1e-20, 0.1), "layer_norm_eps": (1e-20, 0.1), "rope_theta": (1, 1e12),
+    "image_token_index": (0, 2**22), "pad_token_id": (0, 2**22), "ignore_index": (-(2**31), 2**31),
+}  # fmt: skip
 EMBEDDING, LM_HEAD = "language_model.model.embed_tokens.weight", "language_model.lm_head.weight"
 
 
@@ -101,9 +114,30 @@ def fill(config_class: type, entries: dict, where: str):
             continue
         expected = (int, float) if field.type is float else field.type
         if isinstance(value, bool) or not isinstance(value, expected):
-            raise CheckpointError(f"{where}: {field.name} must be {field.type.__name__}, not {value!r:.40}")
+            raise CheckpointError(f"{where}: {field.name} must be {field.type.__name__}, not {short(value)}")
         values[field.name] = value
     return config_class(**values)
+
+
+def check_ranges(numbers: dict):
+    """Refuses what no checkpoint has, before anything is computed with it."""
+    for name, (low, high) in RANGES.items():
+        value = numbers.get(name, low)
+        if low <= value <= high:  # never true of NaN
+            continue
+        if not value > 0 and low > 0:
+            raise CheckpointError(f"config.json: {name} must be positive, not {short(value)}")
+        must = str(low) if low == high else f"from {low} to {high}"
+        raise CheckpointError(f"config.json: {name} must be {must}, not {short(value)}")
+
+
+def short(value) -> str:
+    """A value for a message; Python refuses to write out integers of thousands of digits."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):
+        return f"such a {type(value).__name__}"
+    return text if len(text) <= 40 else text[:37] + "..."
 
 
 def read_config(entries: dict, model_set: ModelSet):
@@ -115,16 +149,16 @@ def read_config(entries: dict, model_set: ModelSet):
     """
     supported = "only PaliGemma (model_type paligemma with a gemma decoder) is supported"
     if (model_type := entries.get("model_type")) != "paligemma":
-        raise CheckpointError(f"config.json: model_type is {model_type!r:.40}; {supported}")
+        raise CheckpointError(f"config.json: model_type is {short(model_type)}; {supported}")
     text, vision = entries.get("text_config"), entries.get("vision_config")
     rope = text.get("rope_parameters") or {} if isinstance(text, dict) else {}
     for name, part in (("text_config", text), ("vision_config", vision), ("rope_parameters", rope)):
         if not isinstance(part, dict):
-            raise CheckpointError(f"config.json: {name} must be an object, not {part!r:.40}")
+            raise CheckpointError(f"config.json: {name} must be an object, not {short(part)}")
     if (model_type := text.get("model_type", "gemma")) == "gemma2":
         raise CheckpointError(f"config.json: this is PaliGemma 2, whose decoder is gemma2; {supported}")
     elif model_type != "gemma":
-        raise CheckpointError(f"config.json: the decoder is {model_type!r:.40}; {supported}")
+        raise CheckpointError(f"config.json: the decoder is {short(model_type)}; {supported}")
 
     text = {"rope_theta": rope.get("rope_theta"), "vocab_size": entries.get("vocab_size")} | text
     text_config = fill(model_set.decoder.GemmaConfig, text, "config.json: text_config")
@@ -137,26 +171,26 @@ def read_config(entries: dict, model_set: ModelSet):
     entries |= {"text_config": text_config, "vision_config": vision_config}
     config = fill(model_set.decoder.PaliGemmaConfig, entries, "config.json")
 
-    for name, value in [*vars(vision_config).items(), *vars(text_config).items()]:
-        if not value > 0:
-            raise CheckpointError(f"config.json: {name} must be positive, not {value}")
-    gelu = (None, "gelu", "gelu_fast", "gelu_new", "gelu_pytorch_tanh")      # tanh GELU is meant by all
+    for part in (vision_config, text_config, config):
+        check_ranges(vars(part))
+    gelu = (None, "gelu", "gelu_fast", "gelu_new", "gelu_pytorch_tanh")  # tanh GELU is meant by all
     num_patches = (vision_config.image_size // vision_config.patch_size) ** 2
+    check_ranges({"num_patches": num_patches})
     stated = (text.get("num_image_tokens"), vision.get("num_image_tokens"))
     scaled_rope = text.get("rope_scaling") or rope.get("rope_type", "default") != "default"
     refused = {
         "attention_bias must be false": text.get("attention_bias"),
         "rope_type must be default": scaled_rope,
         "hidden_act must be gelu": vision.get("hidden_act") not in gelu or text.get("hidden_act") not in gelu,
-        "num_channels must be 3": vision_config.num_channels != 3,
         "projection_dim must be text_config's hidden_size": config.projection_dim != text_config.hidden_size,
-        "vision_config's hidden_size must be a multiple of num_attention_heads":
-            vision_config.hidden_size % vision_config.num_attention_heads,
-        "num_attention_heads must be a multiple of num_key_value_heads":
-            text_config.num_attention_heads % text_config.num_key_value_heads,
+        "vision_config's hidden_size must be a multiple of num_attention_heads": vision_config.hidden_size
+        % vision_config.num_attention_heads,
+        "num_attention_heads must be a multiple of num_key_value_heads": text_config.num_attention_heads
+        % text_config.num_key_value_heads,
         "head_dim must be even": text_config.head_dim % 2,
-        f"num_image_tokens must be (image_size / patch_size)^2 = {num_patches}":
-            any(number not in (None, num_patches) for number in stated),
+        f"num_image_tokens must be (image_size / patch_size)^2 = {num_patches}": any(
+            number not in (None, num_patches) for number in stated
+        ),
     }
     for message, is_refused in refused.items():
         if is_refused:
@@ -173,10 +207,12 @@ def read_tokenizer(folder: Path, entries: dict, config) -> Tokenizer:
     if not path.is_file():
         raise CheckpointError(f"{folder} has no tokenizer.json")
     refuse_lfs_pointer(path)
-    try:
+    with tokenizer_errors(path):
         tokenizer = Tokenizer.from_file(str(path))
-    except Exception as error:                                        # tokenizers raises no other class
-        raise CheckpointError(f"{path} cannot be read as a tokenizer: {error}") from error
+        # A file that transformers has saved may hold both, from training. Applied here, padding would come
+        # out on the wrong side and after the newline, and a long prompt would lose its end without a word.
+        tokenizer.no_padding()
+        tokenizer.no_truncation()
 
     expected = {
         "<image>": config.image_token_index,
@@ -197,6 +233,55 @@ def read_tokenizer(folder: Path, entries: dict, config) -> Tokenizer:
     return tokenizer
 
 
+def check_tokenizer(tokenizer: Tokenizer, folder):
+    """Refuses a tokenizer that reads or writes text in another way than PaliGemma's.
+
+    The text of a prompt must come out as it went in, its special tokens as one id each: else the model
+    is asked something else, or its answer is garbled, without a word.
+    """
+    path, probe = Path(folder) / "tokenizer.json", "<image><bos>a cat\n"
+    with tokenizer_errors(path):
+        ids = tokenizer.encode(probe, add_special_tokens=False).ids
+        text = tokenizer.decode(ids, skip_special_tokens=False)
+    special = [tokenizer.token_to_id(token) for token in ("<image>", "<bos>", "\n")]
+    if text != probe or [*ids[:2], ids[-1]] != special:
+        raise CheckpointError(f"{path} makes {short(text)} of {probe!r}: it is not PaliGemma's")
+
+
+@contextlib.contextmanager
+def tokenizer_errors(path: Path):
+    """Turns whatever tokenizers ends in into a CheckpointError, its panics too.
+
+    They are no Exception, and print lines of their own to stderr.
+    """
+    try:
+        with silenced_stderr():
+            yield
+    except BaseException as error:
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        reason = " ".join(str(error).split())
+        raise CheckpointError(f"{path} cannot be read as a tokenizer: {reason:.200}") from error
+
+
+@contextlib.contextmanager
+def silenced_stderr():
+    """Lets nothing through that a library writes to stderr by itself, past Python."""
+    try:
+        kept = os.dup(2)
+    except OSError:  # there is no stderr
+        yield
+        return
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    os.close(nowhere)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
 # ------------------------------------------------------------------------------ safetensors
 
 
@@ -204,7 +289,7 @@ class StoredTensor(NamedTuple):
     """Where a tensor lies and what it is, known from the head of its file."""
 
     file: Path
-    key: str                                                          # its name in the file
+    key: str  # its name in the file
     shape: tuple[int, ...]
     dtype: torch.dtype
 
@@ -267,7 +352,7 @@ def find_tensors(files: list[Path]) -> dict[str, StoredTensor]:
         refuse_lfs_pointer(file)
         try:
             with safe_open(file, framework="pt") as stored:
-                for key in stored.keys():                             # noqa: SIM118 (not a dict)
+                for key in stored.keys():  # noqa: SIM118 (not a dict)
                     head = stored.get_slice(key)
                     if head.get_dtype() not in DTYPES:
                         raise CheckpointError(f"{file}: {key} is {head.get_dtype()}, not one of {[*DTYPES]}")
@@ -299,6 +384,42 @@ def untie(tensors: dict[str, StoredTensor]) -> dict[str, StoredTensor]:
     return tensors
 
 
+def compare_sizes(config, tensors: dict[str, StoredTensor]):
+    """Holds config.json's sizes against the weights, before a model of these sizes is made.
+
+    Here only what would make a model far too large is found; compare names every difference.
+    """
+    text, vision = config.text_config, config.vision_config
+    tower = "vision_tower.vision_model."
+    patch, place = f"{tower}embeddings.patch_embedding.weight", f"{tower}embeddings.position_embedding.weight"
+    stated = {
+        "text_config's vocab_size and hidden_size": (EMBEDDING, (text.vocab_size, text.hidden_size)),
+        "vision_config's hidden_size, num_channels and patch_size": (
+            patch,
+            (vision.hidden_size, vision.num_channels, vision.patch_size, vision.patch_size),
+        ),
+        "(image_size / patch_size)^2 and vision_config's hidden_size": (
+            place,
+            (vision.num_patches, vision.hidden_size),
+        ),
+    }
+    for what, (name, shape) in stated.items():
+        if name in tensors and tensors[name].shape != shape:
+            raise CheckpointError(
+                f"config.json does not fit the weights: {what} are {list(shape)}, "
+                f"but {name} is {list(tensors[name].shape)}"
+            )
+    for part, count in (("language_model.model.", text.num_hidden_layers),
+                        (f"{tower}encoder.", vision.num_hidden_layers)):  # fmt: skip
+        stored = re.compile(re.escape(part) + r"layers\.(\d{1,6})\.")
+        layers = {match[1] for match in map(stored.match, tensors) if match}
+        if count > len(layers):
+            raise CheckpointError(
+                f"config.json does not fit the weights: num_hidden_layers is {count}, "
+                f"but there are {len(layers)} {part}layers"
+            )
+
+
 def compare(tensors: dict[str, StoredTensor], parameters: dict[str, torch.Tensor], learners: bool = False):
     """Refuses a checkpoint whose tensors are not exactly the model's.
 
@@ -316,16 +437,21 @@ def compare(tensors: dict[str, StoredTensor], parameters: dict[str, torch.Tensor
             if name in tensors and tensors[name].shape != parameter.shape
         ],
     }
+    most = 3
+    if learners:  # who knows what is in a layer
+        most = 2
+        wrong = {what: [re.sub(r"^.*?(?=layers\.)", "", name) for name in wrong[what]] for what in words}
     reports = []
     for what, names in wrong.items():
         if names:
-            more = ", ..." if len(names) > 3 else ""
-            reports.append(f"{len(names)} {what} ({', '.join(names[:3])}{more})")
+            more = ", ..." if len(names) > most else ""
+            reports.append(f"{len(names)} {what} ({', '.join(names[:most])}{more})")
     if reports:
         reports = "; ".join(reports)
         raise CheckpointError(
             f"your model and the checkpoint do not fit; parameters {reports}: `python -m pytest` says more"
-            if learners else f"the weights do not fit config.json; tensors {reports}"
+            if learners
+            else f"the weights do not fit config.json; tensors {reports}"
         )
 
 
@@ -354,12 +480,19 @@ def choose_dtype(
     return torch.bfloat16 if stored == torch.float16 else stored
 
 
+def free_memory(device: torch.device) -> int:
+    """Bytes that a program may still take on a device."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return psutil.virtual_memory().available
+
+
 def refuse_too_large(tensors: dict[str, StoredTensor], dtype: torch.dtype, device: torch.device):
     """Stops before the machine runs out of memory, and says what would fit."""
     # A tenth more than the weights, for the tensors in between.
-    need = 1.1e-9 * sum(math.prod(tensor.shape) for tensor in tensors.values())      # GB a byte
+    need = 1.1e-9 * sum(math.prod(tensor.shape) for tensor in tensors.values())  # GB a byte
     is_cuda = device.type == "cuda"
-    free = torch.cuda.mem_get_info(device)[0] if is_cuda else psutil.virtual_memory().available
+    free = free_memory(device)
     if need * dtype.itemsize <= free / 1e9:
         return
     if dtype.itemsize > 2:
@@ -440,11 +573,12 @@ def load_hf_model(model_path, device="cpu", precision: str = "auto", model_set: 
     model_set = model_set or import_set(1)
     config = read_config(entries, model_set)
     tokenizer = read_tokenizer(folder, entries, config)
-    with WithoutWeights():
-        model = model_set.decoder.PaliGemmaForConditionalGeneration(config)
 
     files = weight_files(folder)
     tensors = untie(find_tensors(files))
+    compare_sizes(config, tensors)
+    with WithoutWeights():
+        model = model_set.decoder.PaliGemmaForConditionalGeneration(config)
     parameters = {name: tensor for name, tensor in model.state_dict().items() if name != LM_HEAD}
     compare(tensors, parameters, learners=not model_set.is_reference)
     dtype = choose_dtype(precision, device, tensors)

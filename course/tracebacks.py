@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from course.source import NOT_DONE
+from program.command_line import InputError
 
 
 def is_learners(path: str) -> bool:
@@ -41,12 +42,14 @@ def last_line(error: BaseException, path: str, lines: list[str]) -> list[str]:
     return describe_line(*frames[-1], lines) if frames else []
 
 
-class LearnersError(Exception):
+class LearnersError(InputError):
     """The learner's code cannot be run, or stopped: said without a traceback.
 
     code: what the program ends with. 2, as for any other input that cannot be used, if something
     is missing; 1, as Python's own, if the code stopped.
     """
+
+    one_line = False  # it shows the line of code, too
 
     def __init__(self, message: str, code: int):
         super().__init__(message)

@@ -5,7 +5,7 @@ import secrets
 import shutil
 from pathlib import Path
 
-UNFINISHED: set[Path] = set()                                         # files that are being written aside
+UNFINISHED: set[Path] = set()  # files that are being written aside
 
 
 def replace_file(path: Path, content: bytes | str):
@@ -29,7 +29,7 @@ def replace_file(path: Path, content: bytes | str):
             shutil.copymode(path, aside)
         os.replace(aside, path)
     finally:
-        aside.unlink(missing_ok=True)                                 # after the rename it is not there
+        aside.unlink(missing_ok=True)  # after the rename it is not there
         UNFINISHED.discard(aside)
 
 

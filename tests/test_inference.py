@@ -159,7 +159,7 @@ def test_generation_equals_reading_all_again(loaded, pictures):
             logits = model(ids, batch["pixel_values"], token_type_ids=types)["logits"]
         ids = torch.cat([ids, logits[:, -1:].argmax(-1)], dim=1)
     expected = ids[0, T:].tolist()
-    assert len(set(expected)) > 2                                     # else a stuck model would do
+    assert len(set(expected)) > 2  # else a stuck model would do
     assert answer_ids(model, batch, eos_token_id=-1) == [expected]
 
 
@@ -197,7 +197,7 @@ def test_rows_end_at_their_own_eos(loaded, pictures):
     options = {"temperature": 1.5, "seed": 5}
     full = answer_ids(model, batch, eos_token_id=-1, **options)
     eos = full[1][3]
-    expected = [row[:row.index(eos) + 1] if eos in row else row for row in full]
+    expected = [row[: row.index(eos) + 1] if eos in row else row for row in full]
     assert answer_ids(model, batch, eos_token_id=eos, **options) == expected
     assert len({len(row) for row in expected}) > 1
 
@@ -230,7 +230,7 @@ def test_streamed_text_is_the_text(text):
     pieces = [answer.append(token) for token in tokens]
     assert "".join(pieces) == answer.text == text
     assert "\N{REPLACEMENT CHARACTER}" not in "".join(pieces)
-    assert len([piece for piece in pieces if piece]) > 1              # not all at the end
+    assert len([piece for piece in pieces if piece]) > 1  # not all at the end
 
 
 def test_loc_is_kept_where_the_tokenizer_calls_it_special():
@@ -276,12 +276,12 @@ def test_draw_boxes():
         {"label": "dog", "box": [200, 100, 280, 190]},
     ]
     drawn = draw_boxes(picture, boxes)
-    assert picture.getextrema() == ((0, 0),) * 3                      # the original is as it was
+    assert picture.getextrema() == ((0, 0),) * 3  # the original is as it was
     left, left2, dog = (drawn.getpixel(place) for place in [(50, 120), (170, 120), (200, 150)])
     assert left == left2 != dog != (0, 0, 0) != left
     assert drawn.getpixel((100, 160)) == left and drawn.getpixel((100, 120)) == (0, 0, 0)
     label = np.array(drawn.crop((50, 40, 100, 59)))
-    assert (label > 200).all(axis=2).any()                           # white letters above the box
+    assert (label > 200).all(axis=2).any()  # white letters above the box
 
 
 @pytest.mark.parametrize("size", [(1, 1), (9, 9), (3000, 20)])
@@ -336,7 +336,7 @@ def test_grey_palette_and_cmyk(halves, tmp_path):
 
 
 def test_alpha_is_white(halves, tmp_path):
-    halves.putalpha(Image.new("L", (20, 20), 255).crop((0, 0, 40, 20)))       # the right half transparent
+    halves.putalpha(Image.new("L", (20, 20), 255).crop((0, 0, 40, 20)))  # the right half transparent
     near(saved(halves, tmp_path / "rgba.png"), RED, WHITE)
     near(saved(halves, tmp_path / "rgba.webp", lossless=True), RED, WHITE)
     near(saved(halves.convert("LA"), tmp_path / "la.png"), (76,) * 3, WHITE)
@@ -362,7 +362,7 @@ def test_16_bits_are_scaled(name, tmp_path):
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_exif_rotation(orientation, halves, tmp_path):
     """Written as a camera held that way would, every one comes out as it was seen."""
-    undo = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}                 # Image.Transpose: turns it back
+    undo = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}  # Image.Transpose: turns it back
     stored = halves.transpose(undo[orientation]) if orientation > 1 else halves
     exif = Image.Exif()
     exif[0x0112] = orientation
@@ -381,6 +381,7 @@ def test_first_frame_of_an_animation(halves, tmp_path):
 
 def bomb(width, height):
     """A PNG of a few bytes that says it is of this size."""
+
     def chunk(kind, data):
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
@@ -393,7 +394,7 @@ BAD_PICTURES = {
     "folder": (Path.mkdir, "directory"),
     "no picture": (b"hello", "not a picture"),
     "empty": (b"", "not a picture"),
-    "truncated": (lambda whole: whole[:len(whole) // 2], "cannot read"),
+    "truncated": (lambda whole: whole[: len(whole) // 2], "cannot read"),
     "damaged": (lambda whole: whole[:40] + b"\0" * 20 + whole[60:], "picture"),
     "bomb": (bomb(100_000, 100_000), "pixels"),
     "smaller bomb": (bomb(10_000, 10_000), "pixels"),
@@ -467,7 +468,7 @@ def test_empty_prompt_and_empty_answer(run, pictures, monkeypatch):
     fixed_answers(monkeypatch, "")
     code, out, err = run("--image", pictures[0], "--prompt", "")
     assert (code, out) == (0, "\n")
-    assert "Tokens per second" not in err                             # there was only <eos>
+    assert "Tokens per second" not in err  # there was only <eos>
 
 
 def test_several_pictures_answer_as_alone(run, pictures):
@@ -513,9 +514,9 @@ def test_sampling_options(run, pictures):
 
     warm = ("--temperature", 1.5)
     assert answer(*warm, "--seed", 1) == answer(*warm, "--seed", 1) != answer(*warm, "--seed", 2)
-    assert answer(*warm) != answer(*warm)                             # another seed each time
+    assert answer(*warm) != answer(*warm)  # another seed each time
     assert answer(*warm, "--top-p", 1e-6) == answer() == answer("--seed", 1)
-    assert answer("--top-p", 1, "--seed", 1) != answer()              # top-p alone means: do sample
+    assert answer("--top-p", 1, "--seed", 1) != answer()  # top-p alone means: do sample
 
 
 def test_precision(run, pictures, monkeypatch):
@@ -543,7 +544,7 @@ def test_memory_usage_is_the_peak_of_the_process():
         "print(inference.peak_memory() - start)"
     )
     command = [sys.executable, "-c", program]
-    filler = np.ones(10**8)                                           # what started it does not count
+    filler = np.ones(10**8)  # what started it does not count
     result = subprocess.run(command, capture_output=True, text=True, check=True, cwd=PROGRAM.parent)
     assert filler.sum() and 0.95e8 < int(result.stdout) < 1.6e8
 
@@ -642,7 +643,7 @@ def test_draw_never_overwrites_the_input(refused, run, pictures, tmp_path, monke
         refused("--image", tmp_path / name, "--draw", picture, words=["--draw", "input"])
     assert picture.read_bytes() == before
     fixed_answers(monkeypatch, BOXES)
-    for _ in range(2):                                                # an earlier drawing it may
+    for _ in range(2):  # an earlier drawing it may
         assert run("--image", picture, "--draw", tmp_path / "out.png")[0] == 0
 
 
@@ -672,7 +673,7 @@ def test_draw_without_permission(refused, pictures, tmp_path, monkeypatch):
 def test_draw_that_fails_at_the_end(run, pictures, tmp_path, monkeypatch):
     fixed_answers(monkeypatch, BOXES)
 
-    def full(*_):
+    def full(*_, **__):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Image.Image, "save", full)
@@ -714,7 +715,7 @@ def test_draw_several(refused, pictures, tmp_path):
 )
 def test_options_that_are_refused(options, words, refused, pictures):
     err = refused("--image", pictures[0], *options, words=words)
-    assert len(err.splitlines()) <= 2 and "usage" not in err          # at most the line of defaults before it
+    assert len(err.splitlines()) <= 2 and "usage" not in err  # at most the line of defaults before it
 
 
 def test_numbers_of_prompts_and_pictures_that_do_not_match(refused, pictures):
@@ -748,6 +749,7 @@ def test_bad_checkpoints_are_one_line(refused, pictures, checkpoint, tmp_path, m
     write_config(folder, small_config())
     (folder / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid x\n")
     refused(*image, model=folder, words=["git lfs pull"])
+
     def forbidden(*_):
         raise PermissionError(13, "Permission denied", "tokenizer.json")
 
@@ -769,13 +771,14 @@ def test_too_little_memory(refused, pictures, monkeypatch):
 def test_memory_that_runs_out_on_the_way(refused, pictures, monkeypatch):
     on_a_gpu, on_a_cpu = torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("can't allocate memory")
     for error in (MemoryError(), on_a_gpu, on_a_cpu):
+
         def fail(*_, error=error):
             raise error
 
         monkeypatch.setattr(inference, "load_model", fail)
         refused("--image", pictures[0], words=["out of memory"])
     monkeypatch.setattr(inference, "load_model", lambda *_: torch.zeros(2) @ torch.zeros(3))
-    with pytest.raises(RuntimeError):                                 # a bug is not to look like that
+    with pytest.raises(RuntimeError):  # a bug is not to look like that
         inference.main(["--image", pictures[0]])
 
 

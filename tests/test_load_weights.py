@@ -222,7 +222,7 @@ def test_peak_memory(larger, checkpoint, stored, precision):
     assert size == sum(p.numel() for p in load_hf_model(larger[stored])[0].parameters()) * (
         4 if precision == "float32" else 2
     )
-    assert peak < 1.1 * size + 8e6                                    # 8 MB: whatever Python does meanwhile
+    assert peak < 1.1 * size + 8e6  # 8 MB: whatever Python does meanwhile
     if stored == getattr(torch, precision):
         assert own < 0.2 * size
 

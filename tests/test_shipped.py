@@ -34,7 +34,7 @@ def overlap(a, b) -> float:
 
 
 def test_without_arguments_it_captions_its_own_picture_truly(tmp_path):
-    result = run(cwd=tmp_path)                                        # from any folder
+    result = run(cwd=tmp_path)  # from any folder
     assert result.returncode == 0, result.stderr
     assert result.stdout == TRUE_CAPTIONS["cats.png"] + "\n"
     first, *status = result.stderr.splitlines()

@@ -6,8 +6,8 @@
 In a document, a block fenced as `sh` holds commands, one a line, and a block fenced as `text` holds
 what the last command before it printed, standard error included. A line of `...` stands for any number
 of lines. Numbers that differ from run to run (seconds, gigabytes) may differ here as well. A block
-fenced as `python` under the comment `<!-- in NAME -->` is a learner's solution: it takes the place of
-that function or method in its `_0` file before the next command runs.
+fenced as `python` under the comment `<!-- in NAME -->` is what a learner writes: it takes the place of all
+that stands below the docstring of that function or method, before the next command runs.
 
 The commands of a document run one after the other, in a copy of the repository, so that nothing of
 the reader's is touched. What needs the network, an editor, or somebody's own photograph does not run;
@@ -161,15 +161,23 @@ def definition(tree: ast.Module, name: str) -> ast.AST | None:
     return tree
 
 
+def signature_end(node: ast.FunctionDef, lines: list[str]) -> int:
+    """How many lines a file has up to the colon that ends a function's first line."""
+    return next(n for n in range(node.lineno, node.end_lineno) if lines[n - 1].rstrip().endswith(":"))
+
+
 def put_in(block: Block, folder: Path) -> None:
-    """Writes a solution into the `_0` file that has a function of this name."""
+    """Writes a learner's lines into the `_0` file that has a function of this name."""
     for path in sorted(folder.glob("*_0.py")):
         text = path.read_text(encoding="utf-8")
         node = definition(ast.parse(text), block.function)
         if node is not None:
             lines = text.split("\n")
-            new = textwrap.indent(textwrap.dedent(block.text), " " * node.col_offset).rstrip("\n")
-            lines[node.lineno - 1 : node.end_lineno] = new.split("\n")
+            # The skeleton's steps are comments, which stand between the first line and the first statement.
+            has_docstring = ast.get_docstring(node) is not None
+            start = node.body[0].end_lineno if has_docstring else signature_end(node, lines)
+            new = textwrap.indent(block.text, " " * (node.col_offset + 4)).rstrip("\n")
+            lines[start : node.end_lineno] = new.split("\n")
             path.write_text("\n".join(lines), encoding="utf-8", newline="\n")
             return
     raise ValueError(f"{block.where}: no _0 file has a {block.function}")

@@ -80,12 +80,19 @@ def test_what_cannot_be_held_against_a_command_is_refused(text, words, tmp_path,
         list(outputs.walk(document, tmp_path))
 
 
-def test_a_solution_takes_the_place_of_its_function(tmp_path, monkeypatch):
+def test_a_solution_takes_the_place_of_what_is_not_done(tmp_path, monkeypatch):
     monkeypatch.setattr(outputs, "ROOT", tmp_path)
-    text = "class A:\n    def f(self):\n        raise\n\n    x = 1\n"
+    text = (
+        "class A:\n    def f(\n        self,\n    ):\n        # TODO 1. Think.\n        raise\n\n"
+        "    def g(self):\n        '''What it is.'''\n        # TODO 1. Think.\n        raise\n"
+    )
     (tmp_path / "part_0.py").write_text(text, encoding="utf-8")
     document = tmp_path / "README.md"
-    document.write_text("<!-- in A.f -->\n```python\ndef f(self):\n    return 2\n```\n", encoding="utf-8")
+    in_f = "<!-- in A.f -->\n```python\nx = 2\nreturn x\n```\n"
+    in_g = "<!-- in A.g -->\n```python\nreturn 3\n```\n"
+    document.write_text(f"{in_f}\n{in_g}", encoding="utf-8")
     list(outputs.walk(document, tmp_path))
     written = (tmp_path / "part_0.py").read_text(encoding="utf-8")
-    assert written == text.replace("raise", "return 2")
+    todo = "        # TODO 1. Think.\n        raise\n"
+    done = text.replace(todo, "        x = 2\n        return x\n", 1)
+    assert written == done.replace(todo, "        return 3\n")

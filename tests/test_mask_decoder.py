@@ -254,8 +254,9 @@ def test_tokens_from_mask(box):
 
 
 @pytest.mark.parametrize(
-    "box", [(10, 20, 10, 60), (10.4, 20, 9.6, 60), (-1, 0, 50, 60), (60, 20, 121, 40), (0, 10, 50, 81), (200, 9, 250, 60)]
-)
+    "box", [(10, 20, 10, 60), (10.4, 20, 9.6, 60), (-1, 0, 50, 60), (60, 20, 121, 40), (0, 10, 50, 81),
+            (200, 9, 250, 60)],
+)  # fmt: skip
 def test_tokens_from_mask_refuses_a_box_that_is_not_in_the_picture(box):
     with pytest.raises(ValueError, match="holds no pixel, or does not lie in a picture of 120 x 80"):
         tokens_from_mask(codec(random_arrays(20, 3)), torch.ones(80, 120, dtype=torch.bool), box)
@@ -336,20 +337,21 @@ def changed(name, change):
     return lambda arrays: arrays.update({name: change(arrays[name])})
 
 
+CODEBOOK, BIAS = "_vq_vae._embedding", "decoder.0.bias"
 WRONG_ARRAYS = {
-    "no codebook": (without("_vq_vae._embedding"), ["_vq_vae._embedding", "not the file of a mask decoder"]),
+    "no codebook": (without(CODEBOOK), [CODEBOOK, "not the file of a mask decoder"]),
     "no layer": (without("decoder.8.bias"), ["has no decoder.8.bias"]),
     "no encoder": (without("encoder.9.net.2.weight"), ["has no encoder.9.net.2.weight"]),
     "transposed": (
         changed("decoder.6.weight", lambda array: array.swapaxes(0, 1)),
         ["decoder.6.weight is [12, 24, 4, 4] instead of [24, 12, 4, 4]"],
     ),
-    "64 codewords": (changed("_vq_vae._embedding", lambda array: array[:64]), ["[64, 20] instead of [128, 20]"]),
-    "codebook of one axis": (changed("_vq_vae._embedding", np.ravel), ["the shape [2560]"]),
-    "codewords of nothing": (changed("_vq_vae._embedding", lambda array: array[:, :0]), ["the shape [128, 0]"]),
-    "whole numbers": (changed("decoder.0.bias", lambda array: array.astype(np.int32)), ["decoder.0.bias", "int32"]),
-    "complex": (changed("decoder.0.bias", lambda array: array.astype(complex)), ["decoder.0.bias", "complex128"]),
-    "pickled": (changed("decoder.0.bias", lambda array: array.astype(object)), ["decoder.0.bias", "object"]),
+    "64 codewords": (changed(CODEBOOK, lambda array: array[:64]), ["[64, 20] instead of [128, 20]"]),
+    "codebook of one axis": (changed(CODEBOOK, np.ravel), ["the shape [2560]"]),
+    "codewords of nothing": (changed(CODEBOOK, lambda array: array[:, :0]), ["the shape [128, 0]"]),
+    "whole numbers": (changed(BIAS, lambda array: array.astype(np.int32)), [BIAS, "int32"]),
+    "complex": (changed(BIAS, lambda array: array.astype(complex)), [BIAS, "complex128"]),
+    "pickled": (changed(BIAS, lambda array: array.astype(object)), [BIAS, "object"]),
 }
 
 
@@ -417,8 +419,8 @@ def head_of(shape: tuple, dtype: str = "<f4") -> bytes:
     "huge",
     [
         {"_vq_vae._embedding": (128, 10**12)},
-        {"_vq_vae._embedding": (128, 10**6), "decoder.0.weight": (24, 10**6, 1, 1), "encoder.10.bias": (10**6,),
-         "encoder.10.weight": (10**6, 24, 1, 1)},
+        {"_vq_vae._embedding": (128, 10**6), "decoder.0.weight": (24, 10**6, 1, 1),
+         "encoder.10.weight": (10**6, 24, 1, 1), "encoder.10.bias": (10**6,)},
         {"decoder.12.weight": (1, 10**12, 1, 1)},
         {"decoder.12.weight": (1, 10**5, 1, 1)},
     ],

@@ -220,7 +220,9 @@ def test_mask_from_tokens(box):
     arrays, height, width = random_arrays(20, 3), 80, 120
     tokens = np.random.default_rng(3).integers(0, 128, 16)
     x1, y1, x2, y2 = (round(edge) for edge in box)
-    shape = resized(decoded(arrays, tokens), y2 - y1, x2 - x1)
+    shape = decoded(arrays, tokens)
+    assert 0.1 < (shape > 0).mean() < 0.9                             # the border runs through it
+    shape = resized(shape, y2 - y1, x2 - x1)
     # On a canvas so large that nothing is cut, then cut: another way than slices of both.
     canvas = np.full((height + 200, width + 200), -1.0)
     canvas[y1 + 100 : y2 + 100, x1 + 100 : x2 + 100] = shape

@@ -75,10 +75,11 @@ class ModelSet:
     decoder: ModuleType
     is_reference: bool
     generation: ModuleType = generation_1
+    masks: ModuleType = mask_decoder_1
 
     @property
     def modules(self) -> tuple[ModuleType, ...]:
-        return self.vision, self.processor, self.decoder, self.generation
+        return self.vision, self.processor, self.decoder, self.generation, self.masks
 
 
 def import_set(number: int) -> ModelSet:
@@ -86,12 +87,14 @@ def import_set(number: int) -> ModelSet:
     names = ("vision_transformer", "text_image_token_processor", "decoder")
     try:
         modules = [importlib.import_module(f"{name}_{number}") for name in names]
-        # As long as there is no exercise of it, a set generates with the reference.
-        is_there = importlib.util.find_spec(f"generation_{number}") is not None
-        generation = importlib.import_module(f"generation_{number}") if is_there else generation_1
+        # As long as there are no exercises of these two, a set has the reference's.
+        for name in ("generation", "mask_decoder"):
+            is_there = importlib.util.find_spec(f"{name}_{number}") is not None
+            modules.append(importlib.import_module(f"{name}_{number if is_there else 1}"))
     except ModuleNotFoundError as error:
         raise CheckpointError(f"set {number} needs {error.name}, which is not here") from error
-    return ModelSet(*modules, is_reference=number == 1, generation=generation)
+    vision, processor, decoder, generation, masks = modules
+    return ModelSet(vision, processor, decoder, number == 1, generation, masks)
 
 
 # ------------------------------------------------------------------------------ config.json

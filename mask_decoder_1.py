@@ -9,9 +9,9 @@ learns to write the words as `<seg000>` to `<seg127>`; the decoder here reads th
        where it is, and how large          its shape in the box
 
 What to notice, next to an autoencoder for pictures:
-  - the words say only the shape: cut to its box and squeezed to 64 x 64, so that a mouse and an
-    elephant take the same 16 words; where and how large is said by the box;
-  - the bottleneck is discrete: in between there are only 16 numbers from 0 to 127, 14 bytes;
+  - the words say only the shape: cut to its box and squeezed to 64 x 64, so a mouse and an
+    elephant may have the same 16 words; where and how large is said by the box;
+  - the bottleneck is discrete: 16 numbers from 0 to 127, which is 14 bytes;
   - the words stand in a 4 x 4 grid, row by row, and each is read together with its neighbors:
     the same word draws one thing next to one word and another next to another;
   - the decoder answers in numbers from about -1 (outside) to 1 (inside): the border is at 0;
@@ -22,8 +22,8 @@ w height and width of a picture in pixels. `tokens` are the numbers in `<seg000>
 their ids in PaliGemma's vocabulary.
 
 Sources: "Neural Discrete Representation Learning" (van den Oord et al. 2017, section 3) for the
-VQ-VAE; "All in Tokens" (Ning et al. 2023, section 3.2) for masks in 16 words; "PaliGemma" (Beyer
-et al. 2024, section 3.2) for its use here.
+VQ-VAE; "All in Tokens" (Ning et al. 2023, section 3) for masks in 16 words; "PaliGemma" (Beyer
+et al. 2024, section 3.2.5) for its use here.
 Parameter names are the array names of vae-oid.npz, which PaliGemma was trained with.
 """
 
@@ -91,7 +91,7 @@ def make_decoder(config: MaskConfig) -> nn.Sequential:
 
     Output: a network from float [B, E, 4, 4] to [B, 1, 64, 64]. Its layers with weights are
     at 0, 2, 3, 4, 6, 8, 10 and 12, as in the names `decoder.0.weight` ... `decoder.12.bias`.
-    Source: All in Tokens, section 3.2.
+    Source: All in Tokens, section 3.
     Exercise (medium, 25 minutes). Builds on: ResidualBlock.
     """
     width = config.channels[-1]
@@ -120,7 +120,7 @@ def make_encoder(config: MaskConfig) -> nn.Sequential:
 
     Output: a network from float [B, 1, 64, 64] to [B, E, 4, 4]. Its layers with weights are
     at 0, 2, 4, 6, 8, 9 and 10, as in the names `encoder.0.weight` ... `encoder.10.bias`.
-    Source: All in Tokens, section 3.2.
+    Source: All in Tokens, section 3.
     Exercise (medium, 20 minutes). Builds on: ResidualBlock.
     """
     layers, width = [], 1
@@ -136,8 +136,8 @@ def make_encoder(config: MaskConfig) -> nn.Sequential:
 class VectorQuantizer(nn.Module):
     """The codebook: 128 vectors, and the way from numbers to vectors and back.
 
-    Each codeword is a point among the encoder's outputs. Training moves it to the middle of the
-    outputs that it is the nearest to, so frequent pieces of outlines come to have a word.
+    Each codeword is a point among the encoder's outputs. Training moves it to the mean of the
+    outputs that it is nearest to, so frequent pieces of outlines get words of their own.
 
     Attributes: `_embedding`, float [128, E], one codeword in each row.
     Source: VQ-VAE, section 3.1.
@@ -153,7 +153,7 @@ class VectorQuantizer(nn.Module):
         grid[b, :, i, j] = _embedding[tokens[b, 4 i + j]]
 
         Input: tokens int64 [B, 16], row by row from the top left. Output: float [B, E, 4, 4].
-        Source: All in Tokens, section 3.2.
+        Source: All in Tokens, section 3.
         Exercise (easy, 10 minutes).
         """
         codewords = self._embedding[tokens]                           # [B, 16, E]
@@ -181,7 +181,7 @@ class MaskVQVAE(nn.Module):
 
     Attributes: `encoder` and `decoder`, from make_encoder and make_decoder; `_vq_vae`, a
     VectorQuantizer.
-    Source: VQ-VAE, section 3; All in Tokens, section 3.2.
+    Source: VQ-VAE, section 3; All in Tokens, section 3.
     """
 
     def __init__(self, config: MaskConfig):
@@ -220,7 +220,7 @@ def resize_shapes(shapes: torch.Tensor, height: int, width: int) -> torch.Tensor
     old ones that it stands for. Without that, a thin line would vanish between two points.
 
     Input: float [B, any height, any width]. Output: float [B, height, width], the same dtype.
-    Corner points stand for squares, so corners are aligned, not their middles.
+    What is lined up is the edges of both pictures, not the centers of their corner points.
     Source: PaliGemma's training code, which resizes so in both directions.
     Exercise (easy, 10 minutes).
     """
@@ -264,7 +264,7 @@ def tokens_from_mask(
     Input: mask bool [h, w]; box (x_min, y_min, x_max, y_max) in pixels, tight around it.
     Output: tokens int64 [16].
     Raises ValueError if the box holds no pixel or does not lie in the picture.
-    Source: PaliGemma's training code for RefCOCO; All in Tokens, section 3.2.
+    Source: PaliGemma's training code for RefCOCO; All in Tokens, section 3.
     Exercise (medium, 20 minutes). Builds on: MaskVQVAE.encode, resize_shapes.
     """
     x1, y1, x2, y2 = (round(edge) for edge in box)

@@ -34,7 +34,10 @@ def find_masks(
     tokens after the 16th are passed over, as PaliGemma's authors do.)
     """
     masks, notes = [], []
-    for box, tokens in zip(boxes, seg_tokens(answer), strict=True):
+    words = seg_tokens(answer)
+    if len(words) != len(boxes):                                      # a learner's parse_boxes, half solved
+        words = [[]] * len(boxes)
+    for box, tokens in zip(boxes, words, strict=True):
         tokens = tokens[:NUM_WORDS]
         mask = None
         if tokens and vqvae is None:

@@ -13,8 +13,8 @@ from PIL import Image, ImageChops, ImageFilter
 from mask_decoder_1 import GRID_SIDE, MaskVQVAE, mask_from_tokens
 
 NUM_WORDS = GRID_SIDE**2
-THING = r"(?:<loc\d{4}>){4}((?:<seg\d{3}>)*)"                         # what begins a box in an answer
-TINT = 110                        # of 255: how much of its color a mask lays over the picture
+THING = r"(?:<loc\d{4}>){4}((?:<seg\d{3}>)*)"  # what begins a box in an answer
+TINT = 110  # of 255: how much of its color a mask lays over the picture
 
 
 def seg_tokens(answer: str) -> list[list[int]]:
@@ -35,7 +35,7 @@ def find_masks(
     """
     masks, notes = [], []
     words = seg_tokens(answer)
-    if len(words) != len(boxes):                                      # a learner's parse_boxes, half solved
+    if len(words) != len(boxes):  # a learner's parse_boxes, half solved
         words = [[]] * len(boxes)
     for box, tokens in zip(boxes, words, strict=True):
         tokens = tokens[:NUM_WORDS]
@@ -94,7 +94,7 @@ def to_rle(mask: torch.Tensor) -> dict:
     A number is written in pieces of 5 bits, the lowest first; a 6th bit says that more follow, and
     48 is added, so that each piece is a letter, a digit or a sign.
     """
-    pixels = torch.cat([torch.tensor([False]), mask.T.flatten()])     # outside before the first pixel
+    pixels = torch.cat([torch.tensor([False]), mask.T.flatten()])  # outside before the first pixel
     changes = (pixels[1:] != pixels[:-1]).nonzero().flatten().tolist()
     edges = [0, *changes, mask.numel()]
     counts = [after - before for before, after in itertools.pairwise(edges)]
@@ -104,7 +104,7 @@ def to_rle(mask: torch.Tensor) -> dict:
         more = True
         while more:
             piece = number & 31
-            number >>= 5                                              # keeps the sign: ends at 0 or -1
+            number >>= 5  # keeps the sign: ends at 0 or -1
             more = number != (-1 if piece & 16 else 0)
             text += chr(piece + 32 * more + 48)
     return {"size": list(mask.shape), "counts": text}

@@ -31,7 +31,7 @@ DECODER = [
     ("decoder.4", "double", 8, 8), ("decoder.6", "double", 8, 4), ("decoder.8", "double", 4, 2),
     ("decoder.10", "double", 2, 1), ("decoder.12", "point", 1, "mask"),
 ]  # fmt: skip
-SIZES = [(20, 3), (512, 2), (7, 16)]                                  # E and the hidden width
+SIZES = [(20, 3), (512, 2), (7, 16)]  # E and the hidden width
 
 
 def random_arrays(embedding_dim: int, hidden_dim: int, seed: int = 0) -> dict[str, np.ndarray]:
@@ -187,7 +187,7 @@ def test_encode(sizes):
     arrays = random_arrays(*sizes)
     shapes = np.stack([resized(ellipse(64, 64, box), 64, 64) for box in ((3, 5, 60, 50), (20, 0, 41, 64))])
     expected, margins = zip(*(encoded(arrays, shape) for shape in shapes), strict=True)
-    assert min(margins) > 1e-5                                        # no tie that rounding decides
+    assert min(margins) > 1e-5  # no tie that rounding decides
     tokens = codec(arrays).encode(torch.from_numpy(shapes).float())
     assert tokens.dtype == torch.int64
     assert tokens.tolist() == np.stack(expected).tolist()
@@ -221,7 +221,7 @@ def test_mask_from_tokens(box):
     tokens = np.random.default_rng(3).integers(0, 128, 16)
     x1, y1, x2, y2 = (round(edge) for edge in box)
     shape = decoded(arrays, tokens)
-    assert 0.1 < (shape > 0).mean() < 0.9                             # the border runs through it
+    assert 0.1 < (shape > 0).mean() < 0.9  # the border runs through it
     shape = resized(shape, y2 - y1, x2 - x1)
     # On a canvas so large that nothing is cut, then cut: another way than slices of both.
     canvas = np.full((height + 200, width + 200), -1.0)
@@ -229,7 +229,7 @@ def test_mask_from_tokens(box):
     expected = canvas[100:-100, 100:-100]
     mask = mask_from_tokens(codec(arrays), torch.from_numpy(tokens), box, height, width)
     assert (mask.dtype, mask.shape) == (torch.bool, (height, width))
-    clear = np.abs(expected) > 1e-4 * np.abs(shape).max()             # the border itself may be rounded
+    clear = np.abs(expected) > 1e-4 * np.abs(shape).max()  # the border itself may be rounded
     assert np.array_equal(mask.numpy()[clear], expected[clear] > 0)
     assert clear.mean() > 0.99
 

@@ -42,7 +42,7 @@ def test_find_masks(vqvae):
     answer = f"{LOCS}{words(*range(16))} cat ; {LOCS} dog ; {LOCS}{words(*range(9, 25), 30)} cow"
     masks, notes = find_masks(answer, boxes_of("cat", "dog", "cow"), vqvae, 80, 70)
     assert notes == [] and masks[1] is None
-    for mask, first in ((masks[0], 0), (masks[2], 9)):                # a 17th word is passed over
+    for mask, first in ((masks[0], 0), (masks[2], 9)):  # a 17th word is passed over
         inside = torch.zeros(70, 80, dtype=torch.bool)
         shape = vqvae.decode(torch.arange(first, first + 16)[None])
         shape = torch.nn.functional.interpolate(shape[None], (40, 40), mode="bilinear", antialias=True)
@@ -77,10 +77,10 @@ def square(top: int, left: int, side: int, height: int = 30, width: int = 40) ->
 def test_draw_masks():
     picture = Image.new("RGB", (40, 30), "white")
     drawn = draw_masks(picture, [square(5, 5, 10), None, square(5, 25, 10)], ["red", "red", "blue"])
-    assert picture.getcolors() == [(1200, (255, 255, 255))]           # a copy was drawn on
+    assert picture.getcolors() == [(1200, (255, 255, 255))]  # a copy was drawn on
     assert drawn.getpixel((5, 5)) == (255, 0, 0) and drawn.getpixel((34, 14)) == (0, 0, 255)
     red, green, blue = drawn.getpixel((10, 10))
-    assert red == 255 and green == blue and 100 < green < 200         # a tint, which lets the picture through
+    assert red == 255 and green == blue and 100 < green < 200  # a tint, which lets the picture through
     assert drawn.getpixel((4, 4)) == drawn.getpixel((20, 10)) == (255, 255, 255)
 
 
@@ -106,7 +106,7 @@ def random_masks():
         for _ in range(12):
             mask = torch.rand(number(90), number(90), generator=generator) < density
             yield mask
-            yield mask.repeat_interleave(number(9), 0).repeat_interleave(number(9), 1)    # long runs
+            yield mask.repeat_interleave(number(9), 0).repeat_interleave(number(9), 1)  # long runs
     yield square(100, 200, 500, height=700, width=900)
 
 

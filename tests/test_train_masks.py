@@ -49,7 +49,7 @@ def test_an_interrupted_training_ends_in_the_same_codec(plan, drawings, tmp_path
             train_masks.train(new_codec(), drawings, tmp_path / "state.pt")
         monkeypatch.setattr(train_masks, "random_shapes", random_shapes)
 
-    interrupted_at(3)                                                 # before there is a codebook
+    interrupted_at(3)  # before there is a codebook
     interrupted_at(9)
     resumed = new_codec()
     train_masks.train(resumed, drawings, tmp_path / "state.pt")
@@ -67,7 +67,7 @@ def test_it_learns(plan, drawings, tmp_path, monkeypatch):
     train_masks.train(vqvae, drawings, tmp_path / "state.pt")
     after = train_masks.measure(vqvae, drawings, scenes=20)
     assert after["codec"] > max(before["codec"], after["filled box"]) + 0.1
-    assert after["filled box"] == before["filled box"]                # the same scenes
+    assert after["filled box"] == before["filled box"]  # the same scenes
 
 
 def test_shapes_are_the_same_for_the_same_step_and_fill_their_box(drawings):

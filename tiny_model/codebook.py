@@ -21,10 +21,10 @@ from mask_decoder_1 import GRID_SIDE, MASK_SIDE
 from tiny_model import scenes as tiny_scenes
 from tiny_model.train_masks import random_shapes
 
-BATCHES = 100                     # of shapes of the training sets
+BATCHES = 100  # of shapes of the training sets
 PATCH, RIM = MASK_SIDE // GRID_SIDE, 8
 SIDE, COLUMNS, LABEL = 40, 16, 14  # of a picture in pixels; tiles in a row; height of the numbers
-LEVELS = 16                       # of gray, so that the file stays small
+LEVELS = 16  # of gray, so that the file stays small
 
 
 @torch.inference_mode()
@@ -35,8 +35,8 @@ def mean_patches(vqvae, drawings: dict) -> tuple[torch.Tensor, torch.Tensor]:
     counts, sums = torch.zeros(num_words), torch.zeros(num_words, side * side)
     for step in range(BATCHES):
         shapes = random_shapes(drawings, step)
-        tokens = vqvae.encode(shapes).flatten()                       # [16 B]
-        patches = F.unfold(F.pad(shapes[:, None], [RIM] * 4), side, stride=PATCH)    # [B, 1024, 16]
+        tokens = vqvae.encode(shapes).flatten()  # [16 B]
+        patches = F.unfold(F.pad(shapes[:, None], [RIM] * 4), side, stride=PATCH)  # [B, 1024, 16]
         sums.index_add_(0, tokens, patches.transpose(1, 2).flatten(0, 1))
         counts += torch.bincount(tokens, minlength=num_words)
     return counts, (sums / counts.clamp(min=1)[:, None]).unflatten(1, (side, side))

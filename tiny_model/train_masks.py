@@ -52,12 +52,12 @@ from tiny_model.train_tiny import bfloat16_is_faster
 
 CONFIG = MaskConfig(embedding_dim=64, hidden_dim=12)
 STEPS, BATCH, RATE = 5000, 64, 2e-3
-CONTINUOUS_STEPS = 250            # before there is a codebook
-COMMITMENT = 0.25                 # weight of |feature - its codeword|^2 in the loss
-DECAY = 0.99                      # of the moving averages that codewords follow
-DEAD = 0.02                       # a word chosen less often than this share of the mean starts again
-STATE_EVERY = 60                  # seconds
-SCENES = 400                      # that the codec is measured on
+CONTINUOUS_STEPS = 250  # before there is a codebook
+COMMITMENT = 0.25  # weight of |feature - its codeword|^2 in the loss
+DECAY = 0.99  # of the moving averages that codewords follow
+DEAD = 0.02  # a word chosen less often than this share of the mean starts again
+STATE_EVERY = 60  # seconds
+SCENES = 400  # that the codec is measured on
 
 
 # -- Shapes ---------------------------------------------------------------------------------------
@@ -106,8 +106,8 @@ class Codebook:
 
     def __init__(self, quantizer):
         self.quantizer = quantizer
-        self.counts = torch.ones(len(quantizer._embedding))           # how often chosen, on average
-        self.sums = quantizer._embedding.detach().clone()             # of the features that chose it
+        self.counts = torch.ones(len(quantizer._embedding))  # how often chosen, on average
+        self.sums = quantizer._embedding.detach().clone()  # of the features that chose it
 
     def state_dict(self) -> dict:
         return {"counts": self.counts, "sums": self.sums}
@@ -184,9 +184,9 @@ def train(vqvae: MaskVQVAE, drawings: dict, state_file: Path) -> float:
 
         pixels = (2 * shapes - 1)[:, None].to(memory_format=torch.channels_last)
         with autocast:
-            features = vqvae.encoder(pixels)                          # [B, E, 4, 4]
+            features = vqvae.encoder(pixels)  # [B, E, 4, 4]
         features = features.float()
-        flat = features.flatten(2).transpose(1, 2).flatten(0, 1)      # [16 B, E]
+        flat = features.flatten(2).transpose(1, 2).flatten(0, 1)  # [16 B, E]
         if done == CONTINUOUS_STEPS:
             codebook.start(flat.detach(), rng)
         commitment = 0.0
@@ -266,8 +266,7 @@ def main(argv: list[str] | None = None):
         "--out", type=Path, default=Path("training-masks"), metavar="DIR", help="folder for the results"
     )
     parser.add_argument(
-        "--measure", type=Path, metavar="FILE",
-        help="train nothing, measure this mask_decoder.safetensors"
+        "--measure", type=Path, metavar="FILE", help="train nothing, measure this mask_decoder.safetensors"
     )
     args = parser.parse_args(argv)
 

@@ -2,7 +2,7 @@
 
 The second is channels-last, as in TensorFlow and Flax, where PaliGemma was trained: a convolution is a
 sum over shifted pictures, and a transposed one is a convolution of the picture with zeros put in
-between. Its arrays are those of an .npz file, in PyTorch's layout, random, in several sizes.
+between. The table of layers and the random arrays, in PyTorch's layout, are random_weights/masks.py's.
 """
 
 import io
@@ -19,47 +19,9 @@ import mask_decoder_1
 from inference import peak_memory
 from load_weights import CheckpointError, load_mask_decoder
 from mask_decoder_1 import MaskConfig, MaskVQVAE, mask_from_tokens, resize_shapes, tokens_from_mask
+from random_weights.masks import DECODER, ENCODER, random_vae
 
-# Name, kind, and channels in and out, in units of the hidden width (E: codeword, 1: the mask itself).
-ENCODER = [
-    ("encoder.0", "halve", "mask", 1), ("encoder.2", "halve", 1, 2), ("encoder.4", "halve", 2, 4),
-    ("encoder.6", "halve", 4, 8), ("encoder.8", "block", 8, 8), ("encoder.9", "block", 8, 8),
-    ("encoder.10", "point", 8, "E"),
-]  # fmt: skip
-DECODER = [
-    ("decoder.0", "point and relu", "E", 8), ("decoder.2", "block", 8, 8), ("decoder.3", "block", 8, 8),
-    ("decoder.4", "double", 8, 8), ("decoder.6", "double", 8, 4), ("decoder.8", "double", 4, 2),
-    ("decoder.10", "double", 2, 1), ("decoder.12", "point", 1, "mask"),
-]  # fmt: skip
 SIZES = [(20, 3), (512, 2), (7, 16)]  # E and the hidden width
-
-
-def random_arrays(embedding_dim: int, hidden_dim: int, seed: int = 0) -> dict[str, np.ndarray]:
-    """What vae-oid.npz holds, with other numbers: by name, in PyTorch's layout."""
-    rng = np.random.default_rng(seed)
-
-    def width(units) -> int:
-        return {"E": embedding_dim, "mask": 1}.get(units) or units * hidden_dim
-
-    arrays = {"_vq_vae._embedding": rng.normal(size=(128, embedding_dim))}
-
-    def convolution(name: str, *shape: int, out: int):
-        fan_in = np.prod(shape) / out
-        arrays[f"{name}.weight"] = rng.normal(size=shape) * np.sqrt(2 / fan_in)
-        arrays[f"{name}.bias"] = rng.normal(size=out) * 0.3
-
-    for name, kind, before, after in ENCODER + DECODER:
-        before, after = width(before), width(after)
-        if kind == "block":
-            convolution(f"{name}.net.0", after, before, 3, 3, out=after)
-            convolution(f"{name}.net.2", after, after, 3, 3, out=after)
-            convolution(f"{name}.net.4", after, after, 1, 1, out=after)
-        elif kind == "double":
-            convolution(name, before, after, 4, 4, out=after)
-        else:
-            side = 4 if kind == "halve" else 1
-            convolution(name, after, before, side, side, out=after)
-    return {name: array.astype(np.float32) for name, array in arrays.items()}
 
 
 def codec(arrays: dict[str, np.ndarray]) -> MaskVQVAE:
@@ -156,7 +118,7 @@ def ellipse(height: int, width: int, box: tuple) -> np.ndarray:
 
 @pytest.mark.parametrize("sizes", SIZES)
 def test_names_and_shapes_are_those_of_the_table(sizes):
-    arrays = random_arrays(*sizes)
+    arrays = random_vae(*sizes)
     state = MaskVQVAE(MaskConfig(*sizes)).state_dict()
     assert {name: tuple(tensor.shape) for name, tensor in state.items()} == {
         name: array.shape for name, array in arrays.items()
@@ -173,7 +135,7 @@ def test_the_published_sizes():
 
 @pytest.mark.parametrize("sizes", SIZES)
 def test_decode(sizes):
-    arrays = random_arrays(*sizes)
+    arrays = random_vae(*sizes)
     tokens = np.random.default_rng(1).integers(0, 128, (3, 16))
     shapes = codec(arrays).decode(torch.from_numpy(tokens))
     expected = np.stack([decoded(arrays, row) for row in tokens])
@@ -184,7 +146,7 @@ def test_decode(sizes):
 
 @pytest.mark.parametrize("sizes", SIZES)
 def test_encode(sizes):
-    arrays = random_arrays(*sizes)
+    arrays = random_vae(*sizes)
     shapes = np.stack([resized(ellipse(64, 64, box), 64, 64) for box in ((3, 5, 60, 50), (20, 0, 41, 64))])
     expected, margins = zip(*(encoded(arrays, shape) for shape in shapes), strict=True)
     assert min(margins) > 1e-5  # no tie that rounding decides
@@ -217,7 +179,7 @@ BOXES = {
 
 @pytest.mark.parametrize("box", BOXES.values(), ids=BOXES)
 def test_mask_from_tokens(box):
-    arrays, height, width = random_arrays(20, 3), 80, 120
+    arrays, height, width = random_vae(20, 3), 80, 120
     tokens = np.random.default_rng(3).integers(0, 128, 16)
     x1, y1, x2, y2 = (round(edge) for edge in box)
     shape = decoded(arrays, tokens)
@@ -239,14 +201,14 @@ def test_mask_from_tokens(box):
             (0, -9, 50, 0), (120, 10, 150, 60), (10, 80, 50, 200)],
 )  # fmt: skip
 def test_a_box_without_a_pixel_in_the_picture_has_no_mask(box):
-    mask = mask_from_tokens(codec(random_arrays(20, 3)), torch.arange(16), box, 80, 120)
+    mask = mask_from_tokens(codec(random_vae(20, 3)), torch.arange(16), box, 80, 120)
     assert mask.shape == (80, 120)
     assert not mask.any()
 
 
 @pytest.mark.parametrize("box", [(10.2, 20.7, 90.0, 61.0), (0, 0, 120, 80), (30, 40, 47, 49), (5, 6, 6, 7)])
 def test_tokens_from_mask(box):
-    arrays = random_arrays(20, 3)
+    arrays = random_vae(20, 3)
     mask = ellipse(80, 120, box) | ellipse(80, 120, (40, 10, 70, 50))
     x1, y1, x2, y2 = (round(edge) for edge in box)
     expected, margin = encoded(arrays, resized(mask[y1:y2, x1:x2].astype(float), 64, 64))
@@ -261,11 +223,11 @@ def test_tokens_from_mask(box):
 )  # fmt: skip
 def test_tokens_from_mask_refuses_a_box_that_is_not_in_the_picture(box):
     with pytest.raises(ValueError, match="holds no pixel, or does not lie in a picture of 120 x 80"):
-        tokens_from_mask(codec(random_arrays(20, 3)), torch.ones(80, 120, dtype=torch.bool), box)
+        tokens_from_mask(codec(random_vae(20, 3)), torch.ones(80, 120, dtype=torch.bool), box)
 
 
 def test_nothing_of_the_input_is_changed():
-    vqvae = codec(random_arrays(20, 3))
+    vqvae = codec(random_vae(20, 3))
     mask, tokens = torch.ones(80, 120, dtype=torch.bool), torch.arange(16)
     tokens_from_mask(vqvae, mask, (3, 4, 50, 60))
     mask_from_tokens(vqvae, tokens, (3, 4, 50, 60), 80, 120)
@@ -280,7 +242,7 @@ def test_nothing_of_the_input_is_changed():
 
 @pytest.fixture
 def arrays():
-    return random_arrays(20, 3)
+    return random_vae(20, 3)
 
 
 def tokens_of(vqvae: MaskVQVAE) -> list:
@@ -289,7 +251,7 @@ def tokens_of(vqvae: MaskVQVAE) -> list:
 
 @pytest.mark.parametrize("sizes", SIZES)
 def test_an_npz_loads(sizes, tmp_path):
-    arrays = random_arrays(*sizes)
+    arrays = random_vae(*sizes)
     # The published file is a state dict, averages of its training included.
     np.savez(tmp_path / "vae-oid.npz", **arrays, **{"_vq_vae._ema_w": np.zeros((128, sizes[0]), np.float32)})
     vqvae = load_mask_decoder(tmp_path)

@@ -59,7 +59,7 @@ RANGES = {
 EMBEDDING, LM_HEAD = "language_model.model.embed_tokens.weight", "language_model.lm_head.weight"
 NPZ_DTYPES = {"float64": torch.float64, "float32": torch.float32, "float16": torch.float16}
 MASK_FILES = ("mask_decoder.safetensors", "vae-oid.npz")
-MASK_NUMBERS = 20_000_000                                             # at most; vae-oid.npz has 2 million
+MASK_NUMBERS = 20_000_000  # at most; vae-oid.npz has 2 million
 
 
 class CheckpointError(Exception):
@@ -671,12 +671,12 @@ def load_mask_decoder(folder, module: ModuleType = mask_decoder_1):
         tensors = npz_heads(path) if is_npz else find_tensors([path])
         vqvae = make_vqvae(path, tensors, module)
         names = list(vqvae.state_dict())
-        weights = read_npz(path, names) if is_npz else {
-            name: read_tensor(tensors[name]).float() for name in names
-        }
+        weights = (
+            read_npz(path, names) if is_npz else {name: read_tensor(tensors[name]).float() for name in names}
+        )
     except CheckpointError:
         raise
-    except Exception as error:                                        # damaged ones raise almost anything
+    except Exception as error:  # damaged ones raise almost anything
         raise CheckpointError(
             f"{path} is damaged or not complete, get it again: {' '.join(str(error).split())}"
         ) from error

@@ -702,7 +702,7 @@ def with_masks(checkpoint, tmp_path):
     folder = Path(shutil.copytree(checkpoint, tmp_path / "with masks"))
     torch.manual_seed(0)
     vqvae = MaskVQVAE(MaskConfig(embedding_dim=6, hidden_dim=2)).requires_grad_(False)
-    vqvae.decoder[12].bias -= vqvae.decode(torch.arange(7, 23)[None]).median()    # half of it is inside
+    vqvae.decoder[12].bias -= vqvae.decode(torch.arange(7, 23)[None]).median()  # half of it is inside
     np.savez(folder / "vae-oid.npz", **{name: tensor.numpy() for name, tensor in vqvae.state_dict().items()})
     return folder
 
@@ -731,7 +731,7 @@ def test_segment_draws_masks(run, pictures, with_masks, tmp_path, monkeypatch):
     assert np.array_equal(np.array(levels), np.where(dog, 255, np.where(cat, 127, 0)))
     boxes = draw_boxes(Image.open(pictures[0]).convert("RGB"), parse_boxes(SEGMENTS, *levels.size))
     tinted = (drawn != np.array(boxes)).any(axis=2)
-    assert tinted.any() and not (tinted & ~(cat | dog)).any()         # beside the boxes, only masks are new
+    assert tinted.any() and not (tinted & ~(cat | dog)).any()  # beside the boxes, only masks are new
     assert drawn.shape == original.shape
 
 

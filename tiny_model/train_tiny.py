@@ -722,8 +722,8 @@ on 2 cores. The weights are stored in bfloat16, and the table was made with them
 
 `mask_decoder.safetensors` is the VQ-VAE of `mask_decoder_1.py` (1.06 million parameters, float16, 2.1 MB): it
 turns a mask into 16 `<seg>` words and back. `python -m tiny_model.train_masks` made it from nothing (seed 0,
-26 minutes on one core) from the outlines of the drawings of the training sets. Mean IoU of the true masks of all
-things in 400 new scenes with what comes back, which is the most that a model writing these words can reach:
+26 minutes on one core) from the outlines of the drawings of the training sets. Mean IoU of the true masks of
+all things in 400 new scenes with what comes back, which is the most that a model writing them can reach:
 
 | | training sets | Twemoji |
 |---|---|---|

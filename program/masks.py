@@ -68,8 +68,8 @@ def draw_masks(picture: Image.Image, masks: list[torch.Tensor | None], colors: l
         if mask is not None:
             picture.paste(color, mask=to_image(mask, TINT))
             inside = to_image(mask)
-            # The smallest of 3 x 3 is black where any neighbor is outside.
-            picture.paste(color, mask=ImageChops.subtract(inside, inside.filter(ImageFilter.MinFilter(3))))
+            # The smallest of 5 x 5 is black where the border is at most two pixels away.
+            picture.paste(color, mask=ImageChops.subtract(inside, inside.filter(ImageFilter.MinFilter(5))))
     return picture
 
 

@@ -605,6 +605,18 @@ def load_hf_model(model_path, device="cpu", precision: str = "auto", model_set: 
 # --------------------------------------------------------------------------- the mask decoder
 
 
+@contextlib.contextmanager
+def damage_told(path: Path):
+    """Whatever goes wrong while a file is read becomes a CheckpointError: damaged ones raise almost anything."""
+    try:
+        yield
+    except CheckpointError:
+        raise
+    except Exception as error:
+        why = " ".join(str(error).split())
+        raise CheckpointError(f"{path} is damaged or not complete, get it again: {why}") from error
+
+
 def npz_heads(path: Path) -> dict[str, StoredTensor]:
     """What the arrays of an .npz file are; only their heads are read."""
     read_head = {(1, 0): npy_format.read_array_header_1_0, (2, 0): npy_format.read_array_header_2_0}
@@ -620,7 +632,8 @@ def npz_heads(path: Path) -> dict[str, StoredTensor]:
 
 
 def read_npz(path: Path, names: list[str]) -> dict[str, torch.Tensor]:
-    with np.load(path, allow_pickle=False) as arrays:
+    # What is too large for float32 becomes infinity, which is refused like other values that are no numbers.
+    with np.load(path, allow_pickle=False) as arrays, np.errstate(over="ignore"):
         # astype, because a file may also be in the byte order of other machines.
         return {name: torch.from_numpy(arrays[name].astype(np.float32)) for name in names}
 
@@ -667,18 +680,17 @@ def load_mask_decoder(folder, module: ModuleType = mask_decoder_1):
         return None
     refuse_lfs_pointer(path)
     is_npz = path.suffix == ".npz"
-    try:
+    with damage_told(path):
         tensors = npz_heads(path) if is_npz else find_tensors([path])
-        vqvae = make_vqvae(path, tensors, module)
-        names = list(vqvae.state_dict())
-        weights = (
-            read_npz(path, names) if is_npz else {name: read_tensor(tensors[name]).float() for name in names}
-        )
-    except CheckpointError:
-        raise
-    except Exception as error:  # damaged ones raise almost anything
-        raise CheckpointError(
-            f"{path} is damaged or not complete, get it again: {' '.join(str(error).split())}"
-        ) from error
+    vqvae = make_vqvae(path, tensors, module)
+    names = list(vqvae.state_dict())
+    with damage_told(path):
+        if is_npz:
+            weights = read_npz(path, names)
+        else:
+            weights = {name: read_tensor(tensors[name]).float() for name in names}
+    for name, tensor in weights.items():
+        if not tensor.isfinite().all():
+            raise CheckpointError(f"{path}: {name} holds values that are no numbers (NaN or infinity)")
     vqvae.load_state_dict(weights, assign=True)
     return vqvae.requires_grad_(False).eval()

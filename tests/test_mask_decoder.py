@@ -293,6 +293,14 @@ def refuse(folder, *words) -> str:
     return message
 
 
+def test_values_that_are_no_numbers_are_refused(arrays, tmp_path):
+    for value in (np.nan, np.inf, 1e300):  # the last is too large for float32
+        spoilt = arrays["encoder.4.bias"].astype(np.float64)
+        spoilt[1] = value
+        np.savez(tmp_path / "vae-oid.npz", **arrays | {"encoder.4.bias": spoilt})
+        refuse(tmp_path, "encoder.4.bias holds values that are no numbers")
+
+
 def without(name):
     return lambda arrays: arrays.pop(name)
 

@@ -6,7 +6,7 @@ import torch
 from PIL import Image, ImageDraw
 
 from mask_decoder_1 import MaskConfig, MaskVQVAE
-from tiny_model import train_masks
+from tiny_model import codebook, train_masks
 from tiny_model.scenes import make_drawing
 
 
@@ -96,3 +96,17 @@ def test_iou():
     a[:2], b[:, :2] = True, True
     assert train_masks.iou(a, b) == pytest.approx(4 / 12)
     assert train_masks.iou(a, a) == 1
+
+
+def test_the_picture_of_the_codebook(drawings, tmp_path, monkeypatch):
+    monkeypatch.setattr(codebook, "BATCHES", 2)
+    vqvae = new_codec().requires_grad_(False)
+    counts, patches = codebook.mean_patches(vqvae, drawings)
+    assert counts.sum() == 2 * 16 * train_masks.BATCH
+    assert patches.shape == (128, 32, 32) and patches.min() >= 0 and patches.max() <= 1
+    # What the words stand for, each as often as it was chosen, is what all patches look like.
+    shapes = torch.cat([train_masks.random_shapes(drawings, step) for step in range(2)])
+    inner = patches[:, 8:24, 8:24].mean(dim=(1, 2))
+    assert ((counts * inner).sum() / counts.sum()).item() == pytest.approx(shapes.mean().item(), rel=1e-4)
+    codebook.codebook_picture(vqvae, counts, patches).save(tmp_path / "codebook.png")
+    assert Image.open(tmp_path / "codebook.png").size == (704, 960)

@@ -607,7 +607,7 @@ def load_hf_model(model_path, device="cpu", precision: str = "auto", model_set: 
 
 @contextlib.contextmanager
 def damage_told(path: Path):
-    """Whatever goes wrong while a file is read becomes a CheckpointError: damaged ones raise almost anything."""
+    """What goes wrong while a file is read becomes a CheckpointError: damage raises almost anything."""
     try:
         yield
     except CheckpointError:

@@ -3,7 +3,7 @@
     python inference.py --image cat.jpg --prompt "detect cat" --draw boxes.png
 
 The way of an answer: open_picture -> PaliGemmaProcessor -> generate (generation_1.py: tokens, one
-at a time) -> text -> parse_boxes, if the text holds any -> draw_boxes.
+at a time) -> text -> parse_boxes and find_masks, if the text holds any -> draw_masks, draw_boxes.
 
 The answer goes to stdout and all else to stderr, so that `> answer.txt` holds the answer alone.
 Several pictures are answered in batches of as many as fit, and come out in their order.
@@ -34,14 +34,23 @@ from PIL import Image
 from tqdm import tqdm
 
 from generation_1 import Answer, generate, parse_boxes  # noqa: F401 (explain.py has them from here)
-from load_weights import CheckpointError, ModelSet, check_tokenizer, free_memory, import_set
+from load_weights import (
+    CheckpointError,
+    ModelSet,
+    check_tokenizer,
+    free_memory,
+    import_set,
+    load_mask_decoder,
+)
 from program import command_line
 from program.command_line import InputError, Parser, log, number, set_up_streams, write
+from program.masks import draw_masks, find_masks, mask_picture, to_rle
 from program.pictures import (
     DRAWABLE,
     check_drawing,
     check_picture,
     check_size,
+    colors_of,
     draw_boxes,
     open_picture,
     write_picture,
@@ -65,6 +74,7 @@ prompts, by what is to be done:
 examples:
   python inference.py
   python inference.py --image cat.jpg --prompt "detect cat" --draw boxes.png
+  python inference.py --image cat.jpg --prompt "segment cat" --draw cat.png --mask mask.png
   python inference.py --image *.jpg --prompt "caption en" --json > captions.jsonl
 """
 
@@ -127,8 +137,9 @@ def build_parser() -> Parser:
         default="auto",
         help="of the weights (default: as stored, or 16 bits on a GPU; int8: smallest, on a CPU)",
     )
-    add("--draw", metavar="OUT.png", help="writes the picture with the boxes of the answer")
-    add("--overwrite", action="store_true", help="lets --draw replace a file that it did not make")
+    add("--draw", metavar="OUT.png", help="writes the picture with the boxes and masks of the answer")
+    add("--mask", metavar="OUT.png", help="writes the masks alone: black, and one level of gray a thing")
+    add("--overwrite", action="store_true", help="lets --draw and --mask replace files they did not make")
     add("--json", action="store_true", help="prints a JSON object for each picture")
     return parser
 
@@ -353,7 +364,7 @@ def answer_batch(
     times.later_seconds += now - first_token
 
 
-def write_answer(question: Question, boxes: list[dict], as_json: bool):
+def write_answer(question: Question, boxes: list[dict], masks: list, as_json: bool):
     """One line of stdout; the answer to a single question has been written already as it came."""
     text = question.answer.text
     if not as_json:
@@ -361,18 +372,30 @@ def write_answer(question: Question, boxes: list[dict], as_json: bool):
         return
     entry = {"image": question.path, "prompt": question.prompt, "answer": text}
     entry |= {"tokens": len(question.answer.tokens), "seconds": round(question.seconds, 3)}
-    line = json.dumps(entry | ({"boxes": boxes} if boxes else {}), ensure_ascii=False)
+    if boxes:
+        found = zip(boxes, masks, strict=True)
+        entry["boxes"] = [box if mask is None else box | {"mask": to_rle(mask)} for box, mask in found]
+    line = json.dumps(entry, ensure_ascii=False)
     # Bytes of a name that are not UTF-8 become "\udce9", which is JSON, and os.fsencode's way back.
     write(line.encode(errors="backslashreplace").decode())
 
 
-def draw(picture: Image.Image, boxes: list[dict], out: Path):
-    try:
-        write_picture(draw_boxes(picture, boxes), out)
-    except OSError as error:
-        raise InputError(f"--draw {out}: {error.strerror or error}") from error
-    why = "" if boxes else ' (an answer has boxes where a prompt like "detect cat" finds something)'
-    log(f"Boxes drawn in {out}: {len(boxes)}{why}")
+def write_pictures(args: argparse.Namespace, picture: Image.Image, boxes: list[dict], masks: list):
+    """What --draw and --mask ask for."""
+    outputs = []
+    if args.draw is not None:
+        drawing = draw_boxes(draw_masks(picture, masks, colors_of(boxes)), boxes)
+        outputs.append(("--draw", args.draw, drawing, "Boxes drawn", len(boxes), "boxes", "detect"))
+    if args.mask is not None:
+        alone, found = mask_picture(masks, *picture.size), sum(mask is not None for mask in masks)
+        outputs.append(("--mask", args.mask, alone, "Masks", found, "masks", "segment"))
+    for option, out, drawing, what, found, things, verb in outputs:
+        try:
+            write_picture(drawing, Path(out))
+        except OSError as error:
+            raise InputError(f"{option} {out}: {error.strerror or error}") from error
+        why = f' (an answer has {things} where a prompt like "{verb} cat" finds something)'
+        log(f"{what} in {out}: {found}{'' if found else why}")
 
 
 # ------------------------------------------------------------------------------ the program
@@ -412,19 +435,23 @@ def run(args: argparse.Namespace):
     ready = {i: open_picture(path) for i, path in enumerate(args.image[:MOST_ROWS])}
     for path in args.image[MOST_ROWS:]:
         check_picture(path)
-    if args.draw is not None:
-        if len(args.image) > 1:
-            raise InputError(f"--draw takes one picture, not {len(args.image)}")
-        check_drawing(Path(args.draw), args.image, args.overwrite)
-        check_size(Path(args.draw), ready[0].size)
+    for option, out, endings in (("--draw", args.draw, DRAWABLE), ("--mask", args.mask, (".png",))):
+        if out is not None:
+            if len(args.image) > 1:
+                raise InputError(f"{option} takes one picture, not {len(args.image)}")
+            check_drawing(Path(out), args.image, args.overwrite, option, endings)
+            check_size(Path(out), ready[0].size)
+    if None not in (args.draw, args.mask) and os.path.realpath(args.draw) == os.path.realpath(args.mask):
+        raise InputError(f"--draw and --mask cannot both be written to {args.mask}")
     device = choose_device(args.device)
     model_set = set_of(args)
+    vqvae = load_mask_decoder(args.model, model_set.masks)
     model, tokenizer, processor = load(args, device, model_set)
     generation = model_set.generation
     num_rows = rows_that_fit(model, tokenizer, args.prompt, device)
 
     log("Running inference")
-    times, skipped = Times(), []
+    times, skipped, notes = Times(), [], set()
     stream = len(args.image) == 1 and not args.json
     questions = [Question(*asked) for asked in zip(args.image, args.prompt, strict=True)]
     shows_bar = len(questions) > num_rows and sys.stderr.isatty()
@@ -441,11 +468,15 @@ def run(args: argparse.Namespace):
                 answer_batch(batch, pictures, model, processor, generation, args, device, times, stream)
             for question, picture in zip(batch, pictures, strict=True):
                 boxes = generation.parse_boxes(question.answer.text, *question.size)
-                if not stream:
-                    with bar.external_write_mode(sys.stdout):
-                        write_answer(question, boxes, args.json)
-                if args.draw is not None:
-                    draw(picture, boxes, Path(args.draw))
+                masks, new_notes = find_masks(question.answer.text, boxes, vqvae, *question.size)
+                with bar.external_write_mode(sys.stdout):
+                    if not stream:
+                        write_answer(question, boxes, masks, args.json)
+                    for note in new_notes:
+                        if note not in notes:  # once, however many pictures it is true of
+                            log(f"Note: {note}")
+                notes.update(new_notes)
+                write_pictures(args, picture, boxes, masks)
             bar.update(min(num_rows, len(questions) - first))
     log_times(times, device)
     if skipped:

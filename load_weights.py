@@ -3,6 +3,7 @@
     config.json        sizes       -> the dataclasses of decoder_1 and vision_transformer_1
     tokenizer.json     vocabulary  -> a tokenizers.Tokenizer
     *.safetensors      weights     -> the parameters of PaliGemmaForConditionalGeneration
+    vae-oid.npz        masks       -> the parameters of MaskVQVAE (or mask_decoder.safetensors)
 
 What to notice:
   - the model's weights are made on the meta device, where a tensor has a shape but no memory:
@@ -23,19 +24,23 @@ import json
 import math
 import os
 import re
+import zipfile
 from collections import Counter
 from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
 
+import numpy as np
 import psutil
 import torch
+from numpy.lib import format as npy_format
 from safetensors import SafetensorError, safe_open
 from tokenizers import Tokenizer
 from torch.overrides import TorchFunctionMode
 from tqdm import tqdm
 
 import generation_1
+import mask_decoder_1
 
 DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}  # safetensors' names
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -52,6 +57,9 @@ RANGES = {
     "image_token_index": (0, 2**22), "pad_token_id": (0, 2**22), "ignore_index": (-(2**31), 2**31),
 }  # fmt: skip
 EMBEDDING, LM_HEAD = "language_model.model.embed_tokens.weight", "language_model.lm_head.weight"
+NPZ_DTYPES = {"float64": torch.float64, "float32": torch.float32, "float16": torch.float16}
+MASK_FILES = ("mask_decoder.safetensors", "vae-oid.npz")
+MASK_NUMBERS = 20_000_000  # at most; vae-oid.npz has 2 million
 
 
 class CheckpointError(Exception):
@@ -67,10 +75,11 @@ class ModelSet:
     decoder: ModuleType
     is_reference: bool
     generation: ModuleType = generation_1
+    masks: ModuleType = mask_decoder_1
 
     @property
     def modules(self) -> tuple[ModuleType, ...]:
-        return self.vision, self.processor, self.decoder, self.generation
+        return self.vision, self.processor, self.decoder, self.generation, self.masks
 
 
 def import_set(number: int) -> ModelSet:
@@ -78,12 +87,14 @@ def import_set(number: int) -> ModelSet:
     names = ("vision_transformer", "text_image_token_processor", "decoder")
     try:
         modules = [importlib.import_module(f"{name}_{number}") for name in names]
-        # As long as there is no exercise of it, a set generates with the reference.
-        is_there = importlib.util.find_spec(f"generation_{number}") is not None
-        generation = importlib.import_module(f"generation_{number}") if is_there else generation_1
+        # As long as there are no exercises of these two, a set has the reference's.
+        for name in ("generation", "mask_decoder"):
+            is_there = importlib.util.find_spec(f"{name}_{number}") is not None
+            modules.append(importlib.import_module(f"{name}_{number if is_there else 1}"))
     except ModuleNotFoundError as error:
         raise CheckpointError(f"set {number} needs {error.name}, which is not here") from error
-    return ModelSet(*modules, is_reference=number == 1, generation=generation)
+    vision, processor, decoder, generation, masks = modules
+    return ModelSet(vision, processor, decoder, number == 1, generation, masks)
 
 
 # ------------------------------------------------------------------------------ config.json
@@ -589,3 +600,97 @@ def load_hf_model(model_path, device="cpu", precision: str = "auto", model_set: 
     model.language_model.tie_weights()
     # The weights are there already; a learner's module may hold other tensors.
     return model.to(device).eval(), tokenizer
+
+
+# --------------------------------------------------------------------------- the mask decoder
+
+
+@contextlib.contextmanager
+def damage_told(path: Path):
+    """What goes wrong while a file is read becomes a CheckpointError: damage raises almost anything."""
+    try:
+        yield
+    except CheckpointError:
+        raise
+    except Exception as error:
+        why = " ".join(str(error).split())
+        raise CheckpointError(f"{path} is damaged or not complete, get it again: {why}") from error
+
+
+def npz_heads(path: Path) -> dict[str, StoredTensor]:
+    """What the arrays of an .npz file are; only their heads are read."""
+    read_head = {(1, 0): npy_format.read_array_header_1_0, (2, 0): npy_format.read_array_header_2_0}
+    arrays = {}
+    with zipfile.ZipFile(path) as archive:
+        for entry in archive.namelist():
+            with archive.open(entry) as file:
+                shape, _, dtype = read_head[npy_format.read_magic(file)](file)
+            name = entry.removesuffix(".npy")
+            # A pickled array (of Python objects) is of no dtype of PyTorch's, and so is refused by it.
+            arrays[name] = StoredTensor(path, name, shape, NPZ_DTYPES.get(dtype.name, dtype))
+    return arrays
+
+
+def read_npz(path: Path, names: list[str]) -> dict[str, torch.Tensor]:
+    # What is too large for float32 becomes infinity, which is refused like other values that are no numbers.
+    with np.load(path, allow_pickle=False) as arrays, np.errstate(over="ignore"):
+        # astype, because a file may also be in the byte order of other machines.
+        return {name: torch.from_numpy(arrays[name].astype(np.float32)) for name in names}
+
+
+def make_vqvae(path: Path, tensors: dict[str, StoredTensor], module: ModuleType):
+    """The VQ-VAE of the sizes that the tensors have, without weights.
+
+    Refuses a file that lacks one of its tensors, or has it in another shape or dtype. What a file
+    holds besides (vae-oid.npz may have averages left from training) is of no use here.
+    """
+    sizes = {"_vq_vae._embedding": (1, "embedding_dim", 2), "decoder.12.weight": (1, "hidden_dim", 4)}
+    entries = {}
+    for name, (axis, size, num_axes) in sizes.items():
+        if name not in tensors:
+            raise CheckpointError(f"{path} has no {name}: it is not the file of a mask decoder")
+        if len(tensors[name].shape) != num_axes or not 0 < tensors[name].shape[axis] < MASK_NUMBERS / 128:
+            raise CheckpointError(f"{path}: {name} has the shape {list(tensors[name].shape)}")
+        entries[size] = tensors[name].shape[axis]
+    with WithoutWeights():
+        vqvae = module.MaskVQVAE(module.MaskConfig(**entries))
+    for name, parameter in vqvae.state_dict().items():
+        if name not in tensors:
+            raise CheckpointError(f"{path} has no {name}")
+        shape, dtype = tensors[name].shape, tensors[name].dtype
+        if shape != parameter.shape:
+            raise CheckpointError(f"{path}: {name} is {list(shape)} instead of {list(parameter.shape)}")
+        if not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+            raise CheckpointError(f"{path}: {name} holds {dtype}, not floating-point numbers")
+    if (size := sum(parameter.numel() for parameter in vqvae.state_dict().values())) > MASK_NUMBERS:
+        raise CheckpointError(f"{path} has {size:,} numbers, but a mask decoder has about two million")
+    return vqvae
+
+
+def load_mask_decoder(folder, module: ModuleType = mask_decoder_1):
+    """Loads the VQ-VAE whose words the `<seg>` tokens are, if the checkpoint folder has one, else None.
+
+    It is in mask_decoder.safetensors, or in vae-oid.npz as PaliGemma's authors publish it; the names
+    in both are those of MaskVQVAE, and its sizes are read off their shapes.
+    Returns module's MaskVQVAE, in float32, on the CPU, in eval mode. Raises CheckpointError, with a
+    message of one line, for a file that cannot be used.
+    """
+    path = next((Path(folder) / name for name in MASK_FILES if (Path(folder) / name).is_file()), None)
+    if path is None:
+        return None
+    refuse_lfs_pointer(path)
+    is_npz = path.suffix == ".npz"
+    with damage_told(path):
+        tensors = npz_heads(path) if is_npz else find_tensors([path])
+    vqvae = make_vqvae(path, tensors, module)
+    names = list(vqvae.state_dict())
+    with damage_told(path):
+        if is_npz:
+            weights = read_npz(path, names)
+        else:
+            weights = {name: read_tensor(tensors[name]).float() for name in names}
+    for name, tensor in weights.items():
+        if not tensor.isfinite().all():
+            raise CheckpointError(f"{path}: {name} holds values that are no numbers (NaN or infinity)")
+    vqvae.load_state_dict(weights, assign=True)
+    return vqvae.requires_grad_(False).eval()

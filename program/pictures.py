@@ -87,15 +87,19 @@ def open_picture(path: str) -> Image.Image:
 # --------------------------------------------------------------------------------- drawings
 
 
+def colors_of(boxes: list[dict]) -> list[str]:
+    """The color of each box: one for each label."""
+    labels = list(dict.fromkeys(box["label"] for box in boxes))  # in order, each once
+    return [COLORS[labels.index(box["label"]) % len(COLORS)] for box in boxes]
+
+
 def draw_boxes(picture: Image.Image, boxes: list[dict]) -> Image.Image:
     """A copy of the picture with the boxes and their labels, one color for each label."""
     picture = picture.copy()
     draw = ImageDraw.Draw(picture)
     line = max(2, round(min(picture.size) / 150))
     font = ImageFont.load_default(size=max(12, min(picture.size) / 20))
-    labels = list(dict.fromkeys(box["label"] for box in boxes))  # in order, each once
-    for box in boxes:
-        color = COLORS[labels.index(box["label"]) % len(COLORS)]
+    for box, color in zip(boxes, colors_of(boxes), strict=True):
         x1, y1, x2, y2 = box["box"]
         draw.rectangle((x1, y1, x2, y2), outline=color, width=line)
         # The label stands on the box, moved inwards where the picture ends.
@@ -107,20 +111,22 @@ def draw_boxes(picture: Image.Image, boxes: list[dict]) -> Image.Image:
     return picture
 
 
-def check_drawing(out: Path, inputs: list[str], overwrite: bool):
+def check_drawing(
+    out: Path, inputs: list[str], overwrite: bool, option: str = "--draw", endings: tuple[str, ...] = DRAWABLE
+):
     """Finds before the model runs what would keep a drawing from being written.
 
     Only a drawing of this program's is overwritten without being asked to; a picture that the model
     is asked about is never.
     """
-    check_output(out, "--draw", DRAWABLE)
+    check_output(out, option, endings)
     if not out.exists():
         return
     if any(os.path.samefile(out, path) for path in inputs):
-        raise InputError(f"--draw {out}: this is the input picture, which is never overwritten")
+        raise InputError(f"{option} {out}: this is the input picture, which is never overwritten")
     if not overwrite and not is_made_here(out):
         raise InputError(
-            f"--draw {out}: there is such a file, and nothing says that this program made it; "
+            f"{option} {out}: there is such a file, and nothing says that this program made it; "
             "take another name, or add --overwrite"
         )
 

@@ -4,18 +4,20 @@
     python inference.py --model /tmp/random-3b --max-tokens 10
 
 The files, names, shapes and token ids are those of google/paligemma-3b-pt-224 in bfloat16 (two
-shards, 5.9 GB); the answers are nonsense.
+shards, 5.9 GB), with a mask decoder in vae-oid.npz; the answers are nonsense.
 """
 
 import argparse
 import json
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors.torch import save_file
 from tokenizers import AddedToken, Tokenizer
 from tqdm import tqdm
 
+from random_weights.masks import random_vae
 from random_weights.small import (
     BYTES,
     CHARACTERS,
@@ -70,6 +72,7 @@ def main(argv: list[str] | None = None):
     config = json.loads(CONFIG.read_text(encoding="utf-8")) | {"torch_dtype": "bfloat16"}
     (args.folder / "config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
     full_size_tokenizer().save(str(args.folder / "tokenizer.json"))
+    np.savez(args.folder / "vae-oid.npz", **random_vae(embedding_dim=512, hidden_dim=16))
 
     # A prime number of them, so that no two rows of a matrix begin alike.
     block = torch.randn(1_048_573, generator=torch.Generator().manual_seed(0))

@@ -1,5 +1,6 @@
 """inference.py: generation, boxes, pictures of all kinds, and the command line with its errors."""
 
+import io
 import itertools
 import json
 import os
@@ -23,7 +24,9 @@ import generation_1
 import inference
 from generation_1 import Answer, generate, parse_boxes, sample_next_token
 from inference import InputError, draw_boxes, open_picture
-from load_weights import load_hf_model
+from load_weights import load_hf_model, load_mask_decoder
+from mask_decoder_1 import MaskConfig, MaskVQVAE, mask_from_tokens
+from program.masks import to_rle
 from random_weights.small import gemma_like_tokenizer, random_checkpoint, small_config, write_config
 from text_image_token_processor_1 import PaliGemmaProcessor
 
@@ -684,6 +687,111 @@ def test_draw_that_fails_at_the_end(run, pictures, tmp_path, monkeypatch):
 
 def test_draw_several(refused, pictures, tmp_path):
     refused("--image", *pictures, "--draw", tmp_path / "out.png", words=["--draw", "3"])
+
+
+# ----------------------------------------------------------------- masks
+
+
+SEGS = "".join(f"<seg{i:03d}>" for i in range(7, 23))
+SEGMENTS = BOXES.replace(" cat", f"{SEGS} cat").replace(" big", f"{SEGS} big")
+
+
+@pytest.fixture
+def with_masks(checkpoint, tmp_path):
+    """A checkpoint that has a mask decoder of random weights, as an .npz file."""
+    folder = Path(shutil.copytree(checkpoint, tmp_path / "with masks"))
+    torch.manual_seed(0)
+    vqvae = MaskVQVAE(MaskConfig(embedding_dim=6, hidden_dim=2)).requires_grad_(False)
+    vqvae.decoder[12].bias -= vqvae.decode(torch.arange(7, 23)[None]).median()  # half of it is inside
+    np.savez(folder / "vae-oid.npz", **{name: tensor.numpy() for name, tensor in vqvae.state_dict().items()})
+    return folder
+
+
+def expected_masks(folder, size) -> list[np.ndarray]:
+    width, height = size
+    corners = [(0.25, 0.25, 0.75, 0.75), (0, 0, 1023 / 1024, 0.25)]
+    boxes = [(x1 * width, y1 * height, x2 * width, y2 * height) for x1, y1, x2, y2 in corners]
+    vqvae = load_mask_decoder(folder)
+    tokens = torch.arange(7, 23)
+    return [mask_from_tokens(vqvae, tokens, box, height, width).numpy() for box in boxes]
+
+
+def test_segment_draws_masks(run, pictures, with_masks, tmp_path, monkeypatch):
+    fixed_answers(monkeypatch, SEGMENTS)
+    arguments = ["--image", pictures[0], "--prompt", "segment cat ; dog", "--draw", tmp_path / "out.png"]
+    code, out, err = run(*arguments, "--mask", tmp_path / "mask.png", model=with_masks)
+    assert (code, out) == (0, SEGMENTS + "\n")
+    assert "out.png: 2" in err and "mask.png: 2" in err and "Note" not in err
+    original = np.array(Image.open(pictures[0]).convert("RGB")).astype(int)
+    drawn = np.array(Image.open(tmp_path / "out.png")).astype(int)
+    levels = Image.open(tmp_path / "mask.png")
+    assert levels.mode == "L" and levels.size == Image.open(pictures[0]).size
+    cat, dog = expected_masks(with_masks, levels.size)
+    assert 0.1 < cat.mean() / 0.25 < 0.9
+    assert np.array_equal(np.array(levels), np.where(dog, 255, np.where(cat, 127, 0)))
+    boxes = draw_boxes(Image.open(pictures[0]).convert("RGB"), parse_boxes(SEGMENTS, *levels.size))
+    tinted = (drawn != np.array(boxes)).any(axis=2)
+    assert tinted.any() and not (tinted & ~(cat | dog)).any()  # beside the boxes, only masks are new
+    assert drawn.shape == original.shape
+
+
+def test_masks_in_json(run, pictures, with_masks, monkeypatch):
+    fixed_answers(monkeypatch, SEGMENTS)
+    code, out, err = run("--image", pictures[0], "--prompt", "segment cat", "--json", model=with_masks)
+    assert code == 0
+    size = Image.open(pictures[0]).size
+    for thing, mask in zip(json.loads(out)["boxes"], expected_masks(with_masks, size), strict=True):
+        assert list(thing) == ["label", "box", "mask"]
+        assert thing["mask"] == to_rle(torch.from_numpy(mask))
+
+
+def test_fewer_than_16_words_are_a_box_and_a_note(run, pictures, with_masks, tmp_path, monkeypatch):
+    fixed_answers(monkeypatch, "<loc0256><loc0256><loc0768><loc0768><seg001><seg002> cat")
+    arguments = ["--image", pictures[0], "--prompt", "segment cat", "--json", "--mask", tmp_path / "mask.png"]
+    code, out, err = run(*arguments, model=with_masks)
+    assert code == 0 and "Note: cat has 2 <seg> tokens instead of 16" in err
+    [thing] = json.loads(out)["boxes"]
+    assert list(thing) == ["label", "box"]
+    assert "mask.png: 0 (an answer has masks where" in err
+    assert not np.array(Image.open(tmp_path / "mask.png")).any()
+
+
+def test_without_a_mask_decoder_there_are_boxes_and_a_note(run, pictures, tmp_path, monkeypatch):
+    fixed_answers(monkeypatch, SEGMENTS)
+    code, out, err = run("--image", pictures[0], "--prompt", "segment cat", "--draw", tmp_path / "out.png")
+    assert (code, out) == (0, SEGMENTS + "\n")
+    assert err.count("Note: the checkpoint has no mask decoder") == 1 and "GET_THE_WEIGHTS.md" in err
+    fixed_answers(monkeypatch, BOXES)
+    assert "Note" not in run("--image", pictures[0], "--prompt", "detect cat")[2]
+
+
+@pytest.mark.parametrize(
+    ("out", "word"), [("mask.jpg", ".png"), ("mask", ".png"), ("none/mask.png", "folder")]
+)
+def test_mask_where_it_cannot(out, word, refused, pictures, tmp_path):
+    err = refused("--image", pictures[0], "--mask", tmp_path / out, words=["--mask", word])
+    assert "Loading model" not in err
+
+
+def test_mask_neither_over_the_input_nor_over_the_drawing(refused, pictures, tmp_path):
+    picture = tmp_path / "picture.png"
+    shutil.copy(pictures[0], picture)
+    refused("--image", picture, "--mask", picture, words=["--mask", "input"])
+    both = ["--draw", tmp_path / "out.png", "--mask", tmp_path / "out.png"]
+    refused("--image", picture, *both, words=["--draw and --mask"])
+    refused("--image", *pictures, "--mask", tmp_path / "out.png", words=["--mask", "3"])
+
+
+def test_a_bad_mask_decoder_is_one_line_before_the_model_is_loaded(refused, pictures, with_masks):
+    path = with_masks / "vae-oid.npz"
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    err = refused("--image", pictures[0], model=with_masks, words=["vae-oid.npz", "damaged or not complete"])
+    assert "Loading model" not in err
+    arrays = dict(np.load(io.BytesIO(whole)))
+    del arrays["decoder.4.weight"]
+    np.savez(path, **arrays)
+    refused("--image", pictures[0], model=with_masks, words=["vae-oid.npz", "has no decoder.4.weight"])
 
 
 # ----------------------------------------------------------------- bad input

@@ -529,7 +529,8 @@ def test_sets_are_never_mixed(checkpoint, tmp_path):
         "import sys, load_weights\n"
         "model_set = load_weights.import_set(int(sys.argv[2]))\n"
         "model, _ = load_weights.load_hf_model(sys.argv[1], model_set=model_set)\n"
-        "print(sorted(name for name in sys.modules if name.endswith(('r_0', 'r_1'))))"
+        "endings = ('former_0', 'former_1', 'processor_0', 'processor_1', 'decoder_0', 'decoder_1')\n"
+        "print(sorted(name for name in sys.modules if name.endswith(endings) and name[:4] != 'mask'))"
     )
     env = os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{root}"}
     for number in (0, 1):

@@ -6,7 +6,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
+
+from load_weights import load_mask_decoder
+from mask_decoder_1 import mask_from_tokens, tokens_from_mask
 
 ROOT = Path(__file__).parent.parent
 TRUE_CAPTIONS = {
@@ -100,3 +104,14 @@ def test_it_answers_the_other_kinds_of_question(answers, number):
     (picture, prompt), truth = list(QUESTIONS.items())[number]
     found = answers[number]
     assert (Path(found["image"]).name, found["prompt"], found["answer"]) == (picture, prompt, truth)
+
+
+def test_the_shipped_mask_decoder_draws_what_it_was_given():
+    path = ROOT / "paligemma-tiny" / "mask_decoder.safetensors"
+    assert path.stat().st_size <= 3_000_000
+    vqvae = load_mask_decoder(path.parent)
+    y, x = torch.meshgrid(torch.arange(90), torch.arange(120), indexing="ij")
+    ring = ((x - 60) ** 2 + (y - 45) ** 2 < 40**2) & ((x - 60) ** 2 + (y - 45) ** 2 > 18**2)
+    box = (20, 5, 101, 86)
+    drawn = mask_from_tokens(vqvae, tokens_from_mask(vqvae, ring, box), box, 90, 120)
+    assert (drawn & ring).sum() / (drawn | ring).sum() > 0.85  # its box alone has 0.61

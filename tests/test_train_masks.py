@@ -1,0 +1,112 @@
+"""tiny_model/train_masks.py, in small: it learns, resumes to the same codec, and measures what it says."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageDraw
+
+from mask_decoder_1 import MaskConfig, MaskVQVAE
+from tiny_model import codebook, train_masks
+from tiny_model.scenes import make_drawing
+
+
+@pytest.fixture(scope="module")
+def drawings():
+    """Two things of one drawing each: no SVG has to be rendered."""
+    made = {}
+    triangles = {"boat": [(20, 30), (150, 160), (20, 160)], "tree": [(90, 10), (120, 180), (60, 180)]}
+    for thing, corners in triangles.items():
+        image = Image.new("RGBA", (192, 192))
+        ImageDraw.Draw(image).polygon(corners, fill="red")
+        made[thing] = {"one style": [make_drawing(image)]}
+    return made
+
+
+@pytest.fixture
+def plan(monkeypatch):
+    for name, value in {"STEPS": 12, "BATCH": 16, "CONTINUOUS_STEPS": 4, "STATE_EVERY": 0}.items():
+        monkeypatch.setattr(train_masks, name, value)
+
+
+def new_codec() -> MaskVQVAE:
+    torch.manual_seed(0)
+    return MaskVQVAE(MaskConfig(embedding_dim=8, hidden_dim=2))
+
+
+def test_an_interrupted_training_ends_in_the_same_codec(plan, drawings, tmp_path, monkeypatch):
+    whole = new_codec()
+    train_masks.train(whole, drawings, tmp_path / "whole.pt")
+
+    def interrupted_at(last: int):
+        def shapes_until(drawings, step):
+            if step == last:
+                raise KeyboardInterrupt
+            return random_shapes(drawings, step)
+
+        random_shapes = train_masks.random_shapes
+        monkeypatch.setattr(train_masks, "random_shapes", shapes_until)
+        with pytest.raises(KeyboardInterrupt):
+            train_masks.train(new_codec(), drawings, tmp_path / "state.pt")
+        monkeypatch.setattr(train_masks, "random_shapes", random_shapes)
+
+    interrupted_at(3)  # before there is a codebook
+    interrupted_at(9)
+    resumed = new_codec()
+    train_masks.train(resumed, drawings, tmp_path / "state.pt")
+    for name, tensor in whole.state_dict().items():
+        assert torch.equal(resumed.state_dict()[name], tensor), name
+    assert not torch.equal(new_codec().decoder[0].weight, whole.decoder[0].weight)
+
+
+def test_it_learns(plan, drawings, tmp_path, monkeypatch):
+    monkeypatch.setattr(train_masks, "STEPS", 200)
+    monkeypatch.setattr(train_masks, "STATE_EVERY", 1000)
+    torch.manual_seed(0)
+    vqvae = MaskVQVAE(MaskConfig(embedding_dim=8, hidden_dim=4))
+    before = train_masks.measure(vqvae, drawings, scenes=20)
+    train_masks.train(vqvae, drawings, tmp_path / "state.pt")
+    after = train_masks.measure(vqvae, drawings, scenes=20)
+    assert after["codec"] > max(before["codec"], after["filled box"]) + 0.1
+    assert after["filled box"] == before["filled box"]  # the same scenes
+
+
+def test_shapes_are_the_same_for_the_same_step_and_fill_their_box(drawings):
+    first, again, other = (train_masks.random_shapes(drawings, step) for step in (5, 5, 6))
+    assert torch.equal(first, again) and not torch.equal(first, other)
+    assert first.shape == (train_masks.BATCH, 64, 64)
+    assert first.min() >= 0 and first.max() <= 1
+    for edge in (first[:, 0], first[:, -1], first[:, :, 0], first[:, :, -1]):
+        assert (edge.amax(dim=1) > 0).all()
+
+
+def test_a_word_that_nobody_chooses_is_put_where_features_are():
+    torch.manual_seed(0)
+    quantizer = new_codec()._vq_vae
+    codebook = train_masks.Codebook(quantizer)
+    features = torch.randn(400, 8) * 0.1 + 5
+    quantizer._embedding.data[0] = -100.0
+    for step in range(600):
+        codebook.update(features, np.random.default_rng(step))
+    assert (quantizer._embedding - 5).abs().max() < 1
+
+
+def test_iou():
+    a, b = torch.zeros(2, 4, 4, dtype=torch.bool)
+    assert train_masks.iou(a, b) == 0
+    a[:2], b[:, :2] = True, True
+    assert train_masks.iou(a, b) == pytest.approx(4 / 12)
+    assert train_masks.iou(a, a) == 1
+
+
+def test_the_picture_of_the_codebook(drawings, tmp_path, monkeypatch):
+    monkeypatch.setattr(codebook, "BATCHES", 2)
+    vqvae = new_codec().requires_grad_(False)
+    counts, patches = codebook.mean_patches(vqvae, drawings)
+    assert counts.sum() == 2 * 16 * train_masks.BATCH
+    assert patches.shape == (128, 32, 32) and patches.min() >= 0 and patches.max() <= 1
+    # What the words stand for, each as often as it was chosen, is what all patches look like.
+    shapes = torch.cat([train_masks.random_shapes(drawings, step) for step in range(2)])
+    inner = patches[:, 8:24, 8:24].mean(dim=(1, 2))
+    assert ((counts * inner).sum() / counts.sum()).item() == pytest.approx(shapes.mean().item(), rel=1e-4)
+    codebook.codebook_picture(vqvae, counts, patches).save(tmp_path / "codebook.png")
+    assert Image.open(tmp_path / "codebook.png").size == (704, 960)

@@ -59,11 +59,15 @@ def decoder_states() -> tuple[list[torch.Tensor], torch.Tensor, tuple, KVCache]:
     return states, mask, position_embeddings, kv_cache
 
 
-def answer(prompt: str = "detect cat") -> tuple[list[str], list[float]]:
-    """The tokens of the greedy answer, and the probability that the model gave to each."""
-    output = model(**processor([prompt], [picture]))
+def answer(prompt: str = "detect cat", causal: bool = False) -> tuple[list[str], list[float]]:
+    """The tokens of the greedy answer, and the probability that the model gave to each.
+
+    causal: read the prompt with a causal mask, as the model was not trained to.
+    """
+    inputs = processor([prompt], [picture])
+    output = model(**inputs, token_type_ids=torch.full_like(inputs["input_ids"], int(causal)))
     tokens, probabilities = [], []
-    while not tokens or tokens[-1] != "<eos>":
+    while "<eos>" not in tokens and len(tokens) < 40:
         probability, token = output["logits"][0, -1].softmax(dim=-1).max(dim=-1)
         tokens.append(tokenizer.id_to_token(int(token)))
         probabilities.append(float(probability))

@@ -112,7 +112,9 @@ def main(module: ModuleType | None = None) -> None:
         wrong += bool(words)
         mark = "+" if not words else " " if words == "not done yet" else "x"
         print(f"  {mark} {name:<18} {words or 'right'}")
-    print(f"{len(INPUTS) - wrong} of {len(INPUTS)} right." + ("" if wrong else " On to the others: README.md."))
+    print(f"{len(INPUTS) - wrong} of {len(INPUTS)} right.")
+    if not wrong:
+        print("On to exercise 1: python -m pytest tests/test_exercises.py")
     sys.exit(1 if wrong else 0)
 
 

@@ -138,6 +138,9 @@ class Canvas:
             corner = (round(x * SHARP - target.width / 2), round(y * SHARP - target.height / 2))
             self.image.paste(Image.new("RGB", target.size, fill), corner, target)
 
+    def note(self, x, y, text, anchor="ls"):
+        self.text(x, y, text, 24, SOFT, anchor)
+
     def width_of(self, text, size=28) -> float:
         return ImageFont.load_default(size * SHARP).getlength(text) / SHARP
 

@@ -188,9 +188,10 @@ def execute(block: Block, variables: dict) -> str:
     return printed.getvalue()
 
 
-def walk(document: Path, folder: Path, variables: dict | None = None) -> Iterator[Shown]:
+def walk(document: Path, folder: Path | None, variables: dict | None = None) -> Iterator[Shown]:
     """Does in the folder what a reader of the document does, and yields the outputs that are shown.
 
+    folder: None for a document whose commands show no output; they do not run then.
     variables: what the document's blocks of Python begin with and leave behind.
     """
     command, printed = "", None
@@ -198,7 +199,8 @@ def walk(document: Path, folder: Path, variables: dict | None = None) -> Iterato
     for block in blocks_of(document):
         if block.language == "sh":
             for command in re.split(r"\n| && ", block.text.strip()):
-                printed = run(STANDS_FOR.get(command, command), folder) if runs(command) else None
+                can_run = folder is not None and runs(command)
+                printed = run(STANDS_FOR.get(command, command), folder) if can_run else None
         elif block.function:
             put_in(block, folder)
         elif block.language == "python":

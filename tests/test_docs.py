@@ -10,7 +10,7 @@ from docs import outputs
 GIT = ["git", "-c", "user.name=reader", "-c", "user.email=reader@localhost", "-c", "core.autocrlf=false"]
 
 
-# test_lessons.py runs the lessons.
+# The lessons have test_lessons.py.
 DOCUMENTS = [path for path in outputs.documents() if path.parent.name != "lessons"]
 
 

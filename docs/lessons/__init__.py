@@ -67,7 +67,8 @@ def lesson_of(exercise: str) -> Lesson:
 def why(exercise: str) -> str:
     """What `python learn.py why NAME` prints: the idea behind an exercise, and where to read on."""
     lesson = lesson_of(exercise)
-    more = [other for other in lessons() if exercise in other.also]
+    more = [other.path.name for other in lessons() if exercise in other.also]
     end = [f"The whole lesson, with a worked example and a picture: {lesson.file}"]
-    end += [f"Also worth reading: {other.file} ({other.title})" for other in more]
+    if more:
+        end.append(f"Also worth reading there: {', '.join(more)}")
     return "\n".join([lesson.title, "", lesson.why, "", *end])

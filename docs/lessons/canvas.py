@@ -157,8 +157,12 @@ class Canvas:
                     self.text(x + (c + 0.5) * side - gap / 2, y + (r + 0.5) * side - gap / 2,
                               numbers(value), size, "#ffffff" if dark else INK, "mm")  # fmt: skip
 
-    def axes(self, x, y, w, h, xs, ys, xticks=(), yticks=(), xname="", yname="", size=24):
-        """The frame of a plot; returns the function from its values to places on the canvas."""
+    def axes(self, box, xs, ys, xticks=(), yticks=(), xname="", yname="", size=24):
+        """The frame of a plot in box (x, y, width, height), for values from xs[0] to xs[1], ys[0] to ys[1].
+
+        Returns the function from values to places on the canvas.
+        """
+        x, y, w, h = box
 
         def place(a, b):
             return x + (a - xs[0]) / (xs[1] - xs[0]) * w, y + h - (b - ys[0]) / (ys[1] - ys[0]) * h

@@ -53,9 +53,7 @@ def positions_clocks() -> Image.Image:
             )
             canvas.circle(x, y, 4, color)
     canvas.note(
-        60,
-        808,
-        "counterclockwise from the mark: fast hands tell neighbors apart, slow ones near from far",
+        60, 808, "counterclockwise from the mark: fast hands tell neighbors apart, slow ones near from far"
     )
     return canvas.finish()
 
@@ -65,16 +63,12 @@ def positions_distance() -> Image.Image:
     """q · k against the distance of their positions, for equal vectors and for the model's own."""
     canvas = Canvas(520)
     place = canvas.axes(
-        100,
-        90,
-        1180,
-        320,
+        (100, 90, 1180, 320),
         (0, 104),
         (-0.62, 1.05),
-        (0, 20, 40, 60, 80, 100),
-        (-0.5, 0, 0.5, 1),
-        "distance of the positions",
-        "",
+        xticks=(0, 20, 40, 60, 80, 100),
+        yticks=(-0.5, 0, 0.5, 1),
+        xname="distance of the positions",
     )
     inverse = 10000 ** (-torch.arange(0, 32, 2) / 32)
     equal = torch.cos(torch.arange(0, 105)[:, None] * inverse).mean(dim=1)
@@ -102,19 +96,8 @@ def positions_distance() -> Image.Image:
 @drawn
 def mask() -> Image.Image:
     """Who may look at whom: PaliGemma's mask, and a causal one."""
-    names = [
-        "<image>",
-        "<image>",
-        "...",
-        "<image>",
-        "<bos>",
-        "detect",
-        "cat",
-        "\\n",
-        "<loc0272>",
-        "<loc0035>",
-        "<loc0746>",
-    ]
+    names = ["<image>", "<image>", "...", "<image>", "<bos>", "detect", "cat", "\\n"]
+    names += tiny.answer()[0][:3]
     prefix, count, cell = 8, 11, 36
     canvas = Canvas(660)
     for left, title, is_prefix, color in (
@@ -262,13 +245,19 @@ def logits() -> Image.Image:
     start = tiny.tokenizer.token_to_id("<loc0000>")
     values = first[start : start + 1024].tolist()
     place = canvas.axes(
-        90, 110, 720, 330, (0, 1023), (-6, 12), (0, 256, 512, 768, 1023), (-5, 0, 5, 10), "coordinate", ""
+        (90, 110, 720, 330),
+        (0, 1023),
+        (-6, 12),
+        xticks=(0, 256, 512, 768, 1023),
+        yticks=(-5, 0, 5, 10),
+        xname="coordinate",
     )
     canvas.text(90, 62, "`detect cat`: logits of <loc0000> to <loc1023>", 26, INK, bold=True)
-    canvas.line([place(272, -6), place(272, 12)], mix(RUST, 0.4), 3)
+    said = max(range(1024), key=values.__getitem__)
+    canvas.line([place(said, -6), place(said, 12)], mix(RUST, 0.4), 3)
     canvas.line([place(i, v) for i, v in enumerate(values)], TEAL, 4)
-    canvas.circle(*place(272, values[272]), 9, RUST)
-    canvas.text(place(272, 0)[0] + 18, place(0, 10.6)[1], "272 is said", 24, RUST, "lm")
+    canvas.circle(*place(said, values[said]), 9, RUST)
+    canvas.text(place(said, 0)[0] + 18, place(0, 10.6)[1], f"{said} is said", 24, RUST, "lm")
 
     caption = tiny.model(**tiny.processor(["caption en"], [tiny.picture]))["logits"][0, -1]
     best = caption.topk(8)
@@ -322,7 +311,8 @@ def words_temperature() -> Image.Image:
     canvas = Canvas(480)
     first = tiny.model(**tiny.batch)["logits"][0, -1]
     start = tiny.tokenizer.token_to_id("<loc0000>")
-    low, high = 256, 296
+    said = int(first[start : start + 1024].argmax())
+    low, high = said - 16, said + 24
     for i, (temperature, color) in enumerate(((0.3, BLUE), (1.0, TEAL), (2.0, RUST))):
         probabilities = (first / temperature).softmax(dim=-1)
         order = probabilities.sort(descending=True)
@@ -335,7 +325,7 @@ def words_temperature() -> Image.Image:
             shade = color if start + j in kept else mix(color, 0.28)
             canvas.rect(left + (j - low) * step, base - value * 1500, step - 2, value * 1500 + 1, shade)
         canvas.line([(left, base), (left + width, base)], LINE, 2)
-        for tick in (260, 272, 284):
+        for tick in (said - 12, said, said + 12):
             canvas.text(left + (tick - low + 0.5) * step, base + 14, str(tick), 22, SOFT, "mt")
         canvas.note(left + width, 60, f"{len(kept)} kept", "rs")
     canvas.note(60, 456, "probabilities of the first coordinate of `detect cat`; dark: kept by top-p = 0.8")

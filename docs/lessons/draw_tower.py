@@ -201,16 +201,13 @@ def scale_deviation() -> Image.Image:
     generator = torch.Generator().manual_seed(0)
     sizes = [4, 8, 16, 32, 64, 128, 256]
     place = canvas.axes(
-        100,
-        110,
-        440,
-        360,
+        (100, 110, 440, 360),
         (0, 260),
         (0, 18),
-        (4, 64, 128, 256),
-        (0, 4, 8, 12, 16),
-        "Hd",
-        "standard deviation of q · k",
+        xticks=(4, 64, 128, 256),
+        yticks=(0, 4, 8, 12, 16),
+        xname="Hd",
+        yname="standard deviation of q · k",
     )
     curve = [place(x, x**0.5) for x in range(1, 261)]
     canvas.line(curve, mix(TEAL, 0.55), 4)
@@ -290,16 +287,12 @@ def residual_stream() -> Image.Image:
     ):
         states = tower if title != "decoder" else decoder
         place = canvas.axes(
-            left,
-            120,
-            540,
-            330,
+            (left, 120, 540, 330),
             (-0.3, 5.3),
             (0, 10),
-            range(len(stream)),
-            (0, 2, 4, 6, 8, 10),
-            "layers passed",
-            "",
+            xticks=range(len(stream)),
+            yticks=(0, 2, 4, 6, 8, 10),
+            xname="layers passed",
         )
         canvas.text(left, 74, title, 28, color, bold=True)
         canvas.note(left + 540, 74, "root mean square", "rs")
@@ -330,7 +323,9 @@ def residual_stream() -> Image.Image:
 def gelu() -> Image.Image:
     """GELU, ReLU and SiLU, and where the decoder's numbers lie; a gate at work."""
     canvas = Canvas(600)
-    place = canvas.axes(80, 110, 520, 380, (-4, 4), (-0.6, 4), (-4, -2, 0, 2, 4), (0, 1, 2, 3, 4), "x", "")
+    place = canvas.axes(
+        (80, 110, 520, 380), (-4, 4), (-0.6, 4), xticks=(-4, -2, 0, 2, 4), yticks=(0, 1, 2, 3, 4), xname="x"
+    )
     states, mask, positions, kv_cache = tiny.decoder_states()
     layer = tiny.model.language_model.model.layers[0]
     normed = layer.input_layernorm(states[0])

@@ -6,6 +6,7 @@ Everything is in float32, so that numbers are the same on every machine to the d
 prompt is `detect cat`. Its greedy answer is two boxes.
 """
 
+import functools
 from pathlib import Path
 
 import torch
@@ -26,6 +27,7 @@ processor = PaliGemmaProcessor(
 batch = processor(["detect cat"], [picture])
 
 
+@functools.cache
 def tower_states() -> list[torch.Tensor]:
     """The residual stream of the tower, [1, N, C]: before each layer, and after the last one."""
     tower = model.vision_tower.vision_model

@@ -32,12 +32,12 @@ def positions_learned() -> Image.Image:
 
 @drawn
 def positions_clocks() -> Image.Image:
-    """RoPE's clock hands: the angles of six of the sixteen pairs of a head, at five positions."""
+    """RoPE's clock hands: the angles of six of the sixteen planes of a head, at five positions."""
     canvas, step_x, step_y, radius = Canvas(830), 178, 132, 50
     shown, places = (0, 2, 4, 6, 8, 12), (0, 1, 2, 10, 100)
     for c, i in enumerate(shown):
         x = 300 + c * step_x
-        canvas.text(x, 60, f"pair {i}", 26, INK, "ms", bold=True)
+        canvas.text(x, 60, f"plane {i}", 26, INK, "ms", bold=True)
         canvas.text(x, 94, f"{np.degrees(10000 ** (-2 * i / 32)):.3g}° a step", 22, SOFT, "ms")
     for r, t in enumerate(places):
         y = 180 + r * step_y

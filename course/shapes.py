@@ -99,13 +99,19 @@ def check(name: str, module: ModuleType) -> str:
     return ""
 
 
+def unreadable(message: str) -> int:
+    print(f"shapes: error: {' '.join(message.split())}", file=sys.stderr)
+    return 2
+
+
 def main(module: ModuleType | None = None) -> None:
     if module is None:
         try:
             module = importlib.import_module("course.shapes_0")
         except SyntaxError as error:
-            print(f"{FILE}:{error.lineno}: {error.msg}")
-            sys.exit(2)
+            sys.exit(unreadable(f"{FILE}:{error.lineno}: {error.msg}"))
+        except Exception as error:
+            sys.exit(unreadable(f"{FILE} cannot be run: {type(error).__name__}: {error}"))
     wrong = 0
     for name in INPUTS:
         words = check(name, module)
@@ -114,7 +120,7 @@ def main(module: ModuleType | None = None) -> None:
         print(f"  {mark} {name:<18} {words or 'right'}")
     print(f"{len(INPUTS) - wrong} of {len(INPUTS)} right.")
     if not wrong:
-        print("On to exercise 1: python -m pytest tests/test_exercises.py")
+        print("On to the other exercises: python learn.py")
     sys.exit(1 if wrong else 0)
 
 

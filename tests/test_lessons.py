@@ -124,6 +124,7 @@ def test_the_list_of_lessons_is_complete():
     for lesson in lessons.lessons():
         row = next(line for line in text.splitlines() if line.startswith(f"| {lesson.number} |"))
         assert f"[{lesson.title}]({lesson.path.name})" in row
+        assert " ".join(lesson.why.split("\n\n")[0].splitlines()) in row
         assert re.findall(r"`([^`]+)`", row) == list(lesson.exercises)
 
 

@@ -2,12 +2,15 @@
 
     python -m docs.outputs            says which blocks are stale
     python -m docs.outputs --write    puts what was printed in their place
+    python -m docs.outputs docs/lessons/heads.md    that document alone
 
 In a document, a block fenced as `sh` holds commands, one a line, and a block fenced as `text` holds
 what the last command before it printed, standard error included. A line of `...` stands for any number
-of lines. Numbers that differ from run to run (seconds, gigabytes) may differ here as well. A block
-fenced as `python` under the comment `<!-- in NAME -->` is what a learner writes: it takes the place of all
-that stands below the docstring of that function or method, before the next command runs.
+of lines. Numbers that differ from run to run (seconds, gigabytes) may differ here as well.
+
+A block fenced as `python` runs, too, and the `text` below it is what it printed; the blocks of a document
+share their variables, as in a notebook. Under the comment `<!-- in NAME -->` it is what a learner
+writes instead: it takes the place of all that stands below the docstring of that function or method.
 
 The commands of a document run one after the other, in a copy of the repository, so that nothing of
 the reader's is touched. What needs the network, an editor, or somebody's own photograph does not run;
@@ -16,6 +19,8 @@ a block of output under such a command is refused.
 
 import argparse
 import ast
+import contextlib
+import io
 import os
 import re
 import shlex
@@ -183,24 +188,40 @@ def put_in(block: Block, folder: Path) -> None:
     raise ValueError(f"{block.where}: no _0 file has a {block.function}")
 
 
-def walk(document: Path, folder: Path) -> Iterator[Shown]:
-    """Does in the folder what a reader of the document does, and yields the outputs that are shown."""
+def execute(block: Block, variables: dict) -> str:
+    """What a block of Python prints; an error in it names the document and the line."""
+    code = compile("\n" * block.line + block.text, str(block.document), "exec")
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        exec(code, variables)
+    return printed.getvalue()
+
+
+def walk(document: Path, folder: Path | None, variables: dict | None = None) -> Iterator[Shown]:
+    """Does in the folder what a reader of the document does, and yields the outputs that are shown.
+
+    folder: None for a document whose commands show no output; they do not run then.
+    variables: what the document's blocks of Python begin with and leave behind.
+    """
     command, printed = "", None
+    variables = {} if variables is None else variables
     for block in blocks_of(document):
         if block.language == "sh":
             for command in re.split(r"\n| && ", block.text.strip()):
-                printed = run(STANDS_FOR.get(command, command), folder) if runs(command) else None
+                can_run = folder is not None and runs(command)
+                printed = run(STANDS_FOR.get(command, command), folder) if can_run else None
         elif block.function:
             put_in(block, folder)
+        elif block.language == "python":
+            command, printed = f"the Python from line {block.line}", execute(block, variables)
         elif block.language == "text":
             if printed is None:
                 raise ValueError(f"{block.where}: shows what `{command}` prints, which cannot be run here")
             yield Shown(block, command, printed)
 
 
-def outputs() -> Iterator[Shown]:
-    """The outputs of all documents, each with what was printed for it just now."""
-    for document in documents():
+def outputs(of: list[Path]) -> Iterator[Shown]:
+    """The outputs of documents, each with what was printed for it just now."""
+    for document in of:
         with tempfile.TemporaryDirectory() as folder:
             copy_repository(Path(folder))
             yield from walk(document, Path(folder))
@@ -218,8 +239,10 @@ def write(stale: list[Shown]) -> None:
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m docs.outputs", description=__doc__.split("\n")[0])
     parser.add_argument("--write", action="store_true", help="put what was printed in their place")
+    parser.add_argument("document", nargs="*", type=Path, help="those to look at (default: all)")
     args = parser.parse_args(argv)
-    stale = [shown for shown in tqdm(outputs(), unit="output") if shown.is_stale]
+    of = [path.resolve() for path in args.document] or documents()
+    stale = [shown for shown in tqdm(outputs(of), unit="output") if shown.is_stale]
     for shown in stale:
         print(f"{shown.block.where}: stale: {shown.command}")
     if args.write:

@@ -1,0 +1,60 @@
+"""Exercise 0: eight moves with shapes, out of which all others are made.
+
+The lesson is docs/lessons/shapes.md. Write your lines in place of each `raise`, and then:
+
+    python -m course.shapes
+
+Each function here is one or two lines, and each is found again in
+the model under another name.
+
+Letters in shapes: B batch, N patches, T queries, L keys, C width, H heads, Hd size of a head
+(C = H * Hd), G patches along a side (N = G * G), P side of a patch and S side of the picture (S = G * P).
+"""
+
+import torch
+
+
+def first_patch(features: torch.Tensor) -> torch.Tensor:
+    """The first patch of every picture: [B, N, C] -> [B, C]."""
+    raise NotImplementedError
+
+
+def mean_over_patches(features: torch.Tensor) -> torch.Tensor:
+    """The mean over the patches, with their axis kept: [B, N, C] -> [B, 1, C]."""
+    raise NotImplementedError
+
+
+def add_positions(features: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+    """The same positions added to every picture of a batch: [B, N, C] + [N, C] -> [B, N, C]."""
+    raise NotImplementedError
+
+
+def scores_where(scores: torch.Tensor, is_token: torch.Tensor) -> torch.Tensor:
+    """Scores, with 0 in the columns of padding, in all heads and rows.
+
+    [B, H, T, L] and bool [B, L] -> [B, H, T, L].
+    """
+    raise NotImplementedError
+
+
+def map_to_rows(features: torch.Tensor) -> torch.Tensor:
+    """A map of features as a list, row by row: [B, C, G, G] -> [B, G * G, C]."""
+    raise NotImplementedError
+
+
+def split_heads(x: torch.Tensor, num_heads: int) -> torch.Tensor:
+    """Each vector cut into one piece for each head: [B, N, C] -> [B, H, N, Hd]."""
+    raise NotImplementedError
+
+
+def join_heads(x: torch.Tensor) -> torch.Tensor:
+    """The way back, the pieces side by side again: [B, H, N, Hd] -> [B, N, C]."""
+    raise NotImplementedError
+
+
+def cut_into_patches(picture: torch.Tensor, side: int) -> torch.Tensor:
+    """Patches row by row, each with its own numbers in the order color, row, column.
+
+    [B, 3, S, S] -> [B, N, 3 * P * P], where side is P.
+    """
+    raise NotImplementedError

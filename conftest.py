@@ -43,7 +43,8 @@ def pytest_collection_modifyitems(config, items):
 def pytest_collection_finish(session):
     """A name that is nearly an exercise's, and no test's, is a slip: say so instead of running nothing."""
     asked = session.config.option.keyword
-    if asked and not session.items and session.testscollected == 0 and nearest(asked):
+    if asked and not session.items and nearest(asked):
+        session.config.pluginmanager.get_plugin("terminalreporter").stats.pop("deselected", None)
         raise pytest.UsageError(nearest_names(asked, nearest(asked)))
 
 

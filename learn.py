@@ -176,7 +176,7 @@ def main(argv: list[str] | None = None):
         if sys.stdout is not None:
             sys.stdout.flush()
     except OSError as error:
-        if error.filename is not None:
+        if error.filename is not None or error.errno is None:
             fail(str(error))
         # The output cannot be written. Python is not to try again at its end, and to complain.
         if sys.stdout is not None:

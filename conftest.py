@@ -5,7 +5,14 @@ python -m pytest -k GemmaRMSNorm  that exercise alone, in seconds: no other test
 python -m pytest -k Atention      no test has that name: says which exercise may be meant
 """
 
+import sys
+
 import pytest
+
+from course import process
+
+if "-k" in sys.argv and "-s" not in sys.argv:
+    process.start()  # an exercise, most likely: PyTorch is imported there while it is imported here
 
 from course.exercises import EXERCISES, named, nearest
 from course.path import count_line, nearest_names, next_line, path_line, printed_lines
@@ -43,7 +50,8 @@ def pytest_collection_modifyitems(config, items):
 def pytest_collection_finish(session):
     """A name that is nearly an exercise's, and no test's, is a slip: say so instead of running nothing."""
     asked = session.config.option.keyword
-    if asked and not session.items and session.testscollected == 0 and nearest(asked):
+    if asked and not session.items and nearest(asked):
+        session.config.pluginmanager.get_plugin("terminalreporter").stats.pop("deselected", None)
         raise pytest.UsageError(nearest_names(asked, nearest(asked)))
 
 

@@ -11,17 +11,22 @@
 NAME is the name of an exercise, a part of it, or its number. To try one: python -m pytest -k NAME
 """
 
+from program.command_line import end_quietly_on_ctrl_c
+from speed import threads
+
+if __name__ == "__main__":
+    end_quietly_on_ctrl_c()  # while PyTorch is being imported, too
+    threads.sleep_while_waiting()  # must be said before torch is imported
+
 import argparse
-import contextlib
-import errno
-import os
-import signal
 import sys
 
+from program.command_line import InputError, Parser, run_program, set_up_streams, write
 
-def build_parser() -> argparse.ArgumentParser:
+
+def build_parser() -> Parser:
     raw = {"formatter_class": argparse.RawDescriptionHelpFormatter}
-    parser = argparse.ArgumentParser(prog="learn.py", description=__doc__, **raw)
+    parser = Parser(prog="learn.py", description=__doc__, **raw)
     parser.add_argument("--version", action="store_true", help="what to say in a bug report")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     commands.add_parser("list", help="all exercises, without trying them")
@@ -44,13 +49,6 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def fail(message: str):
-    """One line, and exit code 2."""
-    with contextlib.suppress(OSError):  # nobody may be there to read it
-        print(f"learn.py: error: {' '.join(message.split())}", file=sys.stderr, flush=True)
-    raise SystemExit(2)
-
-
 def exercise_named(name: str):
     """The one exercise that a name stands for."""
     from course.exercises import matching, nearest
@@ -58,9 +56,10 @@ def exercise_named(name: str):
 
     found = matching(name)
     if len(found) > 1:
-        fail(f"{name!r} is a part of several names: {', '.join(exercise.name for exercise in found)}")
+        names = ", ".join(exercise.name for exercise in found)
+        raise InputError(f"{name!r} is a part of several names: {names}")
     if not found:
-        fail(nearest_names(name, nearest(name)))
+        raise InputError(nearest_names(name, nearest(name)))
     return found[0]
 
 
@@ -72,131 +71,95 @@ def result_of(exercise):
     return check_apart(exercise, LearnerFile(exercise.file))
 
 
-def show_path() -> int:
+def show_path():
     from course.exercises import EXERCISES
-    from course.hints import heading, paragraph
-    from course.path import all_solved, count_line, path_line, time_line
+    from course.path import path_line, what_is_next
 
     results = []
     for exercise in EXERCISES:
         results.append(result_of(exercise))
-        print(path_line(results[-1]), flush=True)
-    print(f"\n{count_line(results)}")
-    following = next((result for result in results if result.state != "solved"), None)
-    if following is None:
-        print(all_solved())
-        return 0
-    exercise = following.exercise
-    print(f"{time_line(results)}\n")
-    print(f"Next: {heading(following)}, {exercise.difficulty}, {exercise.minutes} minutes\n")
-    print(f"{paragraph(exercise.why)}\n")
-    print(f"  Test it:  {exercise.command}\n  A hint:   python learn.py hint {exercise.name}")
-    return 0
+        write(path_line(results[-1]))
+    write(what_is_next(results))
 
 
-def list_exercises() -> int:
+def list_exercises():
     from course.exercises import EXERCISES
     from course.path import one_line
 
-    print("\n".join(one_line(exercise) for exercise in EXERCISES))
-    return 0
+    write("\n".join(one_line(exercise) for exercise in EXERCISES))
 
 
-def hint(name: str | None, forget_them: bool) -> int:
+def hint(name: str | None, forget_them: bool):
     from course.exercises import EXERCISES
     from course.hints import after_success, forget, next_hint
-    from course.path import all_solved
+    from course.path import ALL_SOLVED
 
     exercise = exercise_named(name) if name is not None else None
     if forget_them:
-        print(forget(exercise))
-        return 0
+        write(forget(exercise))
+        return
     results = map(result_of, [exercise] if exercise else EXERCISES)
     result = next((result for result in results if exercise or result.state != "solved"), None)
     if result is None:
-        print(all_solved())
+        write(ALL_SOLVED)
     else:
-        print(after_success(result) if result.state == "solved" else next_hint(result))
-    return 0
+        write(after_success(result) if result.state == "solved" else next_hint(result))
 
 
-def show(name: str) -> int:
+def show(name: str):
     from course.learner_file import LearnerFile
     from course.worker import show_apart
 
     exercise = exercise_named(name)
-    print(show_apart(exercise, LearnerFile(exercise.file)))
-    return 0
+    write(show_apart(exercise, LearnerFile(exercise.file)))
 
 
-def reset(name: str) -> int:
-    from course.reset import NotReset, reset
+def reset(name: str):
+    from course.reset import reset
 
-    try:
-        print(reset(exercise_named(name)))
-    except NotReset as error:
-        fail(str(error))
-    return 0
+    write(reset(exercise_named(name)))
 
 
-def compare(args: argparse.Namespace) -> int:
+def compare(args: argparse.Namespace):
     from course.compare import compare_models
-    from inference import InputError
+    from inference import check_prompts, fill_defaults
     from load_weights import CheckpointError
+    from program.pictures import open_picture
 
+    fill_defaults(args)
+    check_prompts(args)
     try:
-        return compare_models(args)
-    except (InputError, CheckpointError) as error:
-        return fail(str(error))
+        code = compare_models(args.model, args.prompt[0], open_picture(args.image[0]))
+    except CheckpointError as error:
+        raise InputError(str(error)) from error
+    if code:
+        sys.exit(code)
 
 
-def run(argv: list[str] | None) -> int:
-    args = build_parser().parse_args(argv)
+def run(args: argparse.Namespace):
     if args.version:
         from course.version import version
 
-        print(version())
-        return 0
-    if args.command is None:
-        return show_path()
-    if args.command == "list":
-        return list_exercises()
-    if args.command == "hint":
-        return hint(args.name, args.reset)
-    if args.command == "compare":
-        return compare(args)
-    return {"show": show, "reset": reset}[args.command](args.name)
+        write(version())
+    elif args.command is None:
+        show_path()
+    elif args.command == "list":
+        list_exercises()
+    elif args.command == "hint":
+        hint(args.name, args.reset)
+    elif args.command == "show":
+        show(args.name)
+    elif args.command == "reset":
+        reset(args.name)
+    else:
+        compare(args)
 
 
 def main(argv: list[str] | None = None):
-    """Runs a command. What a user can do about an error is said in a line; a reader of the output who has
-    left (`| head`) ends it without a word."""
-    try:
-        code = run(argv)
-        if sys.stdout is not None:
-            sys.stdout.flush()
-    except OSError as error:
-        if error.filename is not None:
-            fail(str(error))
-        # The output cannot be written. Python is not to try again at its end, and to complain.
-        if sys.stdout is not None:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        if error.errno not in (errno.EPIPE, errno.EINVAL):  # EINVAL: a broken pipe on Windows
-            fail(f"the output cannot be written: {error.strerror}")
-        code = 0
-    sys.exit(code)
-
-
-def stop(*_):
-    """Ctrl-C: ends at once, because an exception could be taken for another error where it comes out."""
-    if "course.worker" in sys.modules:
-        sys.modules["course.worker"].kill()
-    os._exit(130)
+    parser = build_parser()
+    run_program(run, parser.parse_args(argv), parser)
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGINT, stop)
-    for stream in (sys.stdout, sys.stderr):
-        if stream is not None:  # the same everywhere; names of files may be any bytes
-            stream.reconfigure(encoding="utf-8", errors="surrogateescape")
+    set_up_streams()
     main()

@@ -10,7 +10,6 @@ to its parts, if already their input differs. Functions such as rotate_half are 
 through the module that uses them. Another way to the same output is no difference.
 """
 
-import argparse
 import ast
 import functools
 import inspect
@@ -19,6 +18,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import nn
 
 from course.differences import distance, error_ratios, show, what_holds
@@ -27,8 +27,8 @@ from course.judging import leaves, to_array
 from course.learner_set import LearnerSet, tried_set
 from course.source import find, reference, reference_source
 from course.tracebacks import LearnersError, explained
-from inference import InputError, check_prompts, fill_defaults, open_picture
 from load_weights import CheckpointError, ModelSet, import_set, load_hf_model
+from program.command_line import InputError, write
 
 ONE_THREAD = 20_000_000  # parameters; fewer are quicker in one thread
 NEW_TOKENS = 2  # read after the prompt, with the cache
@@ -224,28 +224,28 @@ def suspects(owner: str, learners: LearnerSet) -> list[str]:
 def report(difference: Difference, yours: nn.Module, reference_model: nn.Module, learners: LearnerSet):
     """Prints where the difference is, how large, and what to look at."""
     module = yours.get_submodule(difference.module)
-    print(f"\nFirst difference: {in_words(difference.module)}")
+    write(f"\nFirst difference: {in_words(difference.module)}")
     in_the_model = f"{difference.module}: " if difference.module else ""
-    print(f"    {in_the_model}{describe_class(module)}")
+    write(f"    {in_the_model}{describe_class(module)}")
     if difference.step:
-        print(
+        write(
             f"    The prompt was read as by the reference; this is where token {difference.step} of the "
             "answer is read."
         )
     if difference.input_agrees:
-        print(f"    Its input agrees, {difference.what} does not.")
+        write(f"    Its input agrees, {difference.what} does not.")
     else:
-        print(f"    Its input agrees, but {difference.what} does not.")
+        write(f"    Its input agrees, but {difference.what} does not.")
     for line in difference.details:
-        print(f"    {line}")
+        write(f"    {line}")
     owner = type(module).__name__
     if is_torchs(module):  # the mistake is where it was made
         right = reference_model.get_submodule(difference.module)
         if str(right) != str(module):
-            print(f"    The reference has {right} there.")
+            write(f"    The reference has {right} there.")
         owner = type(yours.get_submodule(difference.module.rpartition(".")[0])).__name__
     if difference.seen_in not in ("", difference.module):
-        print(f"    The first output that differs for it: {in_words(difference.seen_in)}")
+        write(f"    The first output that differs for it: {in_words(difference.seen_in)}")
     look_at(owner, learners)
 
 
@@ -256,8 +256,8 @@ def look_at(owner: str, learners: LearnerSet):
 def print_exercises(what: str, names: list[str], learners: LearnerSet):
     states = {result.exercise.name: result.state for result in learners.results}
     if names:
-        print(f"\n{what}: " + ", ".join(f"{name} ({states[name]})" for name in names))
-        print(f"Its test says more: python -m pytest -k {names[0]}")
+        write(f"\n{what}: " + ", ".join(f"{name} ({states[name]})" for name in names))
+        write(f"Its test says more: python -m pytest -k {names[0]}")
 
 
 def load_both(path: str, learners: LearnerSet) -> tuple[nn.Module, nn.Module | CheckpointError, object]:
@@ -289,28 +289,26 @@ def compare_batches(right: dict, got, learners: LearnerSet) -> bool:
         value = got.get(name) if isinstance(got, dict) else None
         details = describe_difference(right[name], value, 1e-5)
         if details:
-            print(f"\nFirst difference: the processor, in {name}")
+            write(f"\nFirst difference: the processor, in {name}")
             for line in details:
-                print(f"    {line}")
+                write(f"    {line}")
             look_at("PaliGemmaProcessor", learners)
             return True
     return False
 
 
-def compare_models(args: argparse.Namespace) -> int:
-    fill_defaults(args)
-    check_prompts(args)
-    picture = open_picture(args.image[0])
+def compare_models(model_path: str, prompt: str, picture: Image.Image) -> int:
+    """Prints what agrees and what does not. Returns 0 if all agrees, or else 1."""
     learners = tried_set()
-    print(learners.summary)
-    model, yours, tokenizer = load_both(args.model, learners)
+    write(learners.summary)
+    model, yours, tokenizer = load_both(model_path, learners)
     if sum(parameter.numel() for parameter in model.parameters()) < ONE_THREAD:
         torch.set_num_threads(1)
-    batch = prepare(import_set(1), model, tokenizer, args.prompt[0], picture)
+    batch = prepare(import_set(1), model, tokenizer, prompt, picture)
     agreed, at = "nothing before it", ""
     try:
         with explained(InputError, CheckpointError):
-            got = prepare(learners.modules, model, tokenizer, args.prompt[0], picture)
+            got = prepare(learners.modules, model, tokenizer, prompt, picture)
             if compare_batches(batch, got, learners):
                 return 1
             agreed = "pixel_values, input_ids and attention_mask"
@@ -329,12 +327,12 @@ def compare_models(args: argparse.Namespace) -> int:
                     agreed += f"; then {count} modules, the last of them {last}"
                 at = f"{in_words(watch.calls[-1][0])}, " if watch.calls else ""
     except (LearnersError, CheckpointError) as error:
-        print(f"What agrees: {agreed}.\n\nFirst difference: {at}{error}")
+        write(f"What agrees: {agreed}.\n\nFirst difference: {at}{error}")
         wrong = [result.exercise.name for result in learners.results if result.state == "wrong"]
         if isinstance(error, CheckpointError):
             print_exercises("To look at", wrong, learners)
         return 1
-    print(f"What agrees: {agreed}.")
+    write(f"What agrees: {agreed}.")
     if watch.difference:
         report(watch.difference, yours, model, learners)
         return 1
@@ -342,12 +340,12 @@ def compare_models(args: argparse.Namespace) -> int:
 
 
 def report_no_difference(learners: LearnerSet) -> int:
-    print(f"\nNo difference, from the picture to token {NEW_TOKENS} of the answer.")
+    write(f"\nNo difference, from the picture to token {NEW_TOKENS} of the answer.")
     wrong = [result.exercise for result in learners.results if result.state == "wrong"]
     left_out = [exercise for exercise in wrong if exercise.name not in learners.used]
     for exercise in wrong:
         what = "is wrong by its test all the same"
         if exercise in left_out:
             what = "could not be run, so the reference took its place"
-        print(f"{exercise.name} {what}: {exercise.command}")
+        write(f"{exercise.name} {what}: {exercise.command}")
     return 1 if left_out else 0

@@ -2,7 +2,6 @@
 
 import ast
 import json
-import sys
 import textwrap
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from course.exercise import Exercise
 from course.exercises import EXERCISES, number_of
 from course.outcome import Result
 from course.source import ROOT, find, reference_source, statements
+from program.command_line import log
 from program.files import replace_file
 
 HINTS_GIVEN = ROOT / ".hints.json"  # how many hints of each exercise were asked for
@@ -28,8 +28,7 @@ def write_given(given: dict[str, int]):
     try:
         replace_file(HINTS_GIVEN, json.dumps(given, indent=2) + "\n")
     except OSError as error:
-        message = f"learn.py: {HINTS_GIVEN.name} cannot be written ({error.strerror}): each hint is the first"
-        print(message, file=sys.stderr)
+        log(f"learn.py: {HINTS_GIVEN.name} cannot be written ({error.strerror}): each hint is the first")
 
 
 def forget(exercise: Exercise | None) -> str:

@@ -1,10 +1,13 @@
 """The learning path in words: the state of each exercise, what is next, how long the rest takes."""
 
+import textwrap
+
 from course.exercise import Exercise
 from course.exercises import EXERCISES, FILES, number_of
 from course.learner_file import LearnerFile
 from course.outcome import Result
 
+ALL_SOLVED = f"All {len(EXERCISES)} exercises are solved: python inference.py --set 0"
 MARKS = {"solved": "+", "wrong": "x", "begun": "~", "to do": " "}
 
 
@@ -42,10 +45,6 @@ def time_line(results: list[Result]) -> str:
     return f"What is not solved takes about {hours}."
 
 
-def all_solved() -> str:
-    return f"All {len(EXERCISES)} exercises are solved: python inference.py --set 0"
-
-
 def next_line(results: dict[str, Result]) -> str:
     """The first that is wrong, or else the first that is to do, of those that were not run too.
 
@@ -75,3 +74,26 @@ def nearest_names(name: str, near: list[str]) -> str:
 
 def one_line(exercise: Exercise) -> str:
     return f"{number_of(exercise):3}  {exercise.name:<42} {exercise.difficulty}, {exercise.minutes} min"
+
+
+def what_is_next(results: list[Result]) -> str:
+    """Below the path: how many are solved, how long the rest takes, and the first that is not solved."""
+    following = next((result for result in results if result.state != "solved"), None)
+    if following is None:
+        return f"\n{count_line(results)}\n{ALL_SOLVED}"
+    exercise = following.exercise
+    place = f"exercise {number_of(exercise)} of {len(EXERCISES)}, {following.location}"
+    return "\n".join(
+        [
+            "",
+            count_line(results),
+            time_line(results),
+            "",
+            f"Next: {exercise.name} ({place}), {exercise.difficulty}, {exercise.minutes} minutes",
+            "",
+            textwrap.fill(exercise.why, 100, initial_indent="  ", subsequent_indent="  "),
+            "",
+            f"  Test it:  {exercise.command}",
+            f"  A hint:   python learn.py hint {exercise.name}",
+        ]
+    )

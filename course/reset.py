@@ -5,10 +5,11 @@ from pathlib import Path
 from course.exercise import Exercise
 from course.skeletons import skeleton
 from course.source import ROOT, find, parse, paste
+from program.command_line import InputError
 from program.files import replace_file
 
 
-class NotReset(Exception):
+class NotReset(InputError):
     """Why a file was left as it is: one line."""
 
 

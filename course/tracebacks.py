@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from course.exercises import EXERCISES, FILES, OWNERS
+from course.learner_file import LearnerFile, describe_syntax_error
 from course.source import NOT_DONE
 from program.command_line import InputError
 
@@ -79,8 +81,6 @@ def learners_frames(error: BaseException) -> list[tuple]:
 def explain(error: BaseException) -> LearnersError:
     """What to tell a learner about an error."""
     if isinstance(error, SyntaxError) and is_learners(error.filename or ""):
-        from course.learner_file import LearnerFile, describe_syntax_error
-
         flaw = describe_syntax_error(error, LearnerFile(Path(error.filename).stem.removesuffix("_0")))
         return LearnersError("\n    ".join([flaw.headline, *flaw.details]), 2)
     frames = learners_frames(error)
@@ -114,9 +114,6 @@ def describe_top_level(error: BaseException, path: str, line: int) -> str:
 
 def describe_to_do(message: str, file: str, line: int) -> str:
     """One line about an exercise that the program came to, and how many others are not done yet."""
-    from course.exercises import EXERCISES, FILES
-    from course.learner_file import LearnerFile
-
     what, _, command = message.partition(": ")
     files = {name: LearnerFile(name) for name in FILES}
     others = sum(bool(files[exercise.file].untouched_parts(exercise)) for exercise in EXERCISES) - 1
@@ -129,6 +126,4 @@ def describe_to_do(message: str, file: str, line: int) -> str:
 
 def command_for(code) -> str:
     """What tests the exercise that a function of the learner's belongs to."""
-    from course.exercises import OWNERS
-
     return OWNERS[code.co_qualname].command if code.co_qualname in OWNERS else "python -m pytest"

@@ -20,6 +20,7 @@ from course.exercises import EXERCISES, FILES, number_of
 from course.reset import keep
 from course.skeletons import skeleton, with_exercise_lines
 from course.source import ROOT, reference_source
+from program.command_line import InputError, Parser, run_program, set_up_streams, write
 from program.files import replace_file
 
 BEGIN, END = "<!-- exercises -->", "<!-- /exercises -->"
@@ -73,30 +74,31 @@ def write_skeletons(replace: bool, root: Path = ROOT) -> list[str]:
     return lines
 
 
+def run(args: argparse.Namespace):
+    for file in FILES:
+        text = reference_source(file)
+        if (new := with_exercise_lines(text, file)) != text:
+            replace_file(ROOT / f"{file}_1.py", new)
+            write(f"{file}_1.py: last lines of docstrings written")
+    write("\n".join(write_skeletons(args.replace)))
+    for page in pages_with_the_list():
+        before, _, rest = page.read_text(encoding="utf-8").partition(BEGIN)
+        if END not in rest:
+            raise InputError(f"{page.name} has {BEGIN} but no {END}")
+        replace_file(page, before + exercise_list() + rest.partition(END)[2])
+        write(f"{page.relative_to(ROOT).as_posix()}: list of exercises written")
+
+
 def main(argv: list[str] | None = None):
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m course.write",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--replace", action="store_true", help="also files that hold somebody's work")
-    args = parser.parse_args(argv)
-    try:
-        for file in FILES:
-            text = reference_source(file)
-            if (new := with_exercise_lines(text, file)) != text:
-                replace_file(ROOT / f"{file}_1.py", new)
-                print(f"{file}_1.py: last lines of docstrings written")
-        print("\n".join(write_skeletons(args.replace)))
-        for page in pages_with_the_list():
-            before, _, rest = page.read_text(encoding="utf-8").partition(BEGIN)
-            if END not in rest:
-                parser.exit(2, f"{parser.prog}: error: {page.name} has {BEGIN} but no {END}\n")
-            replace_file(page, before + exercise_list() + rest.partition(END)[2])
-            print(f"{page.relative_to(ROOT).as_posix()}: list of exercises written")
-    except (OSError, ValueError) as error:
-        parser.exit(2, f"{parser.prog}: error: {error}\n")
+    run_program(run, parser.parse_args(argv), parser, ValueError)
 
 
 if __name__ == "__main__":
+    set_up_streams()
     main()

@@ -32,9 +32,12 @@ def ask(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(LearnerFile, "_read", lambda self: texts[self.file])
 
     def ask(*arguments):
-        with pytest.raises(SystemExit) as ended:
+        code = 0
+        try:
             learn.main(list(arguments))
-        return ended.value.code, *capsys.readouterr()
+        except SystemExit as error:
+            code = error.code
+        return code, *capsys.readouterr()
 
     ask.texts, ask.memory = texts, tmp_path / "hints.json"
     return ask

@@ -16,12 +16,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from course import compare, source
+from course import compare, learner_set, source
 from course.checking import check
 from course.exercises import EXERCISES, FILES, OWNERS, named, number_of
 from course.judging import leaves
 from course.learner_file import LearnerFile
-from course.learner_set import LearnerSet, combine, make_set
+from course.learner_set import LearnerSet, combine, make_set, set_named
 from course.skeletons import skeleton
 from course.source import ROOT, find, paste, reference_source
 from course.variants import apply_change, replace_functions
@@ -390,6 +390,12 @@ SCENARIOS = [
         None,
     ),
     (
+        "the end of the process",
+        texts_with(*ALL, changed={"rescale": "def rescale(image):\n    __import__('os')._exit(0)"}),
+        "inference",
+        "mixed",
+    ),
+    (
         "a typo in an annotation",
         broken("text_image_token_processor", "-> np.ndarray:", "-> np.ndaray:"),
         "inference",
@@ -488,6 +494,7 @@ def test_set_0_names_what_is_missing(results):
         ),
         ("a syntax error, mixed", "Reference: the other 1 (1 is wrong: MLP)."),
         ("an infinite loop", "Reference: the other 1 (1 is wrong: rescale)."),
+        ("the end of the process", "Reference: the other 1 (1 is wrong: rescale)."),
         ("no file, mixed", "are wrong: VisionEmbeddings, Attention, "),
     ],
 )
@@ -609,14 +616,7 @@ def test_pytest_with_broken_files(copy):
     )
     for file, text in texts.items():
         (copy / f"{file}_0.py").write_text(text, encoding="utf-8")
-    shutil.copy(ROOT / "conftest.py", copy)
-    ran = subprocess.run(
-        [sys.executable, "-m", "pytest", "tests/test_exercises.py", "-p", "no:cacheprovider"],
-        cwd=copy,
-        capture_output=True,
-        text=True,
-        encoding="utf-8",
-    )
+    ran = run_pytest(copy)
     assert ran.returncode == 1 and "Traceback" not in ran.stdout
     assert f"1 of {len(ALL)} solved, 4 wrong, {len(ALL) - 5} to do." in ran.stdout
     for words in (
@@ -626,6 +626,52 @@ def test_pytest_with_broken_files(copy):
         "without the `1 +`",
     ):
         assert words in ran.stdout
+
+
+def run_pytest(copy, *arguments, **options):
+    shutil.copy(ROOT / "conftest.py", copy)
+    return subprocess.run(
+        [sys.executable, "-m", "pytest", "tests/test_exercises.py", "-p", "no:cacheprovider", *arguments],
+        cwd=copy,
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        **options,
+    )
+
+
+def test_pytest_with_a_name_that_is_not_there(copy):
+    ran = run_pytest(copy, "-k", "Atention")
+    assert ran.returncode == pytest.ExitCode.USAGE_ERROR
+    assert "no tests ran" in ran.stdout.splitlines()[-1]
+    assert "there is no exercise 'Atention': did you mean Attention or GemmaAttention?" in ran.stderr
+    assert run_pytest(copy, "-k", "xyzzyx").returncode == pytest.ExitCode.NO_TESTS_COLLECTED
+
+
+def test_print_and_breakpoint_with_s(copy):
+    body = f"print('here', scale)\n    breakpoint()\n    return {RESCALED}"
+    for file, text in of_rescale(body).items():
+        (copy / f"{file}_0.py").write_text(text, encoding="utf-8")
+    ran = run_pytest(copy, "-k", "rescale", "-s", input="p image.shape\n" + "continue\n" * 5)
+    assert ran.returncode == 0 and "1 passed" in ran.stdout
+    assert f"here {1 / 255}" in ran.stdout and "(Pdb) (5, 4, 3)" in ran.stdout
+
+
+def test_set_by_name(monkeypatch):
+    texts = texts_with("rescale", changed=WITHOUT_OFFSET)
+    monkeypatch.setattr(LearnerFile, "_read", lambda self: texts[self.file])
+    monkeypatch.setattr(learner_set, "check_apart", check)
+    for make in (learner_set.mixed_set, learner_set.tried_set):
+        make.cache_clear()
+    assert set_named("1") == (import_set(1), "") and set_named("0") == (import_set(0), "")
+    mixed, summary = set_named("mixed")
+    assert summary.startswith(f"Yours: {ALL[0]}, rescale. Reference: the other {len(ALL) - 2}")
+    assert Path(mixed.processor.rescale.__code__.co_filename).name == "text_image_token_processor_0.py"
+    tried, summary = set_named("tried")
+    assert summary.startswith(f"Yours: {ALL[0]}, rescale, GemmaRMSNorm (1 is wrong: GemmaRMSNorm).")
+    assert Path(tried.decoder.GemmaRMSNorm.forward.__code__.co_filename).name == "decoder_0.py"
+    for make in (learner_set.mixed_set, learner_set.tried_set):
+        make.cache_clear()
 
 
 def test_leaves_take_a_cache_apart():

@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from course import worker
+from course import process, worker
 from course.exercises import EXERCISES, FILES, named, number_of
 from course.learner_file import LearnerFile
 from course.reset import NotReset, reset
@@ -183,7 +183,7 @@ def test_show(exercise):
 @pytest.fixture
 def no_worker_left():
     yield
-    worker.close()
+    process.close()
 
 
 def rescale_with(line):
@@ -207,7 +207,7 @@ def rescale_with(line):
     ids=["exit", "crash", "fd 1", "input", "a loop in C"],
 )
 def test_what_ends_or_hangs_the_process(line, words, monkeypatch, no_worker_left):
-    monkeypatch.setattr(worker, "GRACE", 1)
+    monkeypatch.setattr(process, "GRACE", 1)
     result = worker.check_apart(RESCALE, rescale_with(line), seconds=1)
     assert result.state == "wrong" and result.message.startswith(f"rescale ({RESCALE.path}:")
     for word in words:

@@ -8,9 +8,10 @@ from tests.fuzz.harness import main
 from tests.fuzz.spoil import good_checkpoint, picture_in
 
 WORDS = ("", " ", "-", "--", "-1", "0", "1", "2", "0.5", "1e-9", "1e309", "nan", "inf", "-inf", "1_0",
-         "٣", "0x10", "9" * 5000, "1" * 30, "\udcff", "\ud800", "\0", "a\nb", "x" * 3000, "*", "[", "~", "%s", "{}",
-         "\x1b[2J", "🐈", "../..", "/", "/dev/null", "/etc/passwd", "none/none", "con", "cpu", "cuda", "mps",
-         "int8", "float16", "bfloat16", "<image>", "<bos>", "<loc0001>", "\n", "▁", "detect cat")  # fmt: skip
+         "٣", "0x10", "9" * 5000, "1" * 30, "\udcff", "\ud800", "\0", "a\nb", "x" * 3000, "*", "[", "~", "%s",
+         "{}", "\x1b[2J", "🐈", "../..", "/", "/dev/null", "/etc/passwd", "none/none", "con", "cpu", "cuda",
+         "mps", "int8", "float16", "bfloat16", "<image>", "<bos>", "<loc0001>", "\n", "▁",
+         "detect cat")  # fmt: skip
 OPTIONS = ("--model", "--image", "--prompt", "--max-tokens", "--temperature", "--top-p", "--seed", "--device",
            "--precision", "--draw", "--overwrite", "--json", "--help", "--nonsense", "-h", "--im",
            "--set")  # fmt: skip

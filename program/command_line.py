@@ -75,6 +75,7 @@ def number(kind: type, lowest: float, highest: float):
 
 def check_output(path: Path, option: str, endings: tuple[str, ...]):
     """Finds before a program begins what would keep it from writing a file at its end."""
+    end = Path(os.path.realpath(path))  # where a link leads
     problem = None
     if path.suffix.lower() not in endings:
         problem = f"the name must end in one of {' '.join(endings)}"
@@ -84,9 +85,9 @@ def check_output(path: Path, option: str, endings: tuple[str, ...]):
         problem = f"no folder {path.parent}"
     elif path.exists() and not path.is_file():
         problem = "is not a file but a pipe or a device"
-    elif path.is_symlink() and not path.exists() and not Path(os.path.realpath(path)).parent.is_dir():
+    elif end.is_symlink() or not end.parent.is_dir():
         problem = "is a link that leads nowhere"
-    elif not os.access(Path(os.path.realpath(path)).parent, os.W_OK):
+    elif not os.access(end.parent, os.W_OK):
         # The folder, because a file is written aside and renamed; a file of one's own may be read-only.
         problem = "no permission to write in its folder"
     elif path.exists() and not os.access(path, os.W_OK):

@@ -1,0 +1,3 @@
+from tests.fuzz.harness import KINDS, main
+
+main(*KINDS)

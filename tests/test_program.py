@@ -1,0 +1,318 @@
+"""program/: arguments, messages and ends of a program, pictures in and out, safe writing."""
+
+import argparse
+import errno
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from program import command_line
+from program.command_line import (
+    InputError,
+    Parser,
+    ReaderLeft,
+    check_output,
+    readable,
+    run_program,
+    write,
+)
+from program.files import UNFINISHED, remove_unfinished, replace_file
+from program.pictures import (
+    DRAWABLE,
+    LONGEST_SIDE,
+    check_drawing,
+    check_picture,
+    check_size,
+    open_picture,
+    write_picture,
+)
+
+ROOT = Path(command_line.__file__).parent.parent
+
+
+# ------------------------------------------------------------------------------- messages
+
+
+def test_a_short_message_stays_as_it_is():
+    for message in ("no such file: a b.png", "nöne — 日本.png", "\udce9.png", "a" * 300):
+        assert readable(message) == message
+
+
+def test_of_a_long_message_the_longest_words_are_cut_first():
+    message = readable(f"--draw {'n' * 400}.png: the folder is not there")
+    assert len(message) <= 300
+    assert message.startswith("--draw nnn") and message.endswith("nnn.png: the folder is not there")
+    message = readable("what is wrong " + "and so on " * 100 + "what helps")
+    assert len(message) == 300 and message.startswith("what is wrong") and message.endswith("what helps")
+
+
+def test_signs_that_steer_the_terminal_are_spelled_out():
+    assert readable("a\x1b[2Jb\x00\ud800") == r"a\x1b[2Jb\x00\ud800"
+
+
+# -------------------------------------------------------------------------------- streams
+
+
+@pytest.mark.parametrize("number", [errno.EPIPE, errno.EINVAL])  # the latter is what Windows says
+def test_reader_that_leaves(number, monkeypatch):
+    def closed(*_, **__):
+        raise OSError(number, "closed")
+
+    monkeypatch.setattr(command_line, "discard", lambda stream: None)
+    monkeypatch.setattr("builtins.print", closed)
+    with pytest.raises(ReaderLeft):
+        write("a cat")
+
+
+def run_here(code: str, redirections: str = "", **options) -> subprocess.CompletedProcess:
+    """A program of a few lines, with what a shell does to its streams."""
+    lines = (
+        "import sys\nfrom program.command_line import *\nparser = Parser(prog='p')\nset_up_streams()\n" + code
+    )
+    command = ["bash", "-c", f'"{sys.executable}" -c "$0" {redirections}', lines]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=30, **options)
+
+
+needs_bash = pytest.mark.skipif(sys.platform == "win32", reason="closes streams as a Unix shell does")
+ANSWERS = "def program(args):\n    log('status')\n    write('answer')\nrun_program(program, None, parser)"
+
+
+@needs_bash
+@pytest.mark.parametrize(
+    ("redirections", "code", "out", "err"),
+    [
+        ("", 0, "answer\n", "status\n"),
+        (">&-", 0, "", "status\n"),
+        ("2>&-", 0, "answer\n", ""),
+        ("<&- >&- 2>&-", 0, "", ""),
+        ("> >(true)", 0, "", "status\n"),
+        ("2> >(exec 0<&-; sleep 0.2)", 0, "answer\n", ""),
+    ],
+)
+def test_streams_that_are_closed(redirections, code, out, err):
+    wait = "import time\ntime.sleep(0.3)\n" if "(" in redirections else ""
+    result = run_here(wait + ANSWERS, redirections)
+    assert (result.returncode, result.stdout, result.stderr) == (code, out, err)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a full disk, as Linux plays it")
+def test_a_full_disk_behind_stdout():
+    result = run_here(ANSWERS, "> /dev/full")
+    assert result.returncode == 2
+    assert result.stderr == "status\np: error: the answer cannot be written: No space left on device\n"
+    result = run_here(ANSWERS, "2> /dev/full")
+    assert (result.returncode, result.stdout) == (0, "answer\n")
+
+
+@needs_bash
+def test_help_without_a_reader():
+    result = run_here("import time\ntime.sleep(0.3)\nparser.parse_args(['--help'])", "> >(true)")
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+@needs_bash
+def test_ctrl_c_leaves_no_file_that_was_written_aside(tmp_path):
+    code = (
+        "import os, signal\nfrom pathlib import Path\nfrom program import files\nend_quietly_on_ctrl_c()\n"
+        "files.os.fsync = lambda _: os.kill(os.getpid(), signal.SIGINT)\n"
+        f"files.replace_file(Path({str(tmp_path / 'out')!r}), 'new')\n"
+        "print('went on')"
+    )
+    (tmp_path / "out").write_text("old")
+    result = run_here(code)
+    assert (result.returncode, result.stdout, result.stderr) == (130, "", "")
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert (tmp_path / "out").read_text() == "old"
+
+
+# ----------------------------------------------------------------------------------- ends
+
+
+class OtherError(Exception):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (InputError("two\nlines"), "two lines"),
+        (OtherError("known to the user"), "known to the user"),
+        (MemoryError(), "out of memory: close other programs and try again"),
+        (FileNotFoundError(2, "No such file", "x.png"), "[Errno 2] No such file: 'x.png'"),
+    ],
+)
+def test_errors_become_a_line(error, line, capsys):
+    def program(args):
+        raise error
+
+    with pytest.raises(SystemExit) as end:
+        run_program(program, argparse.Namespace(), Parser(prog="p"), OtherError)
+    assert (end.value.code, *capsys.readouterr()) == (2, "", f"p: error: {line}\n")
+
+
+def test_an_error_may_have_lines_and_a_code_of_its_own(capsys):
+    class LearnersError(InputError):
+        one_line, code = False, 1
+
+    def program(args):
+        raise LearnersError("your code stopped\n    " + "x" * 400)
+
+    with pytest.raises(SystemExit) as end:
+        run_program(program, argparse.Namespace(), Parser(prog="p"))
+    assert end.value.code == 1
+    assert capsys.readouterr().err == f"p: error: your code stopped\n    {'x' * 400}\n"
+
+
+def test_a_bug_is_not_to_look_like_a_mistake_of_the_user():
+    def program(args):
+        raise OtherError
+
+    with pytest.raises(OtherError):
+        run_program(program, argparse.Namespace(), Parser(prog="p"))
+
+
+# ---------------------------------------------------------------------------------- files
+
+
+@pytest.mark.parametrize(("content", "stored"), [("é\n", b"\xc3\xa9\n"), (b"\0\xff", b"\0\xff"), ("", b"")])
+def test_replace_file(content, stored, tmp_path):
+    path = tmp_path / "out"
+    for _ in range(2):
+        replace_file(path, content)
+        assert path.read_bytes() == stored
+    assert list(tmp_path.iterdir()) == [path] and not UNFINISHED
+
+
+def test_a_file_that_cannot_be_written_stays_as_it_was(tmp_path, monkeypatch):
+    path = tmp_path / "out"
+    path.write_text("old")
+    for name in ("fsync", "replace"):
+        with monkeypatch.context() as patch:
+
+            def full(*_):
+                raise OSError(errno.ENOSPC, "No space left on device")
+
+            patch.setattr(os, name, full)
+            with pytest.raises(OSError, match="No space"):
+                replace_file(path, "new")
+        assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such rights, and links only for some")
+def test_links_and_rights_stay(tmp_path):
+    path, link = tmp_path / ("n" * 255), tmp_path / "link"
+    path.write_text("old")
+    path.chmod(0o640)
+    link.symlink_to(path)
+    replace_file(link, "new")
+    assert link.is_symlink() and path.read_text() == "new" and path.stat().st_mode & 0o777 == 0o640
+    new = tmp_path / "new"
+    replace_file(new, "x")
+    (tmp_path / "plain").write_text("x")
+    assert new.stat().st_mode == (tmp_path / "plain").stat().st_mode  # what the umask allows
+
+
+def test_remove_unfinished(tmp_path):
+    aside = tmp_path / ".x.part"
+    aside.write_text("half")
+    UNFINISHED.update({aside, tmp_path / "never begun"})
+    remove_unfinished()
+    UNFINISHED.clear()
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has no such pipes")
+def test_output_to_what_is_no_file(tmp_path):
+    os.mkfifo(tmp_path / "pipe.html")
+    (tmp_path / "loop.html").symlink_to(tmp_path / "loop.html")
+    (tmp_path / "lost.html").symlink_to(tmp_path / "none" / "x.html")
+    for name in ("pipe.html", "loop.html", "lost.html"):
+        with pytest.raises(InputError, match=f"--out .*{name}: "):
+            check_output(tmp_path / name, "--out", (".html",))
+    (tmp_path / "good.html").symlink_to(tmp_path / "new.html")
+    check_output(tmp_path / "good.html", "--out", (".html",))
+
+
+# ------------------------------------------------------------------------------- pictures
+
+HEIC = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + b"\0" * 100
+EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "word"),
+    [(HEIC, "HEIC"), (EPS, "PNG, JPEG"), (b"<svg/>", "PNG, JPEG"), (b"%PDF-1.4\n", "PNG, JPEG")],
+)
+def test_what_is_no_picture_here(content, word, tmp_path):
+    """An EPS would let Pillow start Ghostscript, whatever its name says."""
+    path = tmp_path / "photo.jpg"
+    path.write_bytes(content)
+    for look in (check_picture, open_picture):
+        with pytest.raises(InputError, match=f"photo.jpg is not a picture .*{word}"):
+            look(str(path))
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has no such pipes")
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    for path in (tmp_path / "pipe.png", os.devnull):
+        with pytest.raises(InputError, match="is a pipe or a device"):
+            open_picture(str(path))
+
+
+def test_a_damaged_tiff_is_one_error_and_no_more(tmp_path, capfd):
+    """Pillow warns, its logger speaks and libtiff writes to stderr by itself."""
+    picture, whole = Image.effect_noise((40, 30), 90), tmp_path / "whole.tiff"
+    said = 0
+    for compression in ("tiff_lzw", "jpeg", "group4"):
+        (picture.convert("1") if compression == "group4" else picture).save(whole, compression=compression)
+        content = whole.read_bytes()
+        for at in range(8, len(content), max(1, len(content) // 40)):
+            path = tmp_path / "damaged.tiff"
+            path.write_bytes(content[:at] + b"\xff\xff" + content[at + 2 :])
+            try:
+                open_picture(str(path))
+            except InputError as error:
+                assert len(readable(str(error))) <= 300
+                said += 1
+    assert said > 10 and capfd.readouterr() == ("", "")
+
+
+@pytest.fixture
+def drawing():
+    return Image.new("RGB", (40, 30), "navy")
+
+
+@pytest.mark.parametrize("ending", DRAWABLE)
+def test_only_what_was_drawn_here_is_overwritten(ending, drawing, tmp_path):
+    own, other = tmp_path / f"own{ending}", tmp_path / f"other{ending}"
+    write_picture(drawing, own)
+    drawing.save(other)
+    if ending == ".bmp":  # which has no room to say who made it
+        other = own
+    else:
+        check_drawing(own, [], overwrite=False)
+    with pytest.raises(InputError, match="--overwrite"):
+        check_drawing(other, [], overwrite=False)
+    check_drawing(other, [], overwrite=True)
+    with pytest.raises(InputError, match="never overwritten"):
+        check_drawing(own, [str(own)], overwrite=True)
+
+
+def test_the_longest_side_that_a_format_has(tmp_path):
+    for ending, longest in LONGEST_SIDE.items():
+        for size in ((longest, 1), (1, longest)):
+            check_size(tmp_path / f"x{ending}", size)
+            write_picture(Image.new("RGB", size), tmp_path / f"x{ending}")
+        with pytest.raises(InputError, match=f"at most {longest:,} pixels"):
+            check_size(tmp_path / f"x{ending}", (1, longest + 1))
+        with pytest.raises((OSError, ValueError)):
+            write_picture(Image.new("RGB", (longest + 100, 1)), tmp_path / f"y{ending}")
+    check_size(tmp_path / "x.png", (10**6, 1))
+    for ending in (".png", ".bmp", ".tiff"):
+        write_picture(Image.new("RGB", (70_000, 1)), tmp_path / f"wide{ending}")
+        assert open_picture(str(tmp_path / f"wide{ending}")).size == (70_000, 1)

@@ -85,7 +85,11 @@ def describe_unit(thing, source: Source, steps: list[list[TracedCall]], names: d
     return {
         "file": source.file.name,
         "line": source.first_line,
-        "lines": [[[kind, text] for kind, text in pieces] for pieces in colored(source.lines)],
+        # [kind, text], or the text alone, which most pieces are.
+        "lines": [
+            [text if kind == "text" else [kind, text] for kind, text in pieces]
+            for pieces in colored(source.lines)
+        ],
         "docs": docstring_lines(source.lines),
         "calls": [
             call
@@ -143,6 +147,8 @@ def describe_made(call: TracedCall, source: Source) -> list[list]:
         rows[line, name] = [(line - source.first_line, name, values), times]
     found = []
     for (line, name, values), times in rows.values():
+        if name == RETURNED and not source.lines[line].lstrip().startswith("return"):
+            continue                                                  # Python's own None, at the end
         for i, summary in enumerate(values):
             part = f"{name}[{i}]" if len(values) > 1 else name
             found.append([line, "returned" if part == RETURNED else part.replace(RETURNED, "returned"),

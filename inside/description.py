@@ -27,7 +27,7 @@ from decoder_1 import GemmaRotaryEmbedding, apply_rotary_pos_emb
 from inside.recorder import DECODER, TOWER, Attended, Recording
 from inside.source import source_link
 
-SHOWN_SIDE = 512                                                      # of the picture as given, in pixels
+SHOWN_SIDE = 440                                                      # of the picture as given, in pixels
 MAX_CELLS = 16                                                        # of attention maps, along a side
 TOWER_BYTES = 10_000_000                                              # for the tower's maps
 PAIR_BYTES = 3_000_000                                                # for queries and keys
@@ -141,6 +141,14 @@ def packed(array) -> dict:
 def packed_shares(weights: torch.Tensor) -> dict:
     """Numbers from 0 to 1 in 65,535ths."""
     return packed((weights.clamp(0, 1) * 65_535).round().numpy().astype(np.uint16))
+
+
+def packed_numbers(numbers: torch.Tensor) -> dict:
+    """Float numbers; those of a bfloat16 model in 16 bits, the upper half of a float32, without loss."""
+    if not torch.equal(numbers.bfloat16().float(), numbers):
+        return packed(numbers.numpy())
+    halves = numbers.contiguous().numpy().view(np.uint32) >> 16
+    return packed(halves.astype(np.uint16)) | {"type": "bfloat16"}
 
 
 def spread(values: torch.Tensor) -> list[float]:
@@ -366,7 +374,7 @@ def describe_focus(recording: Recording, weights: torch.Tensor) -> list[dict | N
         focus.append({
             "box": box,
             "area": area,
-            "inside": inside.tolist(),                                # [layers, mean and H]
+            "inside": [[round(share, 6) for share in row] for row in inside.tolist()],  # [layers, mean and H]
             "bestLayer": best_layer,
             "bestHead": best_head,
             "openAt": open_at,                                        # which pays most to the box
@@ -397,8 +405,8 @@ def describe_pairs(recording: Recording, weights: torch.Tensor) -> dict:
     return {
         "layers": layers,
         "agrees": [difference < SAME_WEIGHTS for difference in differences.tolist()],
-        "query": packed(queries[:, layers].numpy()),                  # [A, layers, H, Hd]
-        "key": packed(keys[layers].numpy()),                          # [layers, K, L, Hd]
+        "query": packed_numbers(queries[:, layers]),                  # [A, layers, H, Hd]
+        "key": packed_numbers(keys[layers]),                          # [layers, K, L, Hd]
         "positions": torch.cat(position_ids).tolist(),                # [L]
         "theta": text.rope_theta,
     }
@@ -499,8 +507,8 @@ def describe_modules(recording: Recording, folder: Path) -> list[dict]:
             "parameters": sum(parameter.numel() for parameter in parameters),
             "weightBytes": sum(parameter.nbytes for parameter in parameters),
             "outputBytes": first.output_bytes,
-            "promptSeconds": first.seconds,
-            "tokenSeconds": sum(call.seconds for call in later) / len(later) if later else None,
+            "promptSeconds": round(first.seconds, 7),
+            "tokenSeconds": round(sum(call.seconds for call in later) / len(later), 7) if later else None,
         })  # fmt: skip
     return rows
 

@@ -9,7 +9,8 @@ const $ = id => document.getElementById(id);
 function unpack({type, shape, data}) {
   const bytes = Uint8Array.from(atob(data), character => character.charCodeAt(0));
   const values = {uint8: () => bytes, uint16: () => new Uint16Array(bytes.buffer),
-    float32: () => new Float32Array(bytes.buffer)}[type]();
+    float32: () => new Float32Array(bytes.buffer),
+    bfloat16: () => new Float32Array(Uint32Array.from(new Uint16Array(bytes.buffer), half => half << 16).buffer)}[type]();
   const at = (...index) => {
     let start = 0, size = values.length;
     index.forEach((i, dimension) => { size /= shape[dimension]; start += i * size; });
@@ -211,7 +212,7 @@ function drawTop() {
   $("prompt").textContent = facts.prompt || "(no prompt)";
   $("said").textContent = facts.answer || "(no answer)";
   $("facts").textContent = `${facts.model} · ${grouped(facts.parameters)} parameters in ${facts.dtype} · ` +
-    `${facts.image} · ${clock(facts.seconds)}`;
+    facts.image + (facts.seconds === null ? "" : ` · ${clock(facts.seconds)}`);
   const whole = {input: [1, 3, picture.size, picture.size]};
   const stops = [["Picture", shapeOf(whole.input)], ["Tokens", `${tokens.numImage} + ${tokens.list.length}`],
     ["Tower", shapeOf(merge.shapes.tower)], ["Merge", shapeOf(merge.shapes.merged)],
@@ -630,8 +631,8 @@ function drawPair() {
   const sum = scores[chosen], others = scores.reduce((total, score) => total + Math.exp((score - most) * scale), 0);
   const weight = Math.exp((sum - most) * scale) / others;
   const given = isPatch ? (blockSize === 1 ? share(onPicture.at(token, layer, head)[chosen]) : null) : share(onText.at(token, layer, head)[chosen - N]);
-  const terms = inOrder.map(i => `${signed(query[i], 2)} × ${signed(key[i], 2)}`).join(" + ");
-  const step = (formula, value, ...words) => make("li", {}, make("code", {}, formula), make("b", {}, value), make("span", {}, ...words));
+  const terms = inOrder.map(i => `(${signed(query[i], 2)} × ${signed(key[i], 2)})`).join(" + ");
+  const step = (formula, value, ...words) => make("li", {}, make("code", {}, formula), make("strong", {}, value), make("span", {}, ...words));
   fill($("chain"),
     step("q · k", signed(sum, 2), `the sum of ${headSize} products, the largest of them ${terms}`),
     step(`÷ √${headSize}`, signed(sum * scale, 2), `the score; the highest of these ${scores.length} keys is ${signed(most * scale, 2)}`),
@@ -717,11 +718,11 @@ function drawCache() {
   steps.forEach((_, i) => { if (i % every === 0) marks.push(label(String(i), {x: left + (i + .5) * wide, y: height - 20, "text-anchor": "middle", fill: "var(--soft)"})); });
   fill($("cache"), chart(width, height, 460, "Tokens read and kept at each step", ...marks, ...columns,
     label("step", {x: left, y: height - 3, fill: "var(--soft)"})));
-  const without = steps.reduce((total, {kept, count}) => total + kept + count, 0), further = seconds.slice(1).sort((a, b) => a - b);
+  const without = steps.reduce((total, {kept, count}) => total + kept + count, 0), further = (seconds || []).slice(1).sort((a, b) => a - b);
   $("cacheWords").textContent = `Orange: the tokens that a step reads; pale: those whose keys and values are in the cache. ${read.length} steps read ` +
     `${grouped(before)} tokens; without the cache they would read ${grouped(without)}. A kept token takes ${bytes(bytesPerToken)}, all of them ` +
-    `${bytes(bytesPerToken * before)}. The prompt took ${clock(seconds[0])}` +
-    (further.length ? `, a further token ${clock(further[Math.floor(further.length / 2)])} (median).` : ".");
+    `${bytes(bytesPerToken * before)}.` + (seconds ? ` The prompt took ${clock(seconds[0])}` : "") +
+    (further.length ? `, a further token ${clock(further[Math.floor(further.length / 2)])} (median).` : seconds ? "." : "");
 }
 
 /* ------------------------------------------------------------- the code, with its values */
@@ -729,7 +730,7 @@ function drawCache() {
 const TYPES = {bfloat16: "bf16", float16: "f16", float32: "f32", float64: "f64", int64: "i64", int32: "i32", uint8: "u8", int8: "i8"};
 function valueRow([, name, kind, dtype, low, average, high, times]) {
   const numbers = low === null ? [] : [low, average, high];
-  return make("div", {class: "value"}, make("b", {title: name}, name),
+  return make("div", {class: "value"}, make("strong", {title: name}, name),
     make("span", {title: dtype || ""}, kind, ...(dtype && numbers.length ? [" ", make("i", {}, TYPES[dtype] || dtype)] : []),
       ...(times > 1 ? [" ", make("i", {}, `(last of ${times})`)] : [])),
     ...numbers.map((number, i) => make("span", {class: "n", title: ["smallest", "mean", "largest"][i]}, short(number))));
@@ -739,15 +740,16 @@ const isSize = made => made[3] === "int" && made[7] === 1 && made[1] !== "return
 function valueRows(all) {
   const sizes = all.filter(isSize), rest = all.filter(made => !isSize(made)).map(valueRow);
   if (sizes.length < 2) return all.map(valueRow);
-  return [make("div", {class: "value sizes"}, ...sizes.map(([, name, kind]) => make("span", {}, make("b", {}, name), ` ${kind}`))), ...rest];
+  return [make("div", {class: "value sizes"}, ...sizes.map(([, name, kind]) => make("span", {}, make("strong", {}, name), ` ${kind}`))), ...rest];
 }
 function codeTable(unit, values) {
   const rows = [], folded = new Map(unit.docs.map(([first, last]) => [first, last]));
   const line = i => {
-    const indent = unit.lines[i].length ? unit.lines[i][0][1].match(/^ */)[0].length : 0;
-    const pieces = unit.lines[i].map(([kind, text], j) => make("span", {class: kind}, j ? text : text.slice(indent)));
+    const pieces = unit.lines[i].map(piece => typeof piece === "string" ? ["text", piece] : piece);
+    const indent = pieces.length ? pieces[0][1].match(/^ */)[0].length : 0;
     return make("tr", {}, make("td", {class: "line"}, String(unit.line + i)),
-      make("td", {class: "source-line", style: {"--indent": indent}}, ...pieces),
+      make("td", {class: "source-line", style: {"--indent": indent}},
+        ...pieces.map(([kind, text], j) => make("span", {class: kind}, j ? text : text.slice(indent)))),
       make("td", {class: "made"}, ...valueRows(values.get(i) || [])));
   };
   for (let i = 0; i < unit.lines.length; i++) {
@@ -866,8 +868,8 @@ function drawResult() {
     make("tbody", {}, ...rows));
 }
 function drawModules() {
-  const whole = told.modules[0];
-  const heads = ["Module", "Class", "Input", "Output", "Parameters", "Weights", "Returned", "Prompt", "Further token"];
+  const whole = told.modules[0], timed = whole.promptSeconds !== null;
+  const heads = ["Module", "Class", "Input", "Output", "Parameters", "Weights", "Returned", ...(timed ? ["Prompt", "Further token"] : [])];
   const rows = told.modules.map(module => {
     const time = (seconds, all) => make("td", {class: "n time", style: {"--share": `${100 * Math.min(1, (seconds || 0) / (all || 1))}%`}}, milliseconds(seconds));
     const name = module.depth ? module.name.split(".").slice(-1 - /\.\d+$/.test(module.name)).join(".") : module.name;
@@ -877,9 +879,10 @@ function drawModules() {
         : make("code", {}, module.class)),
       make("td", {class: "mono"}, shapeOf(module.input)), make("td", {class: "mono"}, shapeOf(module.output)),
       make("td", {class: "n"}, grouped(module.parameters)), make("td", {class: "n"}, bytes(module.weightBytes)), make("td", {class: "n"}, bytes(module.outputBytes)),
-      time(module.promptSeconds, whole.promptSeconds), time(module.tokenSeconds, whole.tokenSeconds));
+      ...(timed ? [time(module.promptSeconds, whole.promptSeconds), time(module.tokenSeconds, whole.tokenSeconds)] : []));
   });
   fill($("modules"), make("thead", {}, make("tr", {}, ...heads.map((text, i) => make("th", {scope: "col", class: i > 3 ? "n" : ""}, text)))), make("tbody", {}, ...rows));
+  $("timedWords").hidden = !timed;
   $("tiedWords").textContent = "lm_head's weight is embed_tokens' (tied): it is counted once in what holds both.";
   $("all").addEventListener("change", event => $("modules").classList.toggle("all", event.target.checked));
 }

@@ -5,8 +5,8 @@ What to notice:
     its probabilities, what each layer would have said) is that of the position that predicts it;
   - arrays go as base64, attention weights in 65,535ths (uint16);
   - a page stays below 20 MB for the 3B model, too: where a picture has more than 16 x 16 patches
-    its attention maps are those of blocks of patches, and where the tower's maps of all layers and
-    heads would take more than TOWER_BYTES, only some layers are shown head by head.
+    its attention maps are those of blocks of patches, and where the maps of all layers and heads
+    would take more than MAP_BYTES, only some layers of the tower are shown head by head.
 
 Letters in shapes: B batch (1 here), N patches (= image tokens), T tokens given now, L tokens that
 can be looked at, A tokens of the answer, H heads, K key/value heads, Hd size of a head, D width of
@@ -29,7 +29,7 @@ from inside.source import source_link
 
 SHOWN_SIDE = 440                                                      # of the picture as given, in pixels
 MAX_CELLS = 16                                                        # of attention maps, along a side
-TOWER_BYTES = 10_000_000                                              # for the tower's maps
+MAP_BYTES = 10_500_000                                                # for the maps of tower and decoder
 PAIR_BYTES = 3_000_000                                                # for queries and keys
 NEXT_TOKENS = 5                                                       # that are listed as most probable
 SAME_WEIGHTS = 0.05                                                   # apart at most: bfloat16 rounds scores
@@ -240,7 +240,9 @@ def describe_tower(recording: Recording) -> dict:
     config = recording.model.config.vision_config
     n, H, num_layers = cells_of(recording.grid) ** 2, config.num_attention_heads, config.num_hidden_layers
 
-    room = (TOWER_BYTES - num_layers * n * n * 2) // (H * n * n * 2)
+    text = recording.model.config.text_config
+    decoder_bytes = len(recording.tokens) * text.num_hidden_layers * text.num_attention_heads * n * 2
+    room = (MAP_BYTES - decoder_bytes - num_layers * n * n * 2) // (H * n * n * 2)
     head_layers = evenly(num_layers, room)
     means, heads, ways = [], [], []
     for layer in range(num_layers):

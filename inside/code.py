@@ -51,7 +51,7 @@ def trace_model(
         # No token has the id -1, so that a second one is read also where the first ends the answer.
         for _ in model_set.generation.generate(model, batch, eos_token_id=-1, max_tokens=2):
             ends.append(len(tracer.calls))
-    return [tracer.calls[:ends[0]], tracer.calls[ends[0]:]]
+    return [tracer.calls[: ends[0]], tracer.calls[ends[0] :]]
 
 
 def trace_answer(recording: Recording, size: tuple[int, int]) -> list[TracedCall]:
@@ -148,7 +148,7 @@ def describe_made(call: TracedCall, source: Source) -> list[list]:
     found = []
     for (line, name, values), times in rows.values():
         if name == RETURNED and not source.lines[line].lstrip().startswith("return"):
-            continue                                                  # Python's own None, at the end
+            continue  # Python's own None, at the end
         for i, summary in enumerate(values):
             part = f"{name}[{i}]" if len(values) > 1 else name
             found.append([line, "returned" if part == RETURNED else part.replace(RETURNED, "returned"),

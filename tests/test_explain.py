@@ -85,6 +85,7 @@ class Made:
         """The outputs of these modules for the whole sequence, and "logits"."""
         seen, hooks = {}, []
         for name in names:
+
             def keep(module, args, output, name=name):
                 seen[name] = (args, output)
 
@@ -129,7 +130,7 @@ def test_tokens_are_prompt_and_answer(made):
     assert [token["position"] for token in tokens["list"]] == list(range(N, len(prompt) + len(made.answer)))
     kinds = [token["kind"] for token in tokens["list"]]
     assert kinds[0] == "bos" and kinds[len(prompt) - N - 1] == "newline"
-    assert set(kinds[1:len(prompt) - N - 1]) == {"prompt"}
+    assert set(kinds[1 : len(prompt) - N - 1]) == {"prompt"}
     eos = made.tokenizer.token_to_id("<eos>")
     (expected, *_) = zip(*generation_1.generate(made.model, made.batch, eos, 24), strict=True)
     assert made.answer == list(expected)
@@ -140,7 +141,7 @@ def test_mask_is_the_reference_s(made):
     mask = prefix_lm_mask(torch.ones_like(types), types)[0, 0].int()
     N, rows = made.data["tokens"]["numImage"], made.data["tokens"]["mask"]
     assert (mask[:N] == mask[0]).all() and (mask[:, :N] == mask[:, :1]).all()
-    assert rows == ["".join(map(str, row)) for row in mask[N - 1:, N - 1:].tolist()]
+    assert rows == ["".join(map(str, row)) for row in mask[N - 1 :, N - 1 :].tolist()]
 
 
 def test_tower_s_attention_is_that_which_the_module_used(made):
@@ -166,12 +167,12 @@ def test_tower_s_attention_is_that_which_the_module_used(made):
 
 def test_decoder_s_attention_is_that_which_the_module_used(made):
     config, part = made.model.config.text_config, made.data["decoder"]
-    weights = np.concatenate([unpack(part["picture"]), unpack(part["text"])], axis=-1)     # [A, layers, H, L]
+    weights = np.concatenate([unpack(part["picture"]), unpack(part["text"])], axis=-1)  # [A, layers, H, L]
     A, first = len(made.answer), made.batch["input_ids"].shape[1] - 1
     assert weights.shape == (A, config.num_hidden_layers, config.num_attention_heads, first + A)
     assert abs(weights.sum(axis=-1) - 1).max() < (first + A) / 65_535
     for i in range(A):
-        assert (weights[i, ..., first + 1 + i:] == 0).all()           # nothing is seen before it is there
+        assert (weights[i, ..., first + 1 + i :] == 0).all()  # nothing is seen before it is there
     names = [f"language_model.model.layers.{i}.self_attn" for i in range(config.num_hidden_layers)]
     seen = made.watch(*names)
     for layer, name in enumerate(names):
@@ -183,7 +184,7 @@ def test_decoder_s_attention_is_that_which_the_module_used(made):
         attended = torch.tensor(weights[:, layer, :, None], dtype=torch.float32) @ value
         with torch.inference_mode():
             again = attention.o_proj(attended.flatten(1))
-        assert_close(again, output[0, first:first + A], made.tolerance * 30)
+        assert_close(again, output[0, first : first + A], made.tolerance * 30)
         attention.to(output.dtype)
 
 
@@ -200,7 +201,7 @@ def as_likely(found: list[dict], tolerance: float) -> set[int]:
 
 def test_next_tokens_are_those_of_a_pass_without_cache(made):
     first = made.batch["input_ids"].shape[1] - 1
-    expected = made.watch()["logits"][first:first + len(made.answer)].softmax(dim=-1)
+    expected = made.watch()["logits"][first : first + len(made.answer)].softmax(dim=-1)
     for token, found, probabilities in zip(made.answer, made.data["decoder"]["next"], expected, strict=True):
         # The likeliest is the one that was said, or another as likely: bfloat16 has ties.
         assert token in as_likely(found, made.tolerance)
@@ -246,7 +247,7 @@ def test_norms_before_and_after_scaling(made):
 
 def test_features_are_colored_by_their_components(made):
     features = made.data["tower"]["features"]
-    assert [one["name"] for one in features][::len(features) - 1] == ["embeddings", "post_layernorm"]
+    assert [one["name"] for one in features][:: len(features) - 1] == ["embeddings", "post_layernorm"]
     with torch.inference_mode():
         last = made.model.vision_tower(made.batch["pixel_values"])[0].float().numpy()
     strengths = np.linalg.svd(last - last.mean(axis=0), compute_uv=False) ** 2
@@ -264,7 +265,7 @@ def test_focus_is_the_share_of_attention_in_the_box(made):
         assert focus["box"] == box
         y1, x1, y2, x2 = box
         assert focus["area"] == pytest.approx((y2 - y1) * (x2 - x1), rel=1e-4)
-        fine = 4096 // grid                                           # point by point
+        fine = 4096 // grid  # point by point
         axis = (np.arange(grid * fine) + 0.5) / (grid * fine)
         rows, columns = (
             ((axis > low) & (axis < high)).reshape(grid, fine).mean(axis=1)
@@ -304,7 +305,7 @@ def test_modules_are_a_map_of_the_code(made):
         text = (made.page.parent / path).resolve().read_text("utf-8").splitlines()[int(line) - 1]
         assert re.match(rf"class {type(module).__name__}\b", text)
     assert rows["vision_tower"]["output"] == made.data["merge"]["shapes"]["tower"]
-    assert rows["vision_tower"]["tokenSeconds"] is None               # it runs once
+    assert rows["vision_tower"]["tokenSeconds"] is None  # it runs once
     assert (rows["(the model)"]["tokenSeconds"] is None) == (len(made.answer) == 1)
     whole = rows["(the model)"]["promptSeconds"]
     assert all(row["promptSeconds"] <= whole for row in rows.values())
@@ -383,7 +384,7 @@ def test_colors_go_on_from_layer_to_layer():
     features = torch.randn(50, 8) * torch.tensor([9.0, 6, 4, 1, 1, 1, 1, 1])
     rotation = torch.linalg.qr(torch.randn(8, 8))[0]
     (first, seen), (second, _) = principal_colors([features, features @ rotation])
-    assert abs(first.astype(int) - second).max() <= 1                 # the same, but for the directions
+    assert abs(first.astype(int) - second).max() <= 1  # the same, but for the directions
     assert 0.8 < seen < 1
     (flat, nothing), _ = principal_colors([torch.ones(4, 8), torch.randn(4, 2)])
     assert nothing == 0 and (flat == flat[0]).all()
@@ -520,7 +521,7 @@ def test_the_decoder_s_map_is_its_own_too(checkpoint, tmp_path, monkeypatch):
         assert abs(unpack(one["decoder"][name]) - unpack(right[name])).max() < 1e-3
     wrong = page_with(monkeypatch, checkpoint, tmp_path, decoder_1.GemmaAttention, forward=decoder_unscaled)
     assert abs(unpack(wrong["decoder"]["text"]) - unpack(right["text"])).max() > 0.01
-    assert not all(wrong["decoder"]["pairs"]["agrees"])               # so q . k does not explain it
+    assert not all(wrong["decoder"]["pairs"]["agrees"])  # so q . k does not explain it
 
 
 # -------------------------------------------------------------------------------- text from outside
@@ -531,7 +532,7 @@ NASTY = "</script><script>alert(1)</script> \u2028 {{data}} {{title}} & \"quotes
 @pytest.fixture(scope="module")
 def nasty_page(tmp_path_factory, checkpoint):
     folder = tmp_path_factory.mktemp("nasty")
-    name = "a 'single' & b.png" if os.name == "nt" else 'a "quoted" \'single\' <b>&amp; ü.png'
+    name = "a 'single' & b.png" if os.name == "nt" else "a \"quoted\" 'single' <b>&amp; ü.png"
     image = draw_sample(folder / name)
     page = folder / "page #1.html"
     explain.main(["--model", str(checkpoint), "--image", str(image), "--prompt", NASTY, "--out", str(page)])
@@ -545,7 +546,7 @@ def test_text_from_outside_is_text(nasty_page):
     assert text.count("<script") == 2 and text.count("</script>") == 2
     facts = data_of(page)["facts"]
     assert facts["prompt"] == NASTY and facts["image"] == image.name
-    title = text[text.index("<title>"):text.index("</title>")]
+    title = text[text.index("<title>") : text.index("</title>")]
     assert "&lt;/script&gt;" in title and "<b>" not in title
 
 
@@ -657,7 +658,7 @@ def test_ctrl_c_ends_quietly_wherever_it_comes(checkpoint, tmp_path, after):
     out, err = process.communicate()
     # While Python ends it has no handler any more: the signal itself ends it, as quietly.
     assert process.returncode in (0, 130, -signal.SIGINT) and "Traceback" not in err, err
-    assert not list(tmp_path.glob(".*"))                              # nothing half-written is left
+    assert not list(tmp_path.glob(".*"))  # nothing half-written is left
 
 
 @needs_tiny
@@ -755,13 +756,17 @@ def opened(browser):
 
     def opened(page: Path, width=1280, scheme="light"):
         contexts.append(browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme))
-        contexts[-1].set_default_timeout(120_000)                     # busy machines are slow
+        contexts[-1].set_default_timeout(120_000)  # busy machines are slow
         tab = contexts[-1].new_page()
         tab.on("console", lambda message: messages.append(message.text))
         tab.on("pageerror", lambda error: messages.append(str(error)))
         tab.on("dialog", lambda dialog: (messages.append(dialog.message), dialog.dismiss()))
-        tab.on("request", lambda request: messages.extend(
-            [] if request.url.startswith("data:") or request.url == page.as_uri() else [request.url]))
+        tab.on(
+            "request",
+            lambda request: messages.extend(
+                [] if request.url.startswith("data:") or request.url == page.as_uri() else [request.url]
+            ),
+        )
         tab.goto(page.as_uri())
         tab.wait_for_selector("html[data-ready]", state="attached")
         return tab
@@ -814,7 +819,7 @@ def test_numbers_of_a_patch_are_the_model_s(made, opened):
     tab.get_by_role("radio", name="green").check()
     texts = tab.locator("#numbers td").all_inner_texts()
     shown = [float(text.replace("\N{MINUS SIGN}", "-")) for text in texts]
-    expected = made.batch["pixel_values"][0, 1, row * P:(row + 1) * P, column * P:(column + 1) * P]
+    expected = made.batch["pixel_values"][0, 1, row * P : (row + 1) * P, column * P : (column + 1) * P]
     assert abs(torch.tensor(shown).view(P, P) - expected).max() <= 0.0051
 
 
@@ -828,7 +833,7 @@ def test_layers_heads_and_tokens_are_chosen(made, opened):
     assert chosen.get_attribute("aria-label") == "layer 0, head 1"
 
     # Every row of bars is one of a distribution: picture and text together are all the attention.
-    picture, said = unpack(part["picture"]), made.data["tokens"]["list"][-len(made.answer):]
+    picture, said = unpack(part["picture"]), made.data["tokens"]["list"][-len(made.answer) :]
     for token in range(min(4, len(made.answer))):
         tab.locator("#answerTokens button").nth(token).click()
         tab.locator("#layer").fill("1")
@@ -856,10 +861,16 @@ def test_page_is_named_for_those_who_do_not_see_it(made, opened):
     unnamed = """() => [...document.querySelectorAll("canvas, svg")].filter(picture =>
       !picture.ariaLabel && picture.ariaHidden !== "true" && !picture.closest("button[aria-label]")).length"""
     assert tab.evaluate(unnamed) == 0
-    assert tab.evaluate("""() => [...document.querySelectorAll("button")].filter(button =>
-      !button.ariaLabel && !button.innerText.trim()).length""") == 0
-    assert tab.evaluate("""() => [...document.querySelectorAll("input, select")].filter(field =>
-      !field.labels.length).length""") == 0
+    assert (
+        tab.evaluate("""() => [...document.querySelectorAll("button")].filter(button =>
+      !button.ariaLabel && !button.innerText.trim()).length""")
+        == 0
+    )
+    assert (
+        tab.evaluate("""() => [...document.querySelectorAll("input, select")].filter(field =>
+      !field.labels.length).length""")
+        == 0
+    )
     rows = tab.locator("#modules tbody tr:visible").count()
     tab.locator("#all").check()
     assert tab.locator("#modules tbody tr:visible").count() == len(made.data["modules"]) > rows
@@ -1008,7 +1019,7 @@ def test_every_class_of_the_path_is_there_with_its_values(made):
     for name, unit in code["units"].items():
         text = ["".join(one if isinstance(one, str) else one[1] for one in line) for line in unit["lines"]]
         file = (PROGRAM.parent / unit["file"]).read_text("utf-8").splitlines()
-        assert text == file[unit["line"] - 1:unit["line"] - 1 + len(text)]
+        assert text == file[unit["line"] - 1 : unit["line"] - 1 + len(text)]
         if name in ("Answer", "parse_boxes") and not made.data["boxes"]:
             continue
         assert any(call["made"] for call in unit["calls"]), name
@@ -1026,8 +1037,11 @@ def test_values_beside_the_code_are_the_model_s(made):
         names = [f"language_model.model.layers.{i}.self_attn" for i in range(config.num_hidden_layers)]
         seen, hooks = {}, []
         for name in names:
-            hooks.append(made.model.get_submodule(name).register_forward_hook(
-                lambda module, args, output, name=name: seen.update({name: output})))
+            hooks.append(
+                made.model.get_submodule(name).register_forward_hook(
+                    lambda module, args, output, name=name: seen.update({name: output})
+                )
+            )
         made.model(**made.batch)
         for hook in hooks:
             hook.remove()
@@ -1118,7 +1132,7 @@ def test_the_index_in_docs_leads_to_them(opened):
     for name in make_docs.SAMPLES:
         tab = opened(DOCS / "pages" / f"{name}.html", 390)
         assert tab.evaluate("document.documentElement.scrollWidth") <= 390
-        assert tab.locator("#modules thead th").count() == 7          # none for the times of a machine
+        assert tab.locator("#modules thead th").count() == 7  # none for the times of a machine
         assert not tab.locator("#timedWords").is_visible()
 
 

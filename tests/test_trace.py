@@ -54,10 +54,14 @@ def test_every_traced_tensor_of_gemma_attention_is_what_hooks_see(model):
     attention = model.language_model.model.layers[-1].self_attn
     hooked, hooks = {}, []
     for name in ("q_proj", "k_proj", "v_proj", "o_proj"):
-        hooks.append(attention.get_submodule(name).register_forward_hook(
-            lambda module, args, output, name=name: hooked.update({name: (args[0], output)})))
-    hooks.append(attention.register_forward_hook(
-        lambda module, args, output: hooked.update({"": (args, output)})))
+        hooks.append(
+            attention.get_submodule(name).register_forward_hook(
+                lambda module, args, output, name=name: hooked.update({name: (args[0], output)})
+            )
+        )
+    hooks.append(
+        attention.register_forward_hook(lambda module, args, output: hooked.update({"": (args, output)}))
+    )
 
     seen = Seen(F.softmax)
     with Tracer([GemmaAttention], snapshot) as tracer, seen:
@@ -76,7 +80,7 @@ def test_every_traced_tensor_of_gemma_attention_is_what_hooks_see(model):
     )
     turned_query, turned_key = apply_rotary_pos_emb(query, key, cos, sin)
     repeats = config.num_attention_heads // config.num_key_value_heads
-    (masked,), weights = seen.calls[-1]                               # the last softmax is this layer's
+    (masked,), weights = seen.calls[-1]  # the last softmax is this layer's
     expected = {
         "hidden_states": [hidden_states], "attention_mask": [mask], "position_embeddings": [[cos, sin]],
         "cos": [cos], "sin": [sin], "B": [1], "T": [14], "D": [config.hidden_size],

@@ -123,7 +123,7 @@ def describe_calls(
             "count": 1,
             "made": describe_made(call, source),
         }
-    return list(found.values())
+    return [call for call in found.values() if call["made"]]
 
 
 def module_of(call: TracedCall | None, names: dict[int, str]) -> str:

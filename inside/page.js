@@ -555,6 +555,8 @@ function drawFocus() {
   fill($("focus"), make("thead", {}, make("tr", {}, ...heads.map(([text, kind]) => make("th", {scope: "col", class: kind}, text)))), make("tbody", {}, ...rows));
 }
 function drawLens() {
+  if (decoder.locations) $("lensWords").textContent = "A location wins with a few percent, because 1024 of them share what one number would say: " +
+    "choose one above to see them all.";
   const rows = [];
   for (let layer = 0; layer <= decoder.layers; layer++) {
     rows.push(make("tr", {}, make("th", {scope: "row"}, layer ? `after layer ${layer - 1}` : "before layer 0"),

@@ -14,6 +14,7 @@ What to notice:
 """
 
 import ast
+import copy
 import inspect
 import sys
 from collections.abc import Callable, Iterable
@@ -25,6 +26,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from PIL import Image
+from torch import nn
 
 from inside.source import parse_file
 
@@ -50,6 +52,8 @@ class TracedCall:
     caller: "TracedCall | None"  # of the watched ones
     made: list[Made] = field(default_factory=list)
     stopped: bool = False  # by an error
+    error: str = ""  # which, if somebody caught it
+    last_line: int = 0  # that ran
 
 
 # -------------------------------------------------------------------- which names a line stores
@@ -219,7 +223,7 @@ class Tracer:
                 failing = True
             elif event == "return":
                 self.running.pop()
-                call.stopped = failing
+                call.stopped, call.last_line = failing, frame.f_lineno
                 if not failing:
                     if last is not None:
                         finish(frame, None)
@@ -342,4 +346,26 @@ def differences(call: TracedCall, reference: TracedCall, tolerance: float = 1e-3
             what = apart(made.value, expected[made.name].pop(0), tolerance)
             if what is not None:
                 found.append(Difference(made.line, made.name, what))
+    return found
+
+
+def compare(own, reference, *arguments, tolerance: float = 1e-3) -> list[Difference]:
+    """Runs a function or module of a learner's and the reference's on the same input, and compares them.
+
+    Each gets a copy of the arguments, because attention extends the cache that it is given. Two modules
+    are to have the same weights. Where the learner's code stops, that is the last difference.
+    """
+    traced = []
+    for thing in (own, reference):
+        with Tracer([type(thing) if isinstance(thing, nn.Module) else thing], snapshot) as tracer:
+            try:
+                thing(*copy.deepcopy(arguments))
+            except Exception as error:
+                if thing is reference or not tracer.calls:
+                    raise
+                tracer.calls[0].error = f"{type(error).__name__}: {error}"
+        traced.append(tracer.calls[0])
+    found = differences(*traced, tolerance)
+    if traced[0].stopped:
+        found.append(Difference(traced[0].last_line, traced[0].name, f"stopped with {traced[0].error}"))
     return found

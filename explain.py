@@ -8,64 +8,64 @@ The way of a page: the model answers, watched (inside.recorder) -> what was seen
 nothing of it.
 """
 
-import os
-import signal
-
-from program.files import remove_unfinished, replace_file
+from program.command_line import end_quietly_on_ctrl_c
 from speed import threads
 
 if __name__ == "__main__":
-    threads.sleep_while_waiting()                                     # must be said before torch is imported
-    # Here, because Ctrl-C is to end quietly while PyTorch is being imported, too.
-    signal.signal(signal.SIGINT, lambda *_: (remove_unfinished(), os._exit(130)))
+    end_quietly_on_ctrl_c()  # while PyTorch is being imported, too
+    threads.sleep_while_waiting()  # must be said before torch is imported
 
 import argparse
 import functools
-import sys
 import time
 from pathlib import Path
 
 import inference
-from inference import InputError, Parser, log, number, open_picture
 from inside import pictures
 from inside.code import describe_code, trace_answer, trace_model
 from inside.description import describe, keep_weights
 from inside.page import MADE_HERE, build_page
 from inside.recorder import record_answer
+from program.command_line import InputError, Parser, check_output, log, number, set_up_streams, write
+from program.files import replace_file
+from program.pictures import open_picture
 from speed.loading import PRECISIONS
+
+PAGES = (".html", ".htm")
 
 
 def build_parser() -> Parser:
     parser = Parser(prog="explain.py", description="Writes a page that shows one answer being made.")
     add = parser.add_argument
-    add("--model", metavar="DIR", default=str(inference.TINY_MODEL),
-        help="checkpoint folder (default: the tiny one)")
+    add(
+        "--model",
+        metavar="DIR",
+        default=str(inference.TINY_MODEL),
+        help="checkpoint folder (default: the tiny one)",
+    )
     add("--image", metavar="FILE", nargs=1, help="the picture (default: the first of images/)")
     add("--prompt", metavar="TEXT", nargs=1, default=["detect cat"], help="default: detect cat")
     add("--out", metavar="PAGE.html", default="explain.html", help="the page (default: explain.html)")
     add("--png", metavar="DIR", help="writes the main pictures there as well, as PNG files")
-    add("--set", choices=("0", "1", "mixed"), default="1",
-        help="1: the reference files (default), 0: yours, mixed: yours where they are solved")
-    add("--max-tokens", type=number(int, 1, 64), default=24, metavar="N",
-        help="longest answer (default: 24)")
-    add("--precision", choices=PRECISIONS, default="auto",
-        help="of the weights (default: as stored)")
-    parser.set_defaults(temperature=0.0, top_p=1.0, seed=0)           # greedy; fill_defaults asks for them
+    add(
+        "--set",
+        choices=("0", "1", "mixed"),
+        default="1",
+        help="1: the reference files (default), 0: yours, mixed: yours where they are solved",
+    )
+    add("--max-tokens", type=number(int, 1, 64), default=24, metavar="N", help="longest answer (default: 24)")
+    add("--precision", choices=PRECISIONS, default="auto", help="of the weights (default: as stored)")
+    parser.set_defaults(temperature=0.0, top_p=1.0, seed=0)  # greedy; fill_defaults asks for them
     return parser
 
 
-def check_out(out: Path):
+def check_page(out: Path):
     """Finds before the model runs what would fail after it; only a page of ours is overwritten."""
-    if out.suffix.lower() not in (".html", ".htm"):
+    if out.suffix.lower() not in PAGES:
         raise InputError(f"--out {out}: the name must end in .html")
-    if out.is_dir() or not out.parent.is_dir():
-        raise InputError(f"--out {out}: " + ("is a folder" if out.is_dir() else f"no folder {out.parent}"))
+    check_output(out, "--out", PAGES)
     if out.is_symlink() and not out.exists():
         raise InputError(f"--out {out}: is a link that leads nowhere or in a circle; remove it")
-    if out.exists() and not out.is_file():
-        raise InputError(f"--out {out}: is not an ordinary file")
-    if not os.access(out if out.exists() else out.parent, os.W_OK):
-        raise InputError(f"--out {out}: no permission to write there")
     if out.exists():
         with out.open("rb") as file:
             made_here = MADE_HERE.encode() in file.read(500)
@@ -83,6 +83,7 @@ def make_page(args: argparse.Namespace, folder: Path) -> tuple[str, dict]:
     picture = open_picture(args.image[0])
     model_set = inference.set_of(args)
     model, tokenizer, processor = inference.load(args, "cpu", model_set)
+    inference.rows_that_fit(model, tokenizer, args.prompt, "cpu")  # refuses a prompt that is too long
 
     log("Running the model")
     reduce = functools.partial(keep_weights, model.config)
@@ -112,7 +113,7 @@ def explain(args: argparse.Namespace):
     inference.fill_defaults(args)
     inference.check_prompts(args)
     out = Path(args.out)
-    check_out(out)
+    check_page(out)
     if args.png is not None:
         pictures.check_folder(Path(args.png))
     page, description = make_page(args, out.resolve().parent)
@@ -126,7 +127,7 @@ def explain(args: argparse.Namespace):
         if path.suffix == ".png":
             log(f"Picture written: {path}")
     log(f"{time.perf_counter() - start:.1f} seconds, {len(page.encode()) / 1e6:.1f} MB")
-    print(f"The page is {out.resolve()}\nOpen it with a browser: {out.resolve().as_uri()}")
+    write(f"The page is {out.resolve()}\nOpen it with a browser: {out.resolve().as_uri()}")
 
 
 def main(argv: list[str] | None = None):
@@ -135,6 +136,5 @@ def main(argv: list[str] | None = None):
 
 
 if __name__ == "__main__":
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(encoding="utf-8", errors="surrogateescape")
+    set_up_streams()
     main()

@@ -51,7 +51,7 @@ def trace_model(
         # No token has the id -1, so that a second one is read also where the first ends the answer.
         for _ in model_set.generation.generate(model, batch, eos_token_id=-1, max_tokens=2):
             ends.append(len(tracer.calls))
-    return [tracer.calls[:ends[0]], tracer.calls[ends[0]:]]
+    return [tracer.calls[: ends[0]], tracer.calls[ends[0] :]]
 
 
 def trace_answer(recording: Recording, size: tuple[int, int]) -> list[TracedCall]:
@@ -85,7 +85,11 @@ def describe_unit(thing, source: Source, steps: list[list[TracedCall]], names: d
     return {
         "file": source.file.name,
         "line": source.first_line,
-        "lines": [[[kind, text] for kind, text in pieces] for pieces in colored(source.lines)],
+        # [kind, text], or the text alone, which most pieces are.
+        "lines": [
+            [text if kind == "text" else [kind, text] for kind, text in pieces]
+            for pieces in colored(source.lines)
+        ],
         "docs": docstring_lines(source.lines),
         "calls": [
             call
@@ -119,7 +123,7 @@ def describe_calls(
             "count": 1,
             "made": describe_made(call, source),
         }
-    return list(found.values())
+    return [call for call in found.values() if call["made"]]
 
 
 def module_of(call: TracedCall | None, names: dict[int, str]) -> str:
@@ -143,6 +147,8 @@ def describe_made(call: TracedCall, source: Source) -> list[list]:
         rows[line, name] = [(line - source.first_line, name, values), times]
     found = []
     for (line, name, values), times in rows.values():
+        if name == RETURNED and not source.lines[line].lstrip().startswith("return"):
+            continue  # Python's own None, at the end
         for i, summary in enumerate(values):
             part = f"{name}[{i}]" if len(values) > 1 else name
             found.append([line, "returned" if part == RETURNED else part.replace(RETURNED, "returned"),

@@ -5,8 +5,8 @@ What to notice:
     its probabilities, what each layer would have said) is that of the position that predicts it;
   - arrays go as base64, attention weights in 65,535ths (uint16);
   - a page stays below 20 MB for the 3B model, too: where a picture has more than 16 x 16 patches
-    its attention maps are those of blocks of patches, and where the tower's maps of all layers and
-    heads would take more than TOWER_BYTES, only some layers are shown head by head.
+    its attention maps are those of blocks of patches, and where the maps of all layers and heads
+    would take more than MAP_BYTES, only some layers of the tower are shown head by head.
 
 Letters in shapes: B batch (1 here), N patches (= image tokens), T tokens given now, L tokens that
 can be looked at, A tokens of the answer, H heads, K key/value heads, Hd size of a head, D width of
@@ -27,13 +27,13 @@ from decoder_1 import GemmaRotaryEmbedding, apply_rotary_pos_emb
 from inside.recorder import DECODER, TOWER, Attended, Recording
 from inside.source import source_link
 
-SHOWN_SIDE = 512                                                      # of the picture as given, in pixels
-MAX_CELLS = 16                                                        # of attention maps, along a side
-TOWER_BYTES = 10_000_000                                              # for the tower's maps
-PAIR_BYTES = 3_000_000                                                # for queries and keys
-NEXT_TOKENS = 5                                                       # that are listed as most probable
-SAME_WEIGHTS = 0.05                                                   # apart at most: bfloat16 rounds scores
-NUM_LOCATIONS = 1024                                                  # <loc0000> to <loc1023>
+SHOWN_SIDE = 440  # of the picture as given, in pixels
+MAX_CELLS = 16  # of attention maps, along a side
+MAP_BYTES = 10_500_000  # for the maps of tower and decoder
+PAIR_BYTES = 3_000_000  # for queries and keys
+NEXT_TOKENS = 5  # that are listed as most probable
+SAME_WEIGHTS = 0.05  # apart at most: bfloat16 rounds scores
+NUM_LOCATIONS = 1024  # <loc0000> to <loc1023>
 
 # --------------------------------------------------------------------------- attention weights
 
@@ -85,7 +85,7 @@ def answer_attention(recording: Recording) -> tuple[torch.Tensor, list[str]]:
     layer how it was seen.
     """
     text = recording.model.config.text_config
-    L = len(recording.input_ids) - 1                                  # nothing reads the last token
+    L = len(recording.input_ids) - 1  # nothing reads the last token
     num_prefix, H = recording.batch["input_ids"].shape[1], text.num_attention_heads
     weights, ways = torch.zeros(len(recording.tokens), text.num_hidden_layers, H, L), []
     for layer in range(text.num_hidden_layers):
@@ -109,7 +109,7 @@ def queries_and_keys(recording: Recording) -> tuple[torch.Tensor, torch.Tensor]:
     """
     text = recording.model.config.text_config
     rotary_emb = GemmaRotaryEmbedding(text.head_dim, text.rope_theta)
-    steps = [call.arguments[2].cpu() for call in recording.calls[DECODER.rstrip(".")]]   # position_ids
+    steps = [call.arguments[2].cpu() for call in recording.calls[DECODER.rstrip(".")]]  # position_ids
     queries, keys = [], []
     for layer in range(text.num_hidden_layers):
         name = f"{DECODER}layers.{layer}.self_attn."
@@ -121,8 +121,8 @@ def queries_and_keys(recording: Recording) -> tuple[torch.Tensor, torch.Tensor]:
             )
             cos, sin = rotary_emb(query, position_ids)
             query, key = apply_rotary_pos_emb(query.transpose(1, 2), key.transpose(1, 2), cos, sin)
-            rotated_queries.append(query[0, :, -1].float())           # [H, Hd]
-            rotated_keys.append(key[0].float())                       # [K, T, Hd]
+            rotated_queries.append(query[0, :, -1].float())  # [H, Hd]
+            rotated_keys.append(key[0].float())  # [K, T, Hd]
         queries.append(torch.stack(rotated_queries))
         keys.append(torch.cat(rotated_keys, dim=1))
     return torch.stack(queries, dim=1), torch.stack(keys)
@@ -141,6 +141,14 @@ def packed(array) -> dict:
 def packed_shares(weights: torch.Tensor) -> dict:
     """Numbers from 0 to 1 in 65,535ths."""
     return packed((weights.clamp(0, 1) * 65_535).round().numpy().astype(np.uint16))
+
+
+def packed_numbers(numbers: torch.Tensor) -> dict:
+    """Float numbers; those of a bfloat16 model in 16 bits, the upper half of a float32, without loss."""
+    if not torch.equal(numbers.bfloat16().float(), numbers):
+        return packed(numbers.numpy())
+    halves = numbers.contiguous().numpy().view(np.uint32) >> 16
+    return packed(halves.astype(np.uint16)) | {"type": "bfloat16"}
 
 
 def spread(values: torch.Tensor) -> list[float]:
@@ -167,7 +175,7 @@ def describe_picture(recording: Recording, picture: Image.Image) -> dict:
         "height": picture.height,
         "given": data_uri(given),
         "resized": data_uri(Image.fromarray(pixels)),
-        "pixels": packed(pixels),                                     # [S, S, 3]
+        "pixels": packed(pixels),  # [S, S, 3]
         "size": config.image_size,
         "patch": config.patch_size,
         "grid": grid,
@@ -192,12 +200,12 @@ def describe_tokens(recording: Recording) -> dict:
 
     types = torch.tensor([[0] * num_prefix + [1] * len(recording.tokens)])
     prefix_lm_mask = recording.model_set.decoder.prefix_lm_mask
-    mask = prefix_lm_mask(torch.ones_like(types), types)[0, 0]        # [L, L]
+    mask = prefix_lm_mask(torch.ones_like(types), types)[0, 0]  # [L, L]
     return {
         "numImage": N,
         "imageId": recording.input_ids[0],
         "list": tokens,
-        "mask": ["".join("01"[allowed] for allowed in row) for row in mask[N - 1:, N - 1:].int().tolist()],
+        "mask": ["".join("01"[allowed] for allowed in row) for row in mask[N - 1 :, N - 1 :].int().tolist()],
     }
 
 
@@ -213,7 +221,7 @@ def principal_colors(features: list[torch.Tensor]) -> list[tuple[np.ndarray, flo
     for layer in features:
         centered = layer.float() - layer.float().mean(dim=0)
         left, strengths, _ = torch.linalg.svd(centered, full_matrices=False)
-        scores = (left * strengths)[:, :3]                            # [N, 3]
+        scores = (left * strengths)[:, :3]  # [N, 3]
         scores = F.pad(scores, (0, 3 - scores.shape[1]))
         if before is not None:
             # (3, 3) = (3, N) @ (N, 3)
@@ -232,7 +240,9 @@ def describe_tower(recording: Recording) -> dict:
     config = recording.model.config.vision_config
     n, H, num_layers = cells_of(recording.grid) ** 2, config.num_attention_heads, config.num_hidden_layers
 
-    room = (TOWER_BYTES - num_layers * n * n * 2) // (H * n * n * 2)
+    text = recording.model.config.text_config
+    decoder_bytes = len(recording.tokens) * text.num_hidden_layers * text.num_attention_heads * n * 2
+    room = (MAP_BYTES - decoder_bytes - num_layers * n * n * 2) // (H * n * n * 2)
     head_layers = evenly(num_layers, room)
     means, heads, ways = [], [], []
     for layer in range(num_layers):
@@ -250,10 +260,10 @@ def describe_tower(recording: Recording) -> dict:
     return {
         "layers": num_layers,
         "heads": H,
-        "seen": ways,                                                 # for each layer
-        "means": packed_shares(torch.stack(means)),                   # [layers, cells^2, cells^2]
+        "seen": ways,  # for each layer
+        "means": packed_shares(torch.stack(means)),  # [layers, cells^2, cells^2]
         "headLayers": head_layers,
-        "byHead": packed_shares(torch.stack(heads)),                  # [headLayers, H, cells^2, cells^2]
+        "byHead": packed_shares(torch.stack(heads)),  # [headLayers, H, cells^2, cells^2]
         "features": [
             {"name": stage, "colors": packed(rgb), "seen": seen, "norm": spread(feature.norm(dim=-1))}
             for stage, feature, (rgb, seen) in zip(stages, features, colors, strict=True)
@@ -269,10 +279,10 @@ def evenly(num_layers: int, room: int) -> list[int]:
 
 def describe_merge(recording: Recording) -> dict:
     """Part 4: shapes and lengths of the vectors on their way into the decoder."""
-    features = recording.calls["multi_modal_projector"][0].output[0].float()               # [N, D]
-    embeddings = recording.calls[DECODER + "embed_tokens"][0].output[0].float()            # [T, D]
-    merged = recording.calls[DECODER.rstrip(".")][0].arguments[0][0].float()               # [T, D]
-    scaled = recording.calls[DECODER + "layers.0"][0].arguments[0][0].float()              # [T, D]
+    features = recording.calls["multi_modal_projector"][0].output[0].float()  # [N, D]
+    embeddings = recording.calls[DECODER + "embed_tokens"][0].output[0].float()  # [T, D]
+    merged = recording.calls[DECODER.rstrip(".")][0].arguments[0][0].float()  # [T, D]
+    scaled = recording.calls[DECODER + "layers.0"][0].arguments[0][0].float()  # [T, D]
     text_dtype = recording.calls[DECODER + "embed_tokens"][0].output.dtype
     N, D = features.shape
     T = len(merged)
@@ -303,7 +313,7 @@ def logit_lens(recording: Recording) -> torch.Tensor:
     probabilities = []
     for i in range(len(recording.tokens)):
         states = [calls[0][i].arguments[0], *(layer[i].output for layer in calls)]
-        states = torch.stack([state[0, -1] for state in states])                     # [layers + 1, D]
+        states = torch.stack([state[0, -1] for state in states])  # [layers + 1, D]
         logits = language_model.lm_head(language_model.model.norm(states)).float()
         probabilities.append(logits.softmax(dim=-1).cpu())
     return torch.stack(probabilities)
@@ -316,11 +326,11 @@ def token_boxes(names: list[str]) -> list[list[float] | None]:
     """
     boxes, i, current = [None] * len(names), 0, None
     while i < len(names):
-        locations = [re.fullmatch(r"<loc(\d{4})>", name) for name in names[i:i + 4]]
+        locations = [re.fullmatch(r"<loc(\d{4})>", name) for name in names[i : i + 4]]
         if len(locations) == 4 and all(locations):
             y1, x1, y2, x2 = (int(location[1]) / 1024 for location in locations)
             current = [min(y1, y2), min(x1, x2), max(y1, y2), max(x1, x2)]
-            boxes[i:i + 4] = [current] * 4
+            boxes[i : i + 4] = [current] * 4
             i += 4
             continue
         if names[i].startswith("<loc") or ";" in names[i] or names[i] == "<eos>":
@@ -348,7 +358,7 @@ def describe_focus(recording: Recording, weights: torch.Tensor) -> list[dict | N
     share of the picture that the box is: above 1, the box is looked at more than the rest.
     """
     config = recording.model.config.vision_config
-    on_picture = weights[..., : config.num_patches]                   # [A, layers, H, N]
+    on_picture = weights[..., : config.num_patches]  # [A, layers, H, N]
     focus = []
     for i, box in enumerate(token_boxes([recording.token_name(token) for token in recording.tokens])):
         covered = None if box is None else coverage(box, recording.grid)
@@ -366,7 +376,7 @@ def describe_focus(recording: Recording, weights: torch.Tensor) -> list[dict | N
         focus.append({
             "box": box,
             "area": area,
-            "inside": inside.tolist(),                                # [layers, mean and H]
+            "inside": [[round(share, 6) for share in row] for row in inside.tolist()],  # [layers, mean and H]
             "bestLayer": best_layer,
             "bestHead": best_head,
             "openAt": open_at,                                        # which pays most to the box
@@ -391,15 +401,15 @@ def describe_pairs(recording: Recording, weights: torch.Tensor) -> dict:
     scores = torch.einsum("alhd,lhkd->alhk", queries, repeated) * Hd**-0.5
     num_prefix = recording.batch["input_ids"].shape[1]
     for i in range(A):
-        scores[i, ..., num_prefix + i:] = -torch.inf                  # of tokens that come later
+        scores[i, ..., num_prefix + i :] = -torch.inf  # of tokens that come later
     differences = (scores.softmax(dim=-1) - weights).abs().amax(dim=(0, 2, 3))
     position_ids = [call.arguments[2][0] for call in recording.calls[DECODER.rstrip(".")]]
     return {
         "layers": layers,
         "agrees": [difference < SAME_WEIGHTS for difference in differences.tolist()],
-        "query": packed(queries[:, layers].numpy()),                  # [A, layers, H, Hd]
-        "key": packed(keys[layers].numpy()),                          # [layers, K, L, Hd]
-        "positions": torch.cat(position_ids).tolist(),                # [L]
+        "query": packed_numbers(queries[:, layers]),  # [A, layers, H, Hd]
+        "key": packed_numbers(keys[layers]),  # [layers, K, L, Hd]
+        "positions": torch.cat(position_ids).tolist(),  # [L]
         "theta": text.rope_theta,
     }
 
@@ -427,7 +437,7 @@ def describe_stream(recording: Recording) -> dict:
     N, num_layers = config.vision_config.num_patches, config.text_config.num_hidden_layers
     layers = [recording.calls[f"{DECODER}layers.{i}"][0] for i in range(num_layers)]
     states = [layers[0].arguments[0], *(call.output for call in layers)]
-    norms = torch.stack([state[0].float().norm(dim=-1).cpu() for state in states])   # [layers + 1, T]
+    norms = torch.stack([state[0].float().norm(dim=-1).cpu() for state in states])  # [layers + 1, T]
     text = [[float(f"{value:.4g}") for value in row] for row in norms[:, N:].tolist()]
     return {"image": [spread(row) for row in norms[:, :N]], "text": text}
 
@@ -447,14 +457,14 @@ def describe_cache(recording: Recording) -> dict:
 def describe_decoder(recording: Recording) -> dict:
     """Part 5: for each answer token, where the decoder looked and what it thought of saying."""
     vision, text = recording.model.config.vision_config, recording.model.config.text_config
-    weights, ways = answer_attention(recording)                       # [A, layers, H, L]
+    weights, ways = answer_attention(recording)  # [A, layers, H, L]
     N, cells = vision.num_patches, cells_of(recording.grid)
     blocks = recording.grid // cells
     on_picture = weights[..., :N].unflatten(-1, (cells, blocks, cells, blocks)).sum(dim=(-3, -1)).flatten(-2)
 
-    lens = logit_lens(recording)                                      # [A, layers + 1, V]
+    lens = logit_lens(recording)  # [A, layers + 1, V]
     logits = torch.stack([call.output[0, -1] for call in recording.calls["language_model.lm_head"]])
-    probabilities = logits.float().softmax(dim=-1).cpu()              # [A, V]
+    probabilities = logits.float().softmax(dim=-1).cpu()  # [A, V]
 
     def likeliest(probabilities: torch.Tensor, count: int) -> list[dict]:
         values, ids = probabilities.topk(count)
@@ -464,9 +474,9 @@ def describe_decoder(recording: Recording) -> dict:
     return {
         "layers": text.num_hidden_layers,
         "heads": text.num_attention_heads,
-        "seen": ways,                                                 # for each layer
-        "picture": packed_shares(on_picture),                         # [A, layers, H, cells^2]
-        "text": packed_shares(weights[..., N:]),                      # [A, layers, H, L - N]
+        "seen": ways,  # for each layer
+        "picture": packed_shares(on_picture),  # [A, layers, H, cells^2]
+        "text": packed_shares(weights[..., N:]),  # [A, layers, H, L - N]
         "next": [likeliest(row, NEXT_TOKENS) for row in probabilities],
         "lens": [
             [likeliest(row, 1)[0] | {"own": round(float(row[token]), 5)} for row in rows]
@@ -484,7 +494,7 @@ def describe_modules(recording: Recording, folder: Path) -> list[dict]:
     """Part 7: the table of all modules that were called, in the order of their definition."""
     rows = []
     for name, module in recording.model.named_modules():
-        if name not in recording.calls:                               # a list of layers, for instance
+        if name not in recording.calls:  # a list of layers, for instance
             continue
         first, *later = recording.calls[name]
         source = source_link(type(module), folder)
@@ -499,8 +509,8 @@ def describe_modules(recording: Recording, folder: Path) -> list[dict]:
             "parameters": sum(parameter.numel() for parameter in parameters),
             "weightBytes": sum(parameter.nbytes for parameter in parameters),
             "outputBytes": first.output_bytes,
-            "promptSeconds": first.seconds,
-            "tokenSeconds": sum(call.seconds for call in later) / len(later) if later else None,
+            "promptSeconds": round(first.seconds, 7),
+            "tokenSeconds": round(sum(call.seconds for call in later) / len(later), 7) if later else None,
         })  # fmt: skip
     return rows
 
@@ -513,7 +523,8 @@ def describe(recording: Recording, picture: Image.Image, facts: dict, folder: Pa
     """
     whole = recording.calls[""]
     return {
-        "facts": facts | {
+        "facts": facts
+        | {
             "answer": recording.text,
             "dtype": str(next(recording.model.parameters()).dtype).removeprefix("torch."),
             "parameters": sum(parameter.numel() for parameter in recording.model.parameters()),

@@ -1,14 +1,16 @@
 "use strict";
-const run = JSON.parse(document.getElementById("data").textContent);
-const {facts, picture, tokens, tower, merge, decoder} = run;
+const told = JSON.parse(document.getElementById("data").textContent);
+const {facts, picture, tokens, tower, merge, decoder} = told;
 const $ = id => document.getElementById(id);
 
 /* --------------------------------------------------------------------------- small tools */
 
-// An array as explain.py packs it; at(i, j) is what stands under its first indices.
+// An array as description.py packs it; at(i, j) is what stands under its first indices.
 function unpack({type, shape, data}) {
   const bytes = Uint8Array.from(atob(data), character => character.charCodeAt(0));
-  const values = type === "uint16" ? new Uint16Array(bytes.buffer) : bytes;
+  const values = {uint8: () => bytes, uint16: () => new Uint16Array(bytes.buffer),
+    float32: () => new Float32Array(bytes.buffer),
+    bfloat16: () => new Float32Array(Uint32Array.from(new Uint16Array(bytes.buffer), half => half << 16).buffer)}[type]();
   const at = (...index) => {
     let start = 0, size = values.length;
     index.forEach((i, dimension) => { size /= shape[dimension]; start += i * size; });
@@ -20,7 +22,7 @@ const share = value => value / 65535;
 
 // All text from outside goes through here, as text nodes and attributes: it is never read as HTML.
 function make(tag, properties = {}, ...children) {
-  const svg = ["svg", "rect", "circle", "line", "text"].includes(tag);
+  const svg = ["svg", "g", "rect", "circle", "line", "polyline", "polygon", "path", "text"].includes(tag);
   const element = svg ? document.createElementNS("http://www.w3.org/2000/svg", tag) : document.createElement(tag);
   for (const [name, value] of Object.entries(properties)) {
     if (name === "class") element.setAttribute("class", value);
@@ -33,13 +35,16 @@ function make(tag, properties = {}, ...children) {
 }
 const fill = (element, ...children) => element.replaceChildren(...children);
 const visible = text => text.replace(/\n/g, "↵").replace(/ /g, "␣");
-const percent = x => x > 0 && x < .0005 ? "< 0.1 %" : (100 * x).toFixed(x < .0995 ? 1 : 0) + " %";
+const percent = x => x > 0 && x < .0005 ? "<\u00a00.1\u00a0%" : (100 * x).toFixed(x < .0995 ? 1 : 0) + "\u00a0%";
 const shapeOf = shape => shape ? "[" + shape.join(", ") + "]" : "–";
 const grouped = n => n.toLocaleString("en-US");
 const bytes = n => n < 1e3 ? n + " B" : n < 1e6 ? (n / 1e3).toFixed(1) + " kB" : n < 1e9 ? (n / 1e6).toFixed(1) + " MB"
   : (n / 1e9).toFixed(2) + " GB";
 const milliseconds = s => s === null ? "–" : (1e3 * s).toFixed(s < .01 ? 2 : s < .1 ? 1 : 0) + " ms";
 const clock = s => s < 1 ? (1e3 * s).toFixed(0) + " ms" : s.toFixed(1) + " s";
+const signed = (x, digits) => x.toFixed(digits).replace("-", "−");
+const short = x => typeof x === "string" ? x : Number.isInteger(x) && Math.abs(x) < 1e5 ? signed(x, 0) : Math.abs(x) >= 1e5 || Math.abs(x) < 1e-3
+  ? x.toExponential(1).replace("-", "−").replace("-", "−") : signed(x, Math.abs(x) >= 100 ? 1 : Math.abs(x) >= 10 ? 2 : 3);
 const mean = values => values.reduce((sum, x) => sum + x, 0) / values.length;
 
 // A group of buttons of which one is chosen: one stop of the Tab key, and arrow keys inside.
@@ -71,6 +76,20 @@ function choice(buttons, places, choose) {
     button.tabIndex = i === chosen ? 0 : -1;
     button.setAttribute("aria-pressed", i === chosen);
   });
+}
+
+/* -------------------------------------------------------------------------------- charts */
+
+const label = (text, options) => {
+  const element = make("text", {"font-size": 13, fill: "currentColor", ...options}, text);
+  element.style.fontFamily = "var(--sans)";
+  return element;
+};
+// An SVG that grows with its place, down to a width at which its words can still be read.
+function chart(width, height, narrowest, name, ...children) {
+  const svg = make("svg", {viewBox: `0 0 ${width} ${height}`, width, height, role: "img", "aria-label": name}, ...children);
+  svg.style.cssText = `width: 100%; min-width: ${narrowest}px; max-width: ${width}px; height: auto`;
+  return svg;
 }
 
 /* ------------------------------------------------------------------------------ heat maps */
@@ -165,14 +184,14 @@ function headOptions(select, heads, chosen) {
 /* ------------------------------------------------------------------- pictures with boxes */
 
 const COLORS = ["#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#008080", "#9a6324", "#f032e6"];
-const labels = [...new Set(run.boxes.map(box => box.label))];
+const labels = [...new Set(told.boxes.map(box => box.label))];
 const colorOf = label => COLORS[labels.indexOf(label) % COLORS.length];
-const words = run.boxes.map(({label, box}) => `${label} at ${box.map(Math.round).join(", ")}`).join("; ");
+const words = told.boxes.map(({label, box}) => `${label} at ${box.map(Math.round).join(", ")}`).join("; ");
 
 function withBoxes(holder) {
   const {width, height} = picture, unit = Math.max(width, height) / 100;
   const svg = make("svg", {viewBox: `0 0 ${width} ${height}`, "aria-hidden": "true"});
-  for (const {label, box: [x1, y1, x2, y2]} of run.boxes) {
+  for (const {label, box: [x1, y1, x2, y2]} of told.boxes) {
     const size = 5 * unit, wide = label.length * size * .56 + 2 * unit, top = Math.max(0, y1 - size * 1.4);
     const left = Math.max(0, Math.min(x1, width - wide));
     svg.append(
@@ -193,30 +212,44 @@ function drawTop() {
   $("prompt").textContent = facts.prompt || "(no prompt)";
   $("said").textContent = facts.answer || "(no answer)";
   $("facts").textContent = `${facts.model} · ${grouped(facts.parameters)} parameters in ${facts.dtype} · ` +
-    `${facts.image} · ${clock(facts.seconds)}`;
+    facts.image + (facts.seconds === null ? "" : ` · ${clock(facts.seconds)}`);
   const whole = {input: [1, 3, picture.size, picture.size]};
   const stops = [["Picture", shapeOf(whole.input)], ["Tokens", `${tokens.numImage} + ${tokens.list.length}`],
     ["Tower", shapeOf(merge.shapes.tower)], ["Merge", shapeOf(merge.shapes.merged)],
-    ["Decoder", `${decoder.next.length} tokens`], ["Answer", labels.length ? run.boxes.length + (run.boxes.length > 1 ? " boxes" : " box") : "text"], ["Code", run.modules.length + " modules"]];
+    ["Decoder", `${decoder.next.length} tokens`], ["Answer", labels.length ? told.boxes.length + (told.boxes.length > 1 ? " boxes" : " box") : "text"], ["Code", told.modules.length + " modules"]];
   fill($("path"), ...stops.map(([name, detail], i) =>
     make("li", {}, make("a", {href: `#part${i + 1}`}, `${i + 1}. ${name}`, make("small", {}, detail)))));
+}
+// The table of contents stays in sight and says where one is.
+function followReading() {
+  const links = [...$("path").querySelectorAll("a")], parts = links.map((_, i) => $(`part${i + 1}`));
+  let shown = -1;
+  const update = () => {
+    const line = innerHeight / 3, now = parts.findLastIndex(part => part.getBoundingClientRect().top < line);
+    if (now === shown) return;
+    shown = now;
+    links.forEach((link, i) => i === now ? link.setAttribute("aria-current", "true") : link.removeAttribute("aria-current"));
+    const list = $("path"), link = links[Math.max(0, now)].parentElement;
+    if (list.scrollWidth > list.clientWidth) list.scrollLeft = link.offsetLeft - (list.clientWidth - link.offsetWidth) / 2;
+  };
+  addEventListener("scroll", update, {passive: true});
+  addEventListener("resize", update);
+  update();
 }
 
 const pixels = unpack(picture.pixels);
 const CHANNELS = ["red", "green", "blue"];
-// −1 is blue, 0 is white, 1 is red.
-function colorOfNumber(x) {
-  const [r, g, b] = x < 0 ? [56, 106, 190] : [196, 62, 48];
-  return [r, g, b].map(c => Math.round(255 + (c - 255) * Math.min(1, Math.abs(x))));
-}
+// Each channel in its own light: −1 is dark, 1 is all the light that this color has on a screen.
+const TINTS = [[226, 50, 42], [24, 142, 66], [50, 100, 236]], NIGHT = [16, 16, 20];
+const colorOfNumber = (x, channel) => TINTS[channel].map((c, i) => Math.round(NIGHT[i] + (c - NIGHT[i]) * (x + 1) / 2));
 const numberAt = (x, y, channel) => pixels.values[(y * picture.size + x) * 3 + channel] / 127.5 - 1;
 
 function channelPicture(channel) {
   const size = picture.size, canvas = make("canvas", {width: size, height: size, role: "img",
-    ariaLabel: `The ${CHANNELS[channel]} numbers of the picture: −1 is blue, 0 white, 1 red`});
+    ariaLabel: `The ${CHANNELS[channel]} numbers of the picture: −1 is dark, 1 is ${CHANNELS[channel]}`});
   const context = canvas.getContext("2d"), image = context.createImageData(size, size);
   for (let i = 0; i < size * size; i++) {
-    const color = colorOfNumber(pixels.values[3 * i + channel] / 127.5 - 1);
+    const color = colorOfNumber(pixels.values[3 * i + channel] / 127.5 - 1, channel);
     image.data.set([...color, 255], 4 * i);
   }
   context.putImageData(image, 0, 0);
@@ -228,7 +261,7 @@ function drawStages() {
     stage(make("img", {class: "smooth", src: picture.given, alt: `The picture as given, ${facts.image}`}),
       `As given: ${picture.width} × ${picture.height}`),
     stage(make("img", {src: picture.resized, alt: "The picture, resized to a square"}), `Resized: ${picture.size} × ${picture.size}`),
-    ...[0, 1, 2].map(c => stage(channelPicture(c), `${CHANNELS[c]}: −1 (blue) to 1 (red)`)));
+    ...[0, 1, 2].map(c => stage(channelPicture(c), `${CHANNELS[c]}: −1 (dark) to 1`)));
 }
 function drawNumbers() {
   const P = picture.patch, row = Math.floor(state.patch / picture.grid), column = state.patch % picture.grid;
@@ -236,9 +269,8 @@ function drawNumbers() {
   for (let y = 0; y < P; y++) {
     const cells = [];
     for (let x = 0; x < P; x++) {
-      const value = numberAt(column * P + x, row * P + y, state.channel), [r, g, b] = colorOfNumber(value);
-      const dark = .3 * r + .59 * g + .11 * b < 140;
-      cells.push(make("td", {style: {background: `rgb(${r},${g},${b})`, color: dark ? "#fff" : "#222"}},
+      const value = numberAt(column * P + x, row * P + y, state.channel), [r, g, b] = colorOfNumber(value, state.channel);
+      cells.push(make("td", {style: {background: `rgb(${r},${g},${b})`}},
         value.toFixed(2).replace("-", "−")));
     }
     rows.push(make("tr", {}, ...cells));
@@ -296,7 +328,25 @@ const cellOf = patch => {
 const towerWeights = (layer, head, cell) => head < 0 ? means.at(layer, cell)
   : byHead.at(tower.headLayers.indexOf(layer), head, cell);
 
-let cutter, looker, towerMinis, minis, answers;
+let cutter, looker, reader, towerMinis, minis, answers;
+
+// What is not known is said, and not drawn.
+function seenWords(seen, place) {
+  const layers = kind => seen.flatMap((way, layer) => way === kind ? [layer] : []);
+  const name = found => found.length === seen.length ? "any layer" : `layer${found.length > 1 ? "s" : ""} ${found.join(", ")}`;
+  const unseen = layers("unseen"), computed = layers("arguments");
+  return [
+    ...(unseen.length ? [`In ${name(unseen)} ${place} took no softmax that could be seen, or one of another shape than attention's: ` +
+      "there is no map of it."] : []),
+    ...(computed.length ? [`${computed.length === seen.length ? "Every layer" : "In " + name(computed) + " it"} uses scaled_dot_product_attention, ` +
+      "which keeps its weights to itself: these were computed from what it was given."] : [])].join(" ");
+}
+function drawSeen() {
+  for (const [id, seen, place] of [["towerSeen", tower.seen, "the tower"], ["decoderSeen", decoder.seen, "the decoder"]]) {
+    $(id).textContent = seenWords(seen, place);
+    $(id).hidden = !$(id).textContent;
+  }
+}
 
 function drawTower() {
   const {towerLayer: layer, towerHead: head} = state, cell = cellOf(state.patch);
@@ -307,7 +357,7 @@ function drawTower() {
   $("towerHead").value = head;
   $("towerMost").textContent = percent(most);
   for (const option of $("towerHead").options) option.disabled = !hasHead(layer, Number(option.value));
-  $("towerWords").textContent = `${picture.cells === picture.grid ? "Patch" : "Block"} in row ` +
+  $("towerWords").textContent = tower.seen[layer] === "unseen" ? "The weights of this layer could not be seen." : `${picture.cells === picture.grid ? "Patch" : "Block"} in row ` +
     `${Math.floor(cell / picture.cells)}, column ${cell % picture.cells}, layer ${layer}, ${headName(head)}: of all ` +
     `${picture.cells ** 2} it pays most attention to the one in row ${peak(layer, head, cell)}, ${percent(most)}. Spread evenly it would be ` +
     `${percent(1 / picture.cells ** 2)} each.`;
@@ -333,15 +383,15 @@ function choosePatch(patch) {
 function drawFeatures() {
   const titles = name => name === "embeddings" ? "embeddings" : name === "post_layernorm" ? "post_layernorm"
     : "layer " + name.split(".").pop();
-  fill($("features"), ...tower.features.map(({name, colors, seen}) => {
+  fill($("features"), ...tower.features.map(({name, colors, seen, norm}) => {
     const values = unpack(colors).values, n = picture.grid;
     const canvas = make("canvas", {width: n, height: n, role: "img",
-      ariaLabel: `Features after ${titles(name)} as colors: patches of one color are alike`});
+      ariaLabel: `Features after ${titles(name)} as colors: patches of similar color have similar vectors`});
     const context = canvas.getContext("2d"), image = context.createImageData(n, n);
     for (let i = 0; i < n * n; i++) image.data.set([...values.subarray(3 * i, 3 * i + 3), 255], 4 * i);
     context.putImageData(image, 0, 0);
     return make("figure", {}, canvas, make("figcaption", {}, make("code", {}, titles(name)), make("br"),
-      `${percent(seen)} of variance`));
+      `${percent(seen)} of variance`, make("br"), `length ${norm[0].toPrecision(3)}`));
   }));
 }
 
@@ -356,11 +406,6 @@ function drawMerge() {
   const svg = make("svg", {viewBox: `0 0 ${width} ${height}`, width, height, role: "img", "aria-label":
     "The lengths of picture and text vectors before and after they are merged and scaled"});
   svg.style.cssText = "width: 100%; min-width: 460px; max-width: 800px; height: auto";
-  const label = (text, options) => {
-    const element = make("text", {"font-size": 13, fill: "currentColor", ...options}, text);
-    element.style.fontFamily = "var(--sans)";
-    return element;
-  };
   const unit = 10 ** Math.floor(Math.log10(most)), tick = most / unit > 5 ? 2 * unit : most / unit > 2 ? unit : unit / 2;
   for (let value = 0; value <= most; value += tick) {
     svg.append(make("line", {x1: x(value), x2: x(value), y1: 6, y2: height - 28, stroke: "var(--line)"}),
@@ -414,8 +459,9 @@ function drawDecoder() {
   const most = heat($("reader").querySelector("canvas"), weights, focus && focus.box);
   fill($("positionWords"), `Position ${position}, which reads `, make("code", {}, visible(reads.text)), ", predicts ",
     make("code", {}, visible(answer[token].text)), ` with ${percent(decoder.lens[token][decoder.layers].own)}.`);
-  $("layer").value = layer;
-  $("layerIs").textContent = layer < 0 ? "mean over all" : `${layer} (0 to ${decoder.layers - 1})`;
+  if (layer >= 0) $("layer").value = layer;
+  $("allLayers").checked = layer < 0;
+  $("layerIs").textContent = layer < 0 ? "all" : `${layer} (0 to ${decoder.layers - 1})`;
   $("head").value = head;
   $("most").textContent = percent(most);
   $("reader").querySelector("canvas").setAttribute("aria-label", `What the position that predicts ${visible(answer[token].text)} attends to in the picture`);
@@ -436,11 +482,58 @@ function drawDecoder() {
     button.lastChild.className = "ratio" + (best ? " best" : "");
     button.lastChild.textContent = focus ? `× ${ratio(l, h).toFixed(1)}` : percent(share(map.reduce((a, b) => a + b, 0)));
   });
-  minis.select(minis.at.findIndex(([l, h]) => l === Math.max(0, layer) && h === head));
+  minis.select(minis.at.findIndex(([l, h]) => l === layer && h === head));
+  drawLocation();
+  drawPair();
   $("miniWords").textContent = (focus
-    ? "Under each map: how many times more attention falls into the box than if it were spread evenly over the picture; the best layer (mean over heads) and the best head are in color."
+    ? "Under each map: how many times more attention falls into the box than if it were spread evenly over the picture; the best layer (mean over heads) and the best head are marked."
     : "Under each map: the share of the attention that goes to the picture.") + " Each map is as bright as its own largest weight.";
 }
+// Each token is opened where its attention tells most: at the head that pays most to its box, or without a box at the
+// layer that pays most to the picture.
+function chooseToken(token) {
+  const focus = decoder.focus[token];
+  state.token = token;
+  state.key = null;
+  if (focus) [state.layer, state.head] = focus.openAt;
+  else {
+    const paid = Array.from({length: decoder.layers}, (_, layer) => mean([...averaged(onPicture, token, layer, -1)]));
+    [state.layer, state.head] = [paid.indexOf(Math.max(...paid)), -1];
+  }
+  drawDecoder();
+}
+
+// Why a <loc> may win with 5 %: all 1024, as one curve.
+function drawLocation() {
+  const {locations} = decoder, at = locations ? locations.tokens.indexOf(state.token) : -1;
+  $("locationPart").hidden = at < 0;
+  if (at < 0) return;
+  const shares = unpack(locations.shares).at(at), most = locations.most[at];
+  const values = Array.from(shares, one => share(one) * most), count = values.length;
+  const total = values.reduce((a, b) => a + b, 0), said = Number(answer[state.token].text.match(/\d+/)[0]);
+  let wide = 0, inside = values[said];
+  while (inside < .9 * total && wide < count) {
+    wide += 1;
+    inside += (values[said - wide] || 0) + (values[said + wide] || 0);
+  }
+  // Which side of the picture this token measures: y, x, y, x.
+  const first = answer.slice(0, state.token).reverse().findIndex(token => !token.text.startsWith("<loc"));
+  const vertical = (first < 0 ? state.token : first) % 2 === 0, side = vertical ? picture.height : picture.width;
+  const width = 360, height = 92, x = i => i / (count - 1) * width, y = value => height - 22 - (height - 36) * value / most;
+  const points = values.map((value, i) => `${x(i).toFixed(1)},${y(value).toFixed(1)}`).join(" ");
+  fill($("location"), chart(width, height, 200, `Probability of each of the ${count} locations`,
+    make("line", {x1: 0, x2: width, y1: height - 22, y2: height - 22, stroke: "var(--line)"}),
+    make("polygon", {points: `0,${height - 22} ${points} ${width},${height - 22}`, class: "answer", fill: "var(--kind)", "fill-opacity": .28}),
+    make("polyline", {points, class: "answer", fill: "none", stroke: "var(--kind)", "stroke-width": 1.5}),
+    make("circle", {cx: x(said), cy: y(values[said]), r: 4, class: "answer", fill: "var(--kind)"}),
+    ...[[0, "start", "<loc0000>"], [width, "end", `<loc${count - 1}>`]].map(([left, anchor, text]) =>
+      label(text, {x: left, y: height - 6, "text-anchor": anchor, fill: "var(--soft)", "font-size": 11}))));
+  $("locationTitle").textContent = `All ${count} locations (${vertical ? "from top to bottom" : "from left to right"})`;
+  const tokenName = visible(answer[state.token].text), pixelsWide = wide / count * side;
+  $("locationWords").textContent = `${tokenName} has only ${percent(values[said])}, because its neighbors say nearly the same and share ` +
+    `the probability: ${percent(inside)} of it lies at most ${wide} steps away, which is ${pixelsWide.toFixed(1)} of the picture's ${side} pixels.`;
+}
+
 function drawFocus() {
   const rows = decoder.focus.flatMap((focus, i) => {
     if (!focus) return [];
@@ -462,6 +555,8 @@ function drawFocus() {
   fill($("focus"), make("thead", {}, make("tr", {}, ...heads.map(([text, kind]) => make("th", {scope: "col", class: kind}, text)))), make("tbody", {}, ...rows));
 }
 function drawLens() {
+  if (decoder.locations) $("lensWords").textContent = "A location wins with a few percent, because 1024 of them share what one number would say: " +
+    "choose one above to see them all.";
   const rows = [];
   for (let layer = 0; layer <= decoder.layers; layer++) {
     rows.push(make("tr", {}, make("th", {scope: "row"}, layer ? `after layer ${layer - 1}` : "before layer 0"),
@@ -475,19 +570,296 @@ function drawLens() {
     ...answer.map(token => make("th", {scope: "col"}, visible(token.text))))), make("tbody", {}, ...rows));
 }
 
+/* ------------------------------------------------------------------- one pair of tokens */
+
+const pairs = decoder.pairs, queries = unpack(pairs.query), keys = unpack(pairs.key);
+const headSize = queries.shape[3];
+const blockSize = picture.grid / picture.cells;
+const patchOfCell = cell => Math.floor(cell / picture.cells) * blockSize * picture.grid + cell % picture.cells * blockSize;
+
+function scoresOf(token, layer, head) {
+  const query = queries.at(token, pairs.layers.indexOf(layer), head), groups = decoder.heads / keys.shape[1];
+  const all = keys.at(pairs.layers.indexOf(layer), Math.floor(head / groups)), count = answer[token].position;
+  const scores = new Float64Array(count);
+  for (let i = 0; i < count; i++) {
+    let sum = 0;
+    for (let d = 0; d < headSize; d++) sum += query[d] * all[i * headSize + d];
+    scores[i] = sum;
+  }
+  return {query, all, scores};
+}
+// Small numbers in a row as colors: orange below zero, blue above.
+function strip(values, most, name) {
+  const canvas = make("canvas", {width: values.length, height: 1, role: "img", ariaLabel: `${name}, ${values.length} numbers`});
+  const context = canvas.getContext("2d"), image = context.createImageData(values.length, 1);
+  values.forEach((value, i) => {
+    const part = Math.min(1, Math.abs(value) / most), to = value < 0 ? [214, 96, 20] : [34, 96, 214];
+    image.data.set([...to.map(c => Math.round(244 + (c - 244) * Math.sqrt(part))), 255], 4 * i);
+  });
+  context.putImageData(image, 0, 0);
+  return canvas;
+}
+function drawPair() {
+  const {token} = state, focus = decoder.focus[token], known = pairs.layers;
+  const wanted = state.layer >= 0 ? state.layer : focus ? focus.openAt[0] : decoder.layers - 1;
+  const layer = known.reduce((best, one) => Math.abs(one - wanted) < Math.abs(best - wanted) ? one : best);
+  const head = state.head >= 0 ? state.head : focus ? focus.openAt[1] : 0;
+  const {query, all, scores} = scoresOf(token, layer, head), scale = headSize ** -.5;
+  const most = Math.max(...scores), N = tokens.numImage;
+  if (state.key === null || state.key >= scores.length) state.key = scores.indexOf(Math.max(...scores.subarray(0, N)));
+  const chosen = state.key, isPatch = chosen < N, key = all.subarray(chosen * headSize, (chosen + 1) * headSize);
+  const patchName = patch => `patch in row ${Math.floor(patch / picture.grid)}, column ${patch % picture.grid}`;
+  const name = isPatch ? patchName(chosen) : visible(tokens.list[chosen - N].text);
+  fill($("key"), new Option(isPatch ? patchName(chosen) : "a patch of the picture", "patch", false, isPatch),
+    ...tokens.list.slice(0, scores.length - N).map((one, i) => new Option(`${visible(one.text)} (position ${one.position})`, N + i, false, N + i === chosen)));
+  reader.select(isPatch ? cellOf(chosen) : -1);
+  if (!isPatch) reader.holder.firstChild.tabIndex = 0;
+  const reads = tokens.list[answer[token].position - 1 - N];
+  fill($("pairWhere"), "Query of ", make("code", {}, visible(reads.text)), `, which predicts `, make("code", {}, visible(answer[token].text)),
+    ` · layer ${layer}, head ${head}` + (layer === wanted ? "" : ` (of layer ${wanted} the page keeps no keys)`));
+
+  const agrees = pairs.agrees[layer];
+  $("pairSeen").hidden = agrees;
+  $("pairNumbers").hidden = !agrees;
+  $("pairSeen").textContent = `In layer ${layer} the softmax of this code gave other weights than softmax(q · k / √${headSize}), ` +
+    "or gave none that could be seen. So these numbers would not explain them.";
+  if (!agrees) return;
+
+  const product = Array.from(query, (value, i) => value * key[i]), biggest = values => Math.max(...values.map(Math.abs), 1e-9);
+  const both = Math.max(biggest([...query]), biggest([...key]));
+  const row = (title, values, largest) => [make("span", {}, title), strip(values, largest, title)];
+  fill($("strips"), ...row("query", query, both), ...row("key", key, both), ...row("query × key", product, biggest(product)));
+  const inOrder = product.map((value, i) => [Math.abs(value), i]).sort((a, b) => b[0] - a[0]).slice(0, 3).map(([, i]) => i);
+  const sum = scores[chosen], others = scores.reduce((total, score) => total + Math.exp((score - most) * scale), 0);
+  const weight = Math.exp((sum - most) * scale) / others;
+  const given = isPatch ? (blockSize === 1 ? share(onPicture.at(token, layer, head)[chosen]) : null) : share(onText.at(token, layer, head)[chosen - N]);
+  const terms = inOrder.map(i => `(${signed(query[i], 2)} × ${signed(key[i], 2)})`).join(" + ");
+  const step = (formula, value, ...words) => make("li", {}, make("code", {}, formula), make("strong", {}, value), make("span", {}, ...words));
+  fill($("chain"),
+    step("q · k", signed(sum, 2), `the sum of ${headSize} products, the largest of them ${terms}`),
+    step(`÷ √${headSize}`, signed(sum * scale, 2), `the score; the highest of these ${scores.length} keys is ${signed(most * scale, 2)}`),
+    step("softmax", percent(weight), `e^(${signed(sum * scale, 2)} − ${signed(most * scale, 2)}) ÷ ${others.toFixed(2)}` +
+      (given === null ? "" : `; the model's own softmax gave ${percent(given)}`)));
+  drawClocks(chosen, answer[token].position - 1, name);
+}
+// The rotary angles of both positions: one clock for each pair of numbers, some of them if there are many.
+function drawClocks(keyAt, queryAt, name) {
+  const [from, to] = [pairs.positions[keyAt], pairs.positions[queryAt]], half = headSize / 2;
+  const shown = Math.min(half, 16), chosen = [...new Set(Array.from({length: shown}, (_, i) => Math.round(i * (half - 1) / Math.max(1, shown - 1))))];
+  fill($("clocks"), ...chosen.map(i => {
+    const speed = pairs.theta ** (-2 * i / headSize), size = 56, middle = size / 2;
+    const hand = (position, kind, length) => {
+      const angle = position * speed;
+      return make("line", {x1: middle, y1: middle, x2: middle + length * Math.cos(angle), y2: middle - length * Math.sin(angle),
+        class: kind, stroke: "var(--kind)", "stroke-width": 3, "stroke-linecap": "round"});
+    };
+    const apart = (to - from) * speed * 180 / Math.PI;
+    const svg = make("svg", {viewBox: `0 0 ${size} ${size}`, width: size, height: size, role: "img", "aria-label":
+      `Pair ${i}: the angles are ${apart.toFixed(1)} degrees apart`}, make("circle", {cx: middle, cy: middle, r: middle - 2, fill: "none", stroke: "var(--line)", "stroke-width": 1.5}),
+      hand(from, keyAt < tokens.numImage ? "image" : "prompt", middle - 7), hand(to, "answer", middle - 7));
+    return make("figure", {}, svg, make("figcaption", {}, `pair ${i}`, make("br"), Math.abs(apart) >= 360 ? `${(apart / 360).toFixed(1)} turns`
+      : `${apart.toFixed(apart < 10 ? 1 : 0)}°`));
+  }));
+  const turn = i => 2 * Math.PI / pairs.theta ** (-2 * i / headSize);
+  fill($("clockWords"), `The query is at position ${to} (orange), the key, ${name}, at ${from}: ${to - from} apart. The two halves of a head make ${half} ` +
+    "pairs of numbers, and each pair is rotated by its position times its own speed: the first makes a whole turn in " +
+    `${turn(0).toFixed(1)} tokens, the last in ${grouped(Math.round(turn(half - 1)))}. A product of query and key sees only the angle between ` +
+    "them, which is how attention sees distances. Below each clock stands that angle.");
+}
+
+/* --------------------------------------------------------------- the stream and the cache */
+
+function drawStream() {
+  const {image, text} = decoder.stream, N = tokens.numImage, count = image.length;
+  const all = [...image.flat(), ...text.flat()].filter(value => value > 0), low = Math.min(...all) / 1.15, high = Math.max(...all) * 1.15;
+  const width = 800, height = 320, left = 52, right = 130, bottom = 40;
+  const x = layer => left + (width - left - right) * layer / (count - 1);
+  const y = value => 12 + (height - bottom - 12) * (1 - (Math.log(Math.max(value, low)) - Math.log(low)) / (Math.log(high) - Math.log(low)));
+  const points = values => values.map((value, layer) => `${x(layer).toFixed(1)},${y(value).toFixed(1)}`).join(" ");
+  const marks = [];
+  for (let unit = 10 ** Math.floor(Math.log10(low)); unit < high; unit *= 10) {
+    for (const value of [unit, 2 * unit, 5 * unit]) {
+      if (value < low || value > high) continue;
+      marks.push(make("line", {x1: left, x2: width - right, y1: y(value), y2: y(value), stroke: "var(--line)"}),
+        label(String(Number(value.toPrecision(2))), {x: left - 8, y: y(value) + 4, "text-anchor": "end", fill: "var(--soft)"}));
+    }
+  }
+  const every = Math.ceil(count / 10);
+  for (let layer = 0; layer < count; layer++) if (layer % every === 0 || layer === count - 1) {
+    marks.push(label(layer ? `after ${layer - 1}` : "before 0", {x: x(layer), y: height - 14, "text-anchor": "middle", fill: "var(--soft)"}));
+  }
+  const band = `${points(image.map(row => row[1]))} ${points(image.map(row => row[2])).split(" ").reverse().join(" ")}`;
+  const lines = text[0].map((_, i) => ({name: visible(tokens.list[i].text), kind: tokens.list[i].kind, values: text.map(row => row[i])}));
+  lines.unshift({name: `${N} patches`, kind: "image", values: image.map(row => row[0])});
+  // Names at the ends of their lines, moved apart where they would lie on each other; if there are many, some of them.
+  const named = lines.filter((_, i) => i < 12).map(line => ({...line, at: y(line.values[count - 1])})).sort((a, b) => a.at - b.at);
+  named.forEach((line, i) => { if (i) line.at = Math.max(line.at, named[i - 1].at + 16); });
+  const over = named.length ? Math.max(0, named.at(-1).at - (height - bottom)) : 0;
+  named.forEach(line => { line.at -= over; });
+  fill($("stream"), chart(width, height, 560, "The length of the vectors before layer 0 and after each layer", ...marks,
+    make("polygon", {points: band, class: "image", fill: "var(--kind)", "fill-opacity": .14}),
+    ...lines.map(({values, kind}) => make("polyline", {points: points(values), class: kind, fill: "none", stroke: "var(--kind)", "stroke-width": kind === "image" ? 3 : 1.8})),
+    ...named.map(({name, kind, at}) => label(name, {x: width - right + 10, y: at + 4, class: kind, fill: "var(--kind)"}))));
+  $("streamWords").textContent = "The length (norm) of the vectors of the prompt, before layer 0 and after each layer; the scale is logarithmic. The band " +
+    `holds all ${N} patches, the thick line is their mean.`;
+}
+function drawCache() {
+  const {read, seconds, bytesPerToken} = decoder.cache;
+  let before = 0;
+  const steps = read.map(count => { const kept = before; before += count; return {kept, count}; });
+  const width = 800, height = 220, left = 52, bottom = 40, most = before * 1.08;
+  const wide = Math.min(48, (width - left - 10) / steps.length), y = value => 10 + (height - bottom - 10) * (1 - value / most);
+  const columns = steps.flatMap(({kept, count}, i) => {
+    const x = left + i * wide + 2;
+    return [make("rect", {x, width: wide - 4, y: y(kept), height: y(0) - y(kept), class: "image", fill: "var(--kind)", "fill-opacity": .22}),
+      make("rect", {x, width: wide - 4, y: y(kept + count), height: Math.max(2, y(kept) - y(kept + count)), class: "answer", fill: "var(--kind)"})];
+  });
+  const every = Math.ceil(steps.length * 22 / (width - left)), half = Math.round(before / 2);
+  const marks = [0, half, before].flatMap(value => [make("line", {x1: left, x2: left + steps.length * wide, y1: y(value), y2: y(value), stroke: "var(--line)"}),
+    label(String(value), {x: left - 8, y: y(value) + 4, "text-anchor": "end", fill: "var(--soft)"})]);
+  steps.forEach((_, i) => { if (i % every === 0) marks.push(label(String(i), {x: left + (i + .5) * wide, y: height - 20, "text-anchor": "middle", fill: "var(--soft)"})); });
+  fill($("cache"), chart(width, height, 460, "Tokens read and kept at each step", ...marks, ...columns,
+    label("step", {x: left, y: height - 3, fill: "var(--soft)"})));
+  const without = steps.reduce((total, {kept, count}) => total + kept + count, 0), further = (seconds || []).slice(1).sort((a, b) => a - b);
+  $("cacheWords").textContent = `Orange: the tokens that a step reads; pale: those whose keys and values are in the cache. ${read.length} steps read ` +
+    `${grouped(before)} tokens; without the cache they would read ${grouped(without)}. A kept token takes ${bytes(bytesPerToken)}, all of them ` +
+    `${bytes(bytesPerToken * before)}.` + (seconds ? ` The prompt took ${clock(seconds[0])}` : "") +
+    (further.length ? `, a further token ${clock(further[Math.floor(further.length / 2)])} (median).` : seconds ? "." : "");
+}
+
+/* ------------------------------------------------------------- the code, with its values */
+
+const TYPES = {bfloat16: "bf16", float16: "f16", float32: "f32", float64: "f64", int64: "i64", int32: "i32", uint8: "u8", int8: "i8"};
+function valueRow([, name, kind, dtype, low, average, high, times]) {
+  const numbers = low === null ? [] : [low, average, high];
+  return make("div", {class: "value"}, make("strong", {title: name}, name),
+    make("span", {title: dtype || ""}, kind, ...(dtype && numbers.length ? [" ", make("i", {}, TYPES[dtype] || dtype)] : []),
+      ...(times > 1 ? [" ", make("i", {}, `(last of ${times})`)] : [])),
+    ...numbers.map((number, i) => make("span", {class: "n", title: ["smallest", "mean", "largest"][i]}, short(number))));
+}
+// Sizes, as of B, T, D = x.shape, stand in one row.
+const isSize = made => made[3] === "int" && made[7] === 1 && made[1] !== "returned";
+function valueRows(all) {
+  const sizes = all.filter(isSize), rest = all.filter(made => !isSize(made)).map(valueRow);
+  if (sizes.length < 2) return all.map(valueRow);
+  return [make("div", {class: "value sizes"}, ...sizes.map(([, name, kind]) => make("span", {}, make("strong", {}, name), ` ${kind}`))), ...rest];
+}
+function codeTable(unit, values) {
+  const rows = [], folded = new Map(unit.docs.map(([first, last]) => [first, last]));
+  const line = i => {
+    const pieces = unit.lines[i].map(piece => typeof piece === "string" ? ["text", piece] : piece);
+    const indent = pieces.length ? pieces[0][1].match(/^ */)[0].length : 0;
+    return make("tr", {}, make("td", {class: "line"}, String(unit.line + i)),
+      make("td", {class: "source-line", style: {"--indent": indent}},
+        ...pieces.map(([kind, text], j) => make("span", {class: kind}, j ? text : text.slice(indent)))),
+      make("td", {class: "made"}, ...valueRows(values.get(i) || [])));
+  };
+  for (let i = 0; i < unit.lines.length; i++) {
+    rows.push(line(i));
+    if (!folded.has(i) || folded.get(i) <= i) continue;
+    // A docstring is folded behind its first line.
+    const inside = [];
+    const last = folded.get(i), text = rows.at(-1).children[1];
+    for (let j = i + 1; j <= last; j++) { inside.push(line(j)); inside.at(-1).hidden = true; }
+    const button = make("button", {type: "button", class: "fold", onclick: () => {
+      const open = button.getAttribute("aria-expanded") === "false";
+      button.setAttribute("aria-expanded", open);
+      button.textContent = open ? "fold" : `${last - i} more lines`;
+      inside.forEach(row => { row.hidden = !open; });
+    }}, `${last - i} more lines`);
+    button.setAttribute("aria-expanded", "false");
+    text.append(" ", button);
+    rows.push(...inside);
+    i = last;
+  }
+  return make("table", {class: "listing"}, make("thead", {class: "skip"}, make("tr", {}, ...["Line", "Code", "What it made"].map(text =>
+    make("th", {scope: "col"}, text)))), make("tbody", {}, ...rows));
+}
+function codeUnit(name) {
+  const unit = told.code.units[name], steps = [...new Set(unit.calls.map(call => call.step))];
+  const holder = make("details", {class: "unit", id: `code-${name}`});
+  const where = `${unit.file}:${unit.line}`, file = [...document.querySelectorAll("a.source")].find(link =>
+    link.firstChild.textContent === name);
+  const summary = make("summary", {}, make("code", {}, name), " ", make("span", {}, where));
+  holder.append(summary);
+  const draw = () => {
+    const chosen = {step: steps[0], layer: unit.calls.find(call => call.step === steps[0] && call.layer !== null)?.layer ?? null};
+    const area = make("div", {class: "scroll", tabIndex: 0, role: "region", ariaLabel: `The code of ${name}`});
+    const note = make("p", {class: "note"}), layers = [...new Set(unit.calls.map(call => call.layer))].filter(layer => layer !== null).sort((a, b) => a - b);
+    const update = () => {
+      const values = new Map(), calls = unit.calls.filter(call => call.step === chosen.step);
+      const methods = [...new Set(calls.map(call => call.method))], words = [];
+      for (const method of methods) {
+        const same = calls.filter(call => call.method === method);
+        const call = same.find(one => one.layer === chosen.layer) || same.find(one => one.layer === null) || same[0];
+        for (const made of call.made) {
+          if (!values.has(made[0])) values.set(made[0], []);
+          values.get(made[0]).push(made);
+        }
+        const called = call.method === name ? name : `${call.method}`;
+        words.push(`${called} of ${call.module || "the model"}` + (call.count > 1 ? ` (the first of ${call.count} calls there)` : ""));
+      }
+      fill(area, codeTable(unit, values));
+      note.textContent = words.length ? `Values of ${words.join("; ")}: shape, type, then the smallest, mean and largest number.`
+        : "This was not called in this run.";
+    };
+    const controls = make("div", {class: "two"});
+    const field = (title, options, change) => {
+      const select = make("select", {onchange: event => { change(Number(event.target.value)); update(); }}, ...options);
+      controls.append(make("label", {class: "inline"}, title + " ", select));
+    };
+    if (steps.length > 1) field("While it reads", steps.map(step => new Option(step ? "one more token" : "the prompt", step)), step => { chosen.step = step; });
+    if (layers.length > 1) field("Layer", layers.map(layer => new Option(layer, layer)), layer => { chosen.layer = layer; });
+    // From a file of one's own the link leads to the source; a server has only the page.
+    const link = file && location.protocol === "file:" ? [make("a", {href: file.href}, where)] : [];
+    holder.append(make("div", {class: "about"}, ...(controls.childElementCount ? [controls] : []), note, ...link), area);
+    update();
+  };
+  holder.addEventListener("toggle", () => { if (holder.open && !holder.dataset.drawn) { holder.dataset.drawn = "yes"; draw(); } });
+  return holder;
+}
+function drawCode() {
+  for (const details of document.querySelectorAll("details.code")) {
+    const names = told.code.parts[details.dataset.part] || [];
+    details.hidden = !names.length;
+    const called = names.filter(name => told.code.units[name].calls.length).length;
+    fill(details, make("summary", {}, make("span", {class: "title"}, "The code of this part, with what each line made"),
+      make("span", {class: "names"}, names.join(", "))), ...names.map(codeUnit));
+  }
+  // What names a class or function opens its code here, and not the file, which a browser shows from its top.
+  document.addEventListener("click", event => {
+    const link = event.target.closest("a.source");
+    if (!link || event.ctrlKey || event.metaKey || event.shiftKey) return;
+    const name = link.firstChild.textContent;
+    if (!(name in told.code.units)) return;
+    event.preventDefault();
+    openCode(name);
+    history.replaceState(null, "", `#code-${name}`);
+  });
+  if (location.hash.startsWith("#code-")) openCode(location.hash.slice("#code-".length));
+}
+function openCode(name) {
+  const unit = document.getElementById(`code-${name}`);
+  if (!unit) return;
+  unit.closest("details.code").open = true;
+  unit.open = true;
+  unit.scrollIntoView();
+  unit.firstChild.focus({preventScroll: true});
+}
+
 /* --------------------------------------------------------------------------- parts 6 and 7 */
 
 function drawResult() {
   const {width, height} = picture;
-  $("resultPart").hidden = !run.boxes.length;
-  if (!run.boxes.length) {
+  $("resultPart").hidden = !told.boxes.length;
+  if (!told.boxes.length) {
     fill($("resultWords"), "The tokens are decoded to text, and the text is the answer: ", make("code", {}, facts.answer || "(nothing)"), ".");
     return;
   }
   fill($("resultWords"), "Four ", make("code", {}, "<loc>"), " tokens are a box: y and x of its first corner, then of its second, in 1024ths of " +
-    "the picture's sides. What follows is its label. ", make("code", {}, "parse_boxes"), " in ", make("code", {}, "inference.py"), " reads them.");
+    "the picture's sides. What follows is its label. ", make("code", {}, "parse_boxes"), " reads them.");
   withBoxes($("result"));
-  const rows = run.boxes.flatMap(({label, box: [x1, y1, x2, y2]}) => [["y", y1, height], ["x", x1, width], ["y", y2, height], ["x", x2, width]].map(
+  const rows = told.boxes.flatMap(({label, box: [x1, y1, x2, y2]}) => [["y", y1, height], ["x", x1, width], ["y", y2, height], ["x", x2, width]].map(
     ([axis, value, side], i) => {
       const bin = Math.round(value / side * 1024);
       return make("tr", {}, make("th", {scope: "row", style: {color: colorOf(label), "font-weight": 600}}, i ? "" : label || "(no label)"), make("td", {},
@@ -498,9 +870,9 @@ function drawResult() {
     make("tbody", {}, ...rows));
 }
 function drawModules() {
-  const whole = run.modules[0];
-  const heads = ["Module", "Class", "Input", "Output", "Parameters", "Weights", "Returned", "Prompt", "Further token"];
-  const rows = run.modules.map(module => {
+  const whole = told.modules[0], timed = whole.promptSeconds !== null;
+  const heads = ["Module", "Class", "Input", "Output", "Parameters", "Weights", "Returned", ...(timed ? ["Prompt", "Further token"] : [])];
+  const rows = told.modules.map(module => {
     const time = (seconds, all) => make("td", {class: "n time", style: {"--share": `${100 * Math.min(1, (seconds || 0) / (all || 1))}%`}}, milliseconds(seconds));
     const name = module.depth ? module.name.split(".").slice(-1 - /\.\d+$/.test(module.name)).join(".") : module.name;
     const inside = /layers\.[1-9]\d*\./.test(module.name);
@@ -509,9 +881,10 @@ function drawModules() {
         : make("code", {}, module.class)),
       make("td", {class: "mono"}, shapeOf(module.input)), make("td", {class: "mono"}, shapeOf(module.output)),
       make("td", {class: "n"}, grouped(module.parameters)), make("td", {class: "n"}, bytes(module.weightBytes)), make("td", {class: "n"}, bytes(module.outputBytes)),
-      time(module.promptSeconds, whole.promptSeconds), time(module.tokenSeconds, whole.tokenSeconds));
+      ...(timed ? [time(module.promptSeconds, whole.promptSeconds), time(module.tokenSeconds, whole.tokenSeconds)] : []));
   });
   fill($("modules"), make("thead", {}, make("tr", {}, ...heads.map((text, i) => make("th", {scope: "col", class: i > 3 ? "n" : ""}, text)))), make("tbody", {}, ...rows));
+  $("timedWords").hidden = !timed;
   $("tiedWords").textContent = "lm_head's weight is embed_tokens' (tied): it is counted once in what holds both.";
   $("all").addEventListener("change", event => $("modules").classList.toggle("all", event.target.checked));
 }
@@ -522,7 +895,7 @@ const lastBox = decoder.focus.findLastIndex(focus => focus);
 const state = {
   patch: Math.floor(picture.grid / 2) * picture.grid + Math.floor(picture.grid / 2), channel: 0,
   towerLayer: Math.floor(tower.layers / 2), towerHead: -1,
-  token: Math.max(0, lastBox), layer: lastBox < 0 ? decoder.layers - 1 : decoder.focus[lastBox].bestLayer, head: -1,
+  token: Math.max(0, lastBox), layer: decoder.layers - 1, head: -1, key: null,
 };
 if (lastBox >= 0) {
   // Begin with the patch in the middle of what was found.
@@ -541,9 +914,8 @@ function start() {
   drawTokens();
 
   const canvas = label => make("canvas", {width: 720, height: 720, role: "img", ariaLabel: label});
-  const block = picture.grid / picture.cells;
   looker = patchButtons(picture.cells, "Attention of patch", cell =>
-    choosePatch(Math.floor(cell / picture.cells) * block * picture.grid + cell % picture.cells * block));
+    choosePatch(patchOfCell(cell)));
   fill($("looker"), canvas("What the chosen patch attends to"), looker.holder);
   $("towerLayer").max = tower.layers - 1;
   headOptions($("towerHead"), tower.heads, -1);
@@ -551,26 +923,40 @@ function start() {
   $("towerHead").addEventListener("change", event => chooseTower(state.towerLayer, Number(event.target.value)));
   towerMinis = miniMaps($("towerMinis"), tower.layers, tower.heads, hasHead, chooseTower);
   $("towerNote").textContent = "The small maps are the same patch in every layer and head, each as bright as its own largest weight." +
-    (picture.cells < picture.grid ? ` Patches are joined to blocks of ${block} × ${block}, so that the page stays small.` : "") +
+    (picture.cells < picture.grid ? ` Patches are joined to blocks of ${blockSize} × ${blockSize}, so that the page stays small.` : "") +
     (tower.headLayers.length < tower.layers ? ` Heads one by one only in layers ${tower.headLayers.join(", ")}, so that the page stays small.` : "");
   drawFeatures();
   drawMerge();
 
   fill($("answerTokens"), ...answer.map(token => tokenChip(token, "button")));
-  answers = {select: choice([...$("answerTokens").children], answer.map((_, i) => [0, i]), token => { state.token = token; drawDecoder(); })};
-  fill($("reader"), canvas("What this position attends to in the picture"));
+  answers = {select: choice([...$("answerTokens").children], answer.map((_, i) => [0, i]), chooseToken)};
+  reader = patchButtons(picture.cells, "Key of patch", cell => { state.key = patchOfCell(cell); drawPair(); });
+  fill($("reader"), canvas("What this position attends to in the picture"), reader.holder);
+  $("key").addEventListener("change", event => {
+    state.key = event.target.value === "patch" ? null : Number(event.target.value);
+    drawPair();
+  });
+  $("allLayers").addEventListener("change", event => {
+    state.layer = event.target.checked ? -1 : Number($("layer").value);
+    drawDecoder();
+  });
   $("layer").max = decoder.layers - 1;
   headOptions($("head"), decoder.heads, -1);
   $("layer").addEventListener("input", event => { state.layer = Number(event.target.value); drawDecoder(); });
   $("head").addEventListener("change", event => { state.head = Number(event.target.value); drawDecoder(); });
   minis = miniMaps($("minis"), decoder.layers, decoder.heads, () => true, (layer, head) => { Object.assign(state, {layer, head}); drawDecoder(); });
+  drawSeen();
   drawFocus();
+  drawStream();
   drawLens();
+  drawCache();
   drawResult();
   drawModules();
   drawLegends();
   choosePatch(state.patch);
-  drawDecoder();
+  chooseToken(state.token);
+  drawCode();
+  followReading();
   document.documentElement.dataset.ready = "yes";
 }
 lit = new Image();

@@ -1,8 +1,8 @@
 """Puts words, drawing code, numbers and pictures into one HTML file that needs nothing else.
 
-    page.html   the words; {{Name}} is where a link to a class or function of the set goes
-    page.css    how it looks, in light and dark, on wide and narrow screens
-    page.js     draws the figures from the numbers, which are in the page as JSON
+page.html   the words; {{Name}} is where a link to a class or function of the set goes
+page.css    how it looks, in light and dark, on wide and narrow screens
+page.js     draws the figures from the numbers, which are in the page as JSON
 """
 
 import html
@@ -15,7 +15,7 @@ from inside.source import source_link
 from load_weights import ModelSet
 
 FOLDER = Path(__file__).parent
-MADE_HERE = '<meta name="generator" content="explain.py">'             # what a page of ours begins with
+MADE_HERE = '<meta name="generator" content="explain.py">'  # what a page of ours begins with
 
 
 def embedded(value) -> str:
@@ -38,7 +38,7 @@ def build_page(description: dict, model_set: ModelSet, folder: Path) -> str:
         if name == "data":
             return embedded(description)
         source = source_link(definition(name, model_set), folder)
-        if source is None:                                            # written somewhere else
+        if source is None:  # written somewhere else
             return f"<code>{name}</code>"
         return (
             f'<a class="source" href="{html.escape(source["href"])}"><code>{name}</code>'

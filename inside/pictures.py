@@ -19,12 +19,12 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 
-from inference import InputError
+from program.command_line import InputError
 
 NAMES = [f"explain-{name}.png" for name in ("patches", "mask", "features", "attention", "lens")]
 PAPER, INK, SOFT, WELL = "#fbfaf7", "#24221f", "#6a645b", "#ece8e0"
 KINDS = {"image": "#0f766e", "bos": "#7e3fb8", "prompt": "#2457c5", "newline": "#66707e", "answer": "#b8480b"}
-DARK, WARM = np.array([17, 20, 38]), np.array([255, 176, 40])         # as the page's heat maps have them
+DARK, WARM = np.array([17, 20, 38]), np.array([255, 176, 40])  # as the page's heat maps have them
 GAP, TILE = 24, 240
 MADE_HERE = "explain.py"
 
@@ -63,7 +63,7 @@ def heat(picture: Image.Image, weights: np.ndarray, side: int) -> Image.Image:
     cells = round(len(weights) ** 0.5)
     light = np.sqrt(weights / max(weights.max(), 1e-9)).reshape(cells, cells)
     places = np.arange(side) * cells // side
-    light = light[places][:, places, None]                            # [side, side, 1]
+    light = light[places][:, places, None]  # [side, side, 1]
     dim = DARK + 0.15 * (pixels @ [0.3, 0.59, 0.11])[..., None]
     lit = 0.74 * pixels + 0.26 * WARM
     return Image.fromarray((dim * (1 - light) + lit * light).round().astype(np.uint8))
@@ -75,9 +75,7 @@ def sheet(tiles: list[tuple[Image.Image, str, str]], columns: int, size: int = 2
     columns = min(columns, len(tiles))
     rows = -(-len(tiles) // columns)
     words = round(size * 3)
-    canvas = Image.new(
-        "RGB", (GAP + columns * (width + GAP), GAP + rows * (height + words + GAP)), PAPER
-    )
+    canvas = Image.new("RGB", (GAP + columns * (width + GAP), GAP + rows * (height + words + GAP)), PAPER)
     draw = ImageDraw.Draw(canvas)
     for i, (tile, first, second) in enumerate(tiles):
         x, y = GAP + i % columns * (width + GAP), GAP + i // columns * (height + words + GAP)
@@ -102,7 +100,7 @@ def draw_patches(description: dict) -> Image.Image:
     """The prepared picture, with a gap between its patches."""
     picture = open_uri(description["picture"]["resized"])
     grid, gap = description["picture"]["grid"], 3
-    side = max(4, 720 // grid)                                        # of a patch
+    side = max(4, 720 // grid)  # of a patch
     picture = picture.resize((side * grid, side * grid), Image.Resampling.BICUBIC)
     canvas = Image.new("RGB", [2 * GAP + grid * (side + gap) - gap] * 2, PAPER)
     for row in range(grid):
@@ -156,7 +154,7 @@ def draw_attention(description: dict) -> Image.Image:
     In the layer that looks most into the token's box; for tokens without a box in the last.
     """
     picture, decoder = open_uri(description["picture"]["resized"]), description["decoder"]
-    weights = unpack(decoder["picture"]).mean(axis=2)                 # [A, layers, cells^2]
+    weights = unpack(decoder["picture"]).mean(axis=2)  # [A, layers, cells^2]
     answer, tiles = [token for token in description["tokens"]["list"] if token["kind"] == "answer"], []
     for i, (token, focus) in enumerate(zip(answer, decoder["focus"], strict=True)):
         layer = focus["bestLayer"] if focus else decoder["layers"] - 1
@@ -209,7 +207,7 @@ def check_folder(folder: Path):
             raise InputError(f"--png {folder}: {path.name} is a link that leads nowhere or in a circle")
         if not path.exists():
             continue
-        if not path.is_file():                                        # to open a FIFO would wait for ever
+        if not path.is_file():  # to open a FIFO would wait for ever
             raise InputError(f"--png {folder}: {path.name} is not an ordinary file")
         try:
             with Image.open(path) as picture:

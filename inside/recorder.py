@@ -39,7 +39,7 @@ SOFTMAX = {F.softmax, torch.softmax, torch.Tensor.softmax, torch.special.softmax
 class Call(NamedTuple):
     """One call of a module; the tensors are kept only where the page needs them."""
 
-    seconds: float                                                    # modules inside it included
+    seconds: float  # modules inside it included
     input_shape: list[int] | None
     output_shape: list[int] | None
     output_bytes: int
@@ -59,8 +59,8 @@ def tensors_in(value) -> list[torch.Tensor]:
 class Attended(NamedTuple):
     """The attention weights of one call of an attention module, as far as they could be seen."""
 
-    weights: torch.Tensor | None                                      # None: no softmax, or of another shape
-    how: str                                                          # "softmax", "arguments" or "unseen"
+    weights: torch.Tensor | None  # None: no softmax, or of another shape
+    how: str  # "softmax", "arguments" or "unseen"
 
 
 class SoftmaxWatcher(TorchFunctionMode):
@@ -126,8 +126,8 @@ class Recorder:
         self.model, self.keep, self.reduce = model, keep, reduce
         self.calls: dict[str, list[Call]] = {}
         self.attended: dict[str, list[Attended]] = {}
-        self.running: list[str] = []                                  # attention modules, outermost first
-        self.found: list[tuple[torch.Tensor, str]] = []               # in the innermost of them
+        self.running: list[str] = []  # attention modules, outermost first
+        self.found: list[tuple[torch.Tensor, str]] = []  # in the innermost of them
         self.watcher = SoftmaxWatcher(self.found_softmax)
 
     def __enter__(self) -> "Recorder":
@@ -196,9 +196,9 @@ class Recording:
 
     model: nn.Module
     tokenizer: Tokenizer
-    batch: dict[str, torch.Tensor]                                    # what the processor made
-    tokens: list[int]                                                 # of the answer, <eos> included
-    text: str                                                         # of the answer, without <eos>
+    batch: dict[str, torch.Tensor]  # what the processor made
+    tokens: list[int]  # of the answer, <eos> included
+    text: str  # of the answer, without <eos>
     calls: dict[str, list[Call]]
     attended: dict[str, list[Attended]]
     model_set: ModelSet
@@ -220,7 +220,7 @@ class Recording:
         return self.model.config.vision_config.image_size // self.model.config.vision_config.patch_size
 
     def token_name(self, token: int) -> str:
-        return self.tokenizer.id_to_token(token) or f"[{token}]"      # ids beyond the tokenizer's exist
+        return self.tokenizer.id_to_token(token) or f"[{token}]"  # ids beyond the tokenizer's exist
 
 
 def record_answer(

@@ -18,7 +18,7 @@ class Source(NamedTuple):
 
     name: str
     file: Path
-    first_line: int                                                   # of the file, from 1
+    first_line: int  # of the file, from 1
     lines: list[str]
 
 
@@ -53,7 +53,7 @@ def find_source(thing) -> Source | None:
             inside = node.lineno <= code.co_firstlineno <= node.end_lineno
             decorated = [decorator.lineno for decorator in node.decorator_list]
             if inside or code.co_firstlineno in decorated:
-                lines = text.splitlines()[node.lineno - 1:node.end_lineno]
+                lines = text.splitlines()[node.lineno - 1 : node.end_lineno]
                 return Source(thing.__name__, file, node.lineno, lines)
     return None
 
@@ -65,14 +65,13 @@ def source_link(thing, folder: Path) -> dict | None:
         return None
     try:
         path = Path(os.path.relpath(source.file, folder)).as_posix()
-    except ValueError:                                                # on another drive
+    except ValueError:  # on another drive
         path = source.file.as_posix()
     line = source.first_line
     return {"text": f"{source.file.name}:{line}", "href": f"{quote(path, errors='replace')}#L{line}"}
 
 
 # ----------------------------------------------------------------------------------- colors
-
 
 
 def colored(lines: list[str]) -> list[list[list[str]]]:
@@ -95,7 +94,7 @@ def colored(lines: list[str]) -> list[list[list[str]]]:
                 if kind != "text":
                     kinds[row - 1][left:right] = [kind] * len(kinds[row - 1][left:right])
     except (tokenize.TokenError, IndentationError):
-        pass                                                          # what could be read has its colors
+        pass  # what could be read has its colors
     return [join_pieces(line, kinds[i]) for i, line in enumerate(lines)]
 
 

@@ -14,6 +14,7 @@ What to notice:
 """
 
 import ast
+import copy
 import inspect
 import sys
 from collections.abc import Callable, Iterable
@@ -25,17 +26,18 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from PIL import Image
+from torch import nn
 
 from inside.source import parse_file
 
-RETURNED = "return"                                                   # the name of what a call gave back
-MOST_PASSES = 64                                                      # of one line whose values are kept
+RETURNED = "return"  # the name of what a call gave back
+MOST_PASSES = 64  # of one line whose values are kept
 
 
 class Made(NamedTuple):
     """A value that a line stored under a name, as `see` described it."""
 
-    line: int                                                         # of the file, from 1
+    line: int  # of the file, from 1
     name: str
     value: object
 
@@ -44,12 +46,14 @@ class Made(NamedTuple):
 class TracedCall:
     """One call of a function: its arguments, what each line stored, and what it gave back."""
 
-    name: str                                                         # as GemmaAttention.forward
+    name: str  # as GemmaAttention.forward
     file: str
-    owner: object                                                     # its self, if it is a method
-    caller: "TracedCall | None"                                       # of the watched ones
+    owner: object  # its self, if it is a method
+    caller: "TracedCall | None"  # of the watched ones
     made: list[Made] = field(default_factory=list)
-    stopped: bool = False                                             # by an error
+    stopped: bool = False  # by an error
+    error: str = ""  # which, if somebody caught it
+    last_line: int = 0  # that ran
 
 
 # -------------------------------------------------------------------- which names a line stores
@@ -61,7 +65,7 @@ class Statement(NamedTuple):
     first: int
     last: int
     stores: tuple[str, ...]
-    body: range | None                                                # of `for`: lines that follow a store
+    body: range | None  # of `for`: lines that follow a store
 
 
 def base_name(target: ast.expr) -> str | None:
@@ -112,7 +116,7 @@ def statements_of(function: ast.FunctionDef) -> dict[int, Statement]:
 class Layout(NamedTuple):
     """What must be known of a function's text to read its values."""
 
-    arguments: dict[str, int]                                         # name -> line
+    arguments: dict[str, int]  # name -> line
     statements: dict[int, Statement]
 
 
@@ -198,9 +202,9 @@ class Tracer:
             """Reads what the statement that ran last has stored."""
             statement = layout.statements.get(last)
             if statement is None or (next_line is not None and statement.first < next_line <= statement.last):
-                return                                                # its other lines are still running
+                return  # its other lines are still running
             if statement.body is not None and next_line not in statement.body:
-                return                                                # the loop has ended and stored nothing
+                return  # the loop has ended and stored nothing
             passes[statement.first] = passes.get(statement.first, 0) + 1
             if passes[statement.first] <= MOST_PASSES and statement.stores:
                 local = dict(frame.f_locals)
@@ -219,7 +223,7 @@ class Tracer:
                 failing = True
             elif event == "return":
                 self.running.pop()
-                call.stopped = failing
+                call.stopped, call.last_line = failing, frame.f_lineno
                 if not failing:
                     if last is not None:
                         finish(frame, None)
@@ -246,7 +250,7 @@ class Tracer:
 class Summary(NamedTuple):
     """A value in a few words; the numbers are None where there are none."""
 
-    kind: str                                                         # [1, 4, 104, 32], or what it is
+    kind: str  # [1, 4, 104, 32], or what it is
     dtype: str | None = None
     low: float | None = None
     mean: float | None = None
@@ -277,7 +281,7 @@ def summarize(value) -> Summary | list[Summary]:
 
 
 def shortened(text: str, most: int = 60) -> str:
-    return text if len(text) <= most else f"{text[:most // 2]} ... {text[-most // 4:]}"
+    return text if len(text) <= most else f"{text[: most // 2]} ... {text[-most // 4 :]}"
 
 
 def snapshot(value):
@@ -297,9 +301,9 @@ def snapshot(value):
 class Difference(NamedTuple):
     """A value of a learner's that is not the reference's."""
 
-    line: int                                                         # in the learner's file
+    line: int  # in the learner's file
     name: str
-    what: str                                                         # "apart by 0.25", for instance
+    what: str  # "apart by 0.25", for instance
 
 
 def apart(value, expected, tolerance: float) -> str | None:
@@ -342,4 +346,26 @@ def differences(call: TracedCall, reference: TracedCall, tolerance: float = 1e-3
             what = apart(made.value, expected[made.name].pop(0), tolerance)
             if what is not None:
                 found.append(Difference(made.line, made.name, what))
+    return found
+
+
+def compare(own, reference, *arguments, tolerance: float = 1e-3) -> list[Difference]:
+    """Runs a function or module of a learner's and the reference's on the same input, and compares them.
+
+    Each gets a copy of the arguments, because attention extends the cache that it is given. Two modules
+    are to have the same weights. Where the learner's code stops, that is the last difference.
+    """
+    traced = []
+    for thing in (own, reference):
+        with Tracer([type(thing) if isinstance(thing, nn.Module) else thing], snapshot) as tracer:
+            try:
+                thing(*copy.deepcopy(arguments))
+            except Exception as error:
+                if thing is reference or not tracer.calls:
+                    raise
+                tracer.calls[0].error = f"{type(error).__name__}: {error}"
+        traced.append(tracer.calls[0])
+    found = differences(*traced, tolerance)
+    if traced[0].stopped:
+        found.append(Difference(traced[0].last_line, traced[0].name, f"stopped with {traced[0].error}"))
     return found

@@ -1,6 +1,7 @@
 """explain.py: each number of the page that can be had another way, the escaping, and the page in Chromium."""
 
 import base64
+import io
 import json
 import math
 import os
@@ -25,9 +26,12 @@ import generation_1
 import inference
 import vision_transformer_1
 from decoder_1 import prefix_lm_mask
-from inside import description, pictures
+from inside import description, make_docs, pictures
+from inside.code import definition
 from inside.description import coverage, pool, principal_colors, token_boxes
-from load_weights import load_hf_model
+from inside.page import build_page
+from inside.source import find_source
+from load_weights import import_set, load_hf_model
 from random_weights.small import random_checkpoint, small_config
 from text_image_token_processor_1 import PaliGemmaProcessor
 
@@ -81,6 +85,7 @@ class Made:
         """The outputs of these modules for the whole sequence, and "logits"."""
         seen, hooks = {}, []
         for name in names:
+
             def keep(module, args, output, name=name):
                 seen[name] = (args, output)
 
@@ -125,7 +130,7 @@ def test_tokens_are_prompt_and_answer(made):
     assert [token["position"] for token in tokens["list"]] == list(range(N, len(prompt) + len(made.answer)))
     kinds = [token["kind"] for token in tokens["list"]]
     assert kinds[0] == "bos" and kinds[len(prompt) - N - 1] == "newline"
-    assert set(kinds[1:len(prompt) - N - 1]) == {"prompt"}
+    assert set(kinds[1 : len(prompt) - N - 1]) == {"prompt"}
     eos = made.tokenizer.token_to_id("<eos>")
     (expected, *_) = zip(*generation_1.generate(made.model, made.batch, eos, 24), strict=True)
     assert made.answer == list(expected)
@@ -136,7 +141,7 @@ def test_mask_is_the_reference_s(made):
     mask = prefix_lm_mask(torch.ones_like(types), types)[0, 0].int()
     N, rows = made.data["tokens"]["numImage"], made.data["tokens"]["mask"]
     assert (mask[:N] == mask[0]).all() and (mask[:, :N] == mask[:, :1]).all()
-    assert rows == ["".join(map(str, row)) for row in mask[N - 1:, N - 1:].tolist()]
+    assert rows == ["".join(map(str, row)) for row in mask[N - 1 :, N - 1 :].tolist()]
 
 
 def test_tower_s_attention_is_that_which_the_module_used(made):
@@ -162,12 +167,12 @@ def test_tower_s_attention_is_that_which_the_module_used(made):
 
 def test_decoder_s_attention_is_that_which_the_module_used(made):
     config, part = made.model.config.text_config, made.data["decoder"]
-    weights = np.concatenate([unpack(part["picture"]), unpack(part["text"])], axis=-1)     # [A, layers, H, L]
+    weights = np.concatenate([unpack(part["picture"]), unpack(part["text"])], axis=-1)  # [A, layers, H, L]
     A, first = len(made.answer), made.batch["input_ids"].shape[1] - 1
     assert weights.shape == (A, config.num_hidden_layers, config.num_attention_heads, first + A)
     assert abs(weights.sum(axis=-1) - 1).max() < (first + A) / 65_535
     for i in range(A):
-        assert (weights[i, ..., first + 1 + i:] == 0).all()           # nothing is seen before it is there
+        assert (weights[i, ..., first + 1 + i :] == 0).all()  # nothing is seen before it is there
     names = [f"language_model.model.layers.{i}.self_attn" for i in range(config.num_hidden_layers)]
     seen = made.watch(*names)
     for layer, name in enumerate(names):
@@ -179,7 +184,7 @@ def test_decoder_s_attention_is_that_which_the_module_used(made):
         attended = torch.tensor(weights[:, layer, :, None], dtype=torch.float32) @ value
         with torch.inference_mode():
             again = attention.o_proj(attended.flatten(1))
-        assert_close(again, output[0, first:first + A], made.tolerance * 30)
+        assert_close(again, output[0, first : first + A], made.tolerance * 30)
         attention.to(output.dtype)
 
 
@@ -196,7 +201,7 @@ def as_likely(found: list[dict], tolerance: float) -> set[int]:
 
 def test_next_tokens_are_those_of_a_pass_without_cache(made):
     first = made.batch["input_ids"].shape[1] - 1
-    expected = made.watch()["logits"][first:first + len(made.answer)].softmax(dim=-1)
+    expected = made.watch()["logits"][first : first + len(made.answer)].softmax(dim=-1)
     for token, found, probabilities in zip(made.answer, made.data["decoder"]["next"], expected, strict=True):
         # The likeliest is the one that was said, or another as likely: bfloat16 has ties.
         assert token in as_likely(found, made.tolerance)
@@ -242,7 +247,7 @@ def test_norms_before_and_after_scaling(made):
 
 def test_features_are_colored_by_their_components(made):
     features = made.data["tower"]["features"]
-    assert [one["name"] for one in features][::len(features) - 1] == ["embeddings", "post_layernorm"]
+    assert [one["name"] for one in features][:: len(features) - 1] == ["embeddings", "post_layernorm"]
     with torch.inference_mode():
         last = made.model.vision_tower(made.batch["pixel_values"])[0].float().numpy()
     strengths = np.linalg.svd(last - last.mean(axis=0), compute_uv=False) ** 2
@@ -260,7 +265,7 @@ def test_focus_is_the_share_of_attention_in_the_box(made):
         assert focus["box"] == box
         y1, x1, y2, x2 = box
         assert focus["area"] == pytest.approx((y2 - y1) * (x2 - x1), rel=1e-4)
-        fine = 4096 // grid                                           # point by point
+        fine = 4096 // grid  # point by point
         axis = (np.arange(grid * fine) + 0.5) / (grid * fine)
         rows, columns = (
             ((axis > low) & (axis < high)).reshape(grid, fine).mean(axis=1)
@@ -300,7 +305,7 @@ def test_modules_are_a_map_of_the_code(made):
         text = (made.page.parent / path).resolve().read_text("utf-8").splitlines()[int(line) - 1]
         assert re.match(rf"class {type(module).__name__}\b", text)
     assert rows["vision_tower"]["output"] == made.data["merge"]["shapes"]["tower"]
-    assert rows["vision_tower"]["tokenSeconds"] is None               # it runs once
+    assert rows["vision_tower"]["tokenSeconds"] is None  # it runs once
     assert (rows["(the model)"]["tokenSeconds"] is None) == (len(made.answer) == 1)
     whole = rows["(the model)"]["promptSeconds"]
     assert all(row["promptSeconds"] <= whole for row in rows.values())
@@ -379,16 +384,18 @@ def test_colors_go_on_from_layer_to_layer():
     features = torch.randn(50, 8) * torch.tensor([9.0, 6, 4, 1, 1, 1, 1, 1])
     rotation = torch.linalg.qr(torch.randn(8, 8))[0]
     (first, seen), (second, _) = principal_colors([features, features @ rotation])
-    assert abs(first.astype(int) - second).max() <= 1                 # the same, but for the directions
+    assert abs(first.astype(int) - second).max() <= 1  # the same, but for the directions
     assert 0.8 < seen < 1
     (flat, nothing), _ = principal_colors([torch.ones(4, 8), torch.randn(4, 2)])
     assert nothing == 0 and (flat == flat[0]).all()
 
 
 def test_large_towers_show_only_some_layers_head_by_head(checkpoint, tmp_path, monkeypatch):
-    monkeypatch.setattr(description, "TOWER_BYTES", 2 * 81 * 2 + 3 * 81 * 2)     # the means and one layer
+    # The means and one layer of the tower, and one token of the decoder's 3 layers of 4 heads.
+    monkeypatch.setattr(description, "MAP_BYTES", 2 * 81 * 2 + 3 * 81 * 2 + 3 * 4 * 9 * 2)
     image, page = draw_sample(tmp_path / "a.png"), tmp_path / "explain.html"
-    explain.main(["--model", str(checkpoint), "--image", str(image), "--out", str(page)])
+    arguments = ["--model", str(checkpoint), "--image", str(image), "--out", str(page)]
+    explain.main([*arguments, "--max-tokens", "1"])
     tower = data_of(page)["tower"]
     assert tower["headLayers"] == [1] and tower["byHead"]["shape"][0] == 1 and tower["means"]["shape"][0] == 2
 
@@ -514,7 +521,7 @@ def test_the_decoder_s_map_is_its_own_too(checkpoint, tmp_path, monkeypatch):
         assert abs(unpack(one["decoder"][name]) - unpack(right[name])).max() < 1e-3
     wrong = page_with(monkeypatch, checkpoint, tmp_path, decoder_1.GemmaAttention, forward=decoder_unscaled)
     assert abs(unpack(wrong["decoder"]["text"]) - unpack(right["text"])).max() > 0.01
-    assert not all(wrong["decoder"]["pairs"]["agrees"])               # so q . k does not explain it
+    assert not all(wrong["decoder"]["pairs"]["agrees"])  # so q . k does not explain it
 
 
 # -------------------------------------------------------------------------------- text from outside
@@ -525,7 +532,7 @@ NASTY = "</script><script>alert(1)</script> \u2028 {{data}} {{title}} & \"quotes
 @pytest.fixture(scope="module")
 def nasty_page(tmp_path_factory, checkpoint):
     folder = tmp_path_factory.mktemp("nasty")
-    name = "a 'single' & b.png" if os.name == "nt" else 'a "quoted" \'single\' <b>&amp; ü.png'
+    name = "a 'single' & b.png" if os.name == "nt" else "a \"quoted\" 'single' <b>&amp; ü.png"
     image = draw_sample(folder / name)
     page = folder / "page #1.html"
     explain.main(["--model", str(checkpoint), "--image", str(image), "--prompt", NASTY, "--out", str(page)])
@@ -539,7 +546,7 @@ def test_text_from_outside_is_text(nasty_page):
     assert text.count("<script") == 2 and text.count("</script>") == 2
     facts = data_of(page)["facts"]
     assert facts["prompt"] == NASTY and facts["image"] == image.name
-    title = text[text.index("<title>"):text.index("</title>")]
+    title = text[text.index("<title>") : text.index("</title>")]
     assert "&lt;/script&gt;" in title and "<b>" not in title
 
 
@@ -636,21 +643,22 @@ def test_a_full_disk_leaves_the_older_page(checkpoint, tmp_path, refused, monkey
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals are others there")
-def test_ctrl_c_ends_quietly_wherever_it_comes(checkpoint, tmp_path):
+@pytest.mark.parametrize("after", [None, "Device in use", "Running the model", "Collecting"])
+def test_ctrl_c_ends_quietly_wherever_it_comes(checkpoint, tmp_path, after):
+    """While PyTorch is being imported, and after each of these lines."""
     image = draw_sample(tmp_path / "a.png")
     command = [sys.executable, PROGRAM, "--model", checkpoint, "--image", image, "--out", tmp_path / "p.html"]
-    before = time.monotonic()
-    subprocess.run(command, capture_output=True, check=True)
-    whole = time.monotonic() - before
-    (tmp_path / "p.html").unlink()
-    for part in (0.15, 0.4, 0.6, 0.8, 0.95):
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        time.sleep(whole * part)
-        process.send_signal(signal.SIGINT)
-        out, err = process.communicate()
-        # While Python ends it has no handler any more: the signal itself ends it, as quietly.
-        assert process.returncode in (0, 130, -signal.SIGINT) and "Traceback" not in err, err
-        assert not list(tmp_path.glob(".*"))                          # nothing half-written is left
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    if after is None:
+        time.sleep(0.3)
+    else:
+        while not (line := process.stderr.readline()).startswith(after):
+            assert line, "it ended before"
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate()
+    # While Python ends it has no handler any more: the signal itself ends it, as quietly.
+    assert process.returncode in (0, 130, -signal.SIGINT) and "Traceback" not in err, err
+    assert not list(tmp_path.glob(".*"))  # nothing half-written is left
 
 
 @needs_tiny
@@ -748,13 +756,17 @@ def opened(browser):
 
     def opened(page: Path, width=1280, scheme="light"):
         contexts.append(browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme))
-        contexts[-1].set_default_timeout(120_000)                     # busy machines are slow
+        contexts[-1].set_default_timeout(120_000)  # busy machines are slow
         tab = contexts[-1].new_page()
         tab.on("console", lambda message: messages.append(message.text))
         tab.on("pageerror", lambda error: messages.append(str(error)))
         tab.on("dialog", lambda dialog: (messages.append(dialog.message), dialog.dismiss()))
-        tab.on("request", lambda request: messages.extend(
-            [] if request.url.startswith("data:") or request.url == page.as_uri() else [request.url]))
+        tab.on(
+            "request",
+            lambda request: messages.extend(
+                [] if request.url.startswith("data:") or request.url == page.as_uri() else [request.url]
+            ),
+        )
         tab.goto(page.as_uri())
         tab.wait_for_selector("html[data-ready]", state="attached")
         return tab
@@ -807,7 +819,7 @@ def test_numbers_of_a_patch_are_the_model_s(made, opened):
     tab.get_by_role("radio", name="green").check()
     texts = tab.locator("#numbers td").all_inner_texts()
     shown = [float(text.replace("\N{MINUS SIGN}", "-")) for text in texts]
-    expected = made.batch["pixel_values"][0, 1, row * P:(row + 1) * P, column * P:(column + 1) * P]
+    expected = made.batch["pixel_values"][0, 1, row * P : (row + 1) * P, column * P : (column + 1) * P]
     assert abs(torch.tensor(shown).view(P, P) - expected).max() <= 0.0051
 
 
@@ -821,7 +833,7 @@ def test_layers_heads_and_tokens_are_chosen(made, opened):
     assert chosen.get_attribute("aria-label") == "layer 0, head 1"
 
     # Every row of bars is one of a distribution: picture and text together are all the attention.
-    picture, said = unpack(part["picture"]), made.data["tokens"]["list"][-len(made.answer):]
+    picture, said = unpack(part["picture"]), made.data["tokens"]["list"][-len(made.answer) :]
     for token in range(min(4, len(made.answer))):
         tab.locator("#answerTokens button").nth(token).click()
         tab.locator("#layer").fill("1")
@@ -849,10 +861,16 @@ def test_page_is_named_for_those_who_do_not_see_it(made, opened):
     unnamed = """() => [...document.querySelectorAll("canvas, svg")].filter(picture =>
       !picture.ariaLabel && picture.ariaHidden !== "true" && !picture.closest("button[aria-label]")).length"""
     assert tab.evaluate(unnamed) == 0
-    assert tab.evaluate("""() => [...document.querySelectorAll("button")].filter(button =>
-      !button.ariaLabel && !button.innerText.trim()).length""") == 0
-    assert tab.evaluate("""() => [...document.querySelectorAll("input, select")].filter(field =>
-      !field.labels.length).length""") == 0
+    assert (
+        tab.evaluate("""() => [...document.querySelectorAll("button")].filter(button =>
+      !button.ariaLabel && !button.innerText.trim()).length""")
+        == 0
+    )
+    assert (
+        tab.evaluate("""() => [...document.querySelectorAll("input, select")].filter(field =>
+      !field.labels.length).length""")
+        == 0
+    )
     rows = tab.locator("#modules tbody tr:visible").count()
     tab.locator("#all").check()
     assert tab.locator("#modules tbody tr:visible").count() == len(made.data["modules"]) > rows
@@ -868,3 +886,262 @@ def test_text_from_outside_shows_as_text(nasty_page, opened, width):
     assert tab.evaluate("[...document.querySelectorAll('b')].every(bold => bold.closest('#focus'))")
     assert tab.evaluate("document.documentElement.scrollWidth") <= width
     assert tab.evaluate(CUT_OFF) == [] and tab.evaluate(OVERLAPS) == []
+
+
+def test_a_token_opens_at_the_head_that_looks_most_into_its_box(made, opened):
+    tab, focus = opened(made.page), made.data["decoder"]["focus"]
+    boxed = [i for i, one in enumerate(focus) if one]
+    if not boxed:
+        pytest.skip("this model's answer has no box")
+    for token in boxed:
+        tab.locator("#answerTokens button").nth(token).click()
+        layer, head = focus[token]["openAt"]
+        assert tab.locator("#layer").input_value() == str(layer)
+        assert tab.locator("#head").input_value() == str(head)
+        chosen = tab.locator("#minis button[aria-pressed=true]").get_attribute("aria-label")
+        assert chosen == f"layer {layer}, head {head}"
+    # In each of them this is the largest sum of attention inside the box, of all layers and heads.
+    part, grid = unpack(made.data["decoder"]["picture"]), made.data["picture"]["grid"]
+    for token in boxed:
+        inside = part[token] @ coverage(focus[token]["box"], grid).numpy()
+        assert inside[tuple(focus[token]["openAt"])] == pytest.approx(inside.max(), abs=1e-3)
+
+
+def test_the_mean_over_layers_is_apart_from_them(made, opened):
+    tab = opened(made.page)
+    tab.locator("#answerTokens button").nth(0).click()
+    tab.locator("#head").select_option("-1")
+    assert tab.locator("#layer").get_attribute("min") == "0"
+    one = pixels_of(tab, "#reader canvas")
+    tab.locator("#allLayers").check()
+    shown = float(tab.eval_on_selector("#reader canvas", "canvas => canvas.dataset.sum"))
+    expected = unpack(made.data["decoder"]["picture"])[0].mean(axis=(0, 1)).sum()
+    assert shown == pytest.approx(expected, abs=1e-4) and pixels_of(tab, "#reader canvas") != one
+    tab.locator("#allLayers").uncheck()
+    assert pixels_of(tab, "#reader canvas") == one
+
+
+def number_in(text: str) -> float:
+    """Of "< 0.1 %" too, which says less than it could."""
+    return float(text.replace("\N{MINUS SIGN}", "-").strip("< %\N{NO-BREAK SPACE}"))
+
+
+def eventually(condition):
+    """Waits until it is true; the page allows no code from strings, with which Playwright would wait."""
+    for _ in range(600):
+        if condition():
+            return
+        time.sleep(0.1)
+    raise AssertionError("it never came about")
+
+
+def test_one_weight_in_numbers_is_the_model_s(made, opened):
+    tab, part = opened(made.page), made.data["decoder"]
+    N, text = made.data["tokens"]["numImage"], unpack(part["text"])
+    token, layer, head = len(made.answer) - 1, 1, 2
+    tab.locator("#answerTokens button").nth(token).click()
+    tab.locator("#layer").fill(str(layer))
+    tab.locator("#head").select_option(str(head))
+    for key in (0, 2):
+        tab.locator("#key").select_option(str(N + key))
+        shown = [number_in(one) for one in tab.locator("#chain strong").all_inner_texts()]
+        Hd = made.model.config.text_config.head_dim
+        assert shown[1] == pytest.approx(shown[0] / math.sqrt(Hd), abs=0.02)
+        assert shown[2] / 100 == pytest.approx(text[token, layer, head, key], abs=0.02)
+    tab.locator("#reader button").nth(3).click()
+    assert tab.locator("#key").input_value() == "patch"
+    assert "column" in tab.locator("#clockWords").inner_text()
+    clocks = tab.locator("#clocks svg").count()
+    assert clocks == min(16, made.model.config.text_config.head_dim // 2)
+
+
+def test_queries_and_keys_are_the_model_s(made):
+    """Their scores, through softmax, are the weights that the model's own softmax gave."""
+    part, config = made.data["decoder"]["pairs"], made.model.config.text_config
+    assert all(part["agrees"]) and part["layers"] == list(range(config.num_hidden_layers))
+    query, key = (floats(part[name]) for name in ("query", "key"))
+    key = key.repeat(config.num_attention_heads // config.num_key_value_heads, axis=1)
+    scores = np.einsum("alhd,lhkd->alhk", query, key) / math.sqrt(config.head_dim)
+    decoder = made.data["decoder"]
+    expected = np.concatenate([unpack(decoder["picture"]), unpack(decoder["text"])], axis=-1)
+    first = made.batch["input_ids"].shape[1]
+    for i, row in enumerate(scores):
+        weights = torch.tensor(row[..., : first + i]).softmax(dim=-1).numpy()
+        assert abs(weights - expected[i, ..., : first + i]).max() < 0.05
+    assert part["positions"] == list(range(1, first + len(made.answer)))
+
+
+def floats(array: dict) -> np.ndarray:
+    if array["type"] != "bfloat16":
+        return unpack(array)
+    halves = np.frombuffer(base64.b64decode(array["data"]), np.uint16).astype(np.uint32) << 16
+    return halves.view(np.float32).reshape(array["shape"])
+
+
+def test_the_stream_and_the_cache(made):
+    decoder, config = made.data["decoder"], made.model.config.text_config
+    names = [f"language_model.model.layers.{i}" for i in range(config.num_hidden_layers)]
+    seen, N = made.watch(*names), made.data["tokens"]["numImage"]
+    prompt = made.batch["input_ids"].shape[1]
+    stream = zip(decoder["stream"]["image"][1:], decoder["stream"]["text"][1:], strict=True)
+    for name, (image, text) in zip(names, stream, strict=True):
+        norms = seen[name][1][0, :prompt].float().norm(dim=-1).numpy()
+        assert text == pytest.approx(norms[N:].tolist(), rel=0.05)
+        norms = norms[:N]
+        assert image == pytest.approx([float(norms.mean()), float(norms.min()), float(norms.max())], rel=0.05)
+    assert decoder["cache"]["read"] == [prompt, *[1] * (len(made.answer) - 1)]
+    K, Hd, layers = config.num_key_value_heads, config.head_dim, config.num_hidden_layers
+    size = next(made.model.parameters()).element_size()
+    assert decoder["cache"]["bytesPerToken"] == 2 * layers * K * Hd * size
+
+
+@needs_tiny
+def test_locations_are_the_probabilities_of_all_1024(tmp_path):
+    image, page = sorted(inference.SAMPLES.glob("*.png"))[0], tmp_path / "p.html"
+    explain.main(["--image", str(image), "--out", str(page)])
+    made = Made(page, TINY, str(image), "detect cat")
+    part, first = made.data["decoder"]["locations"], made.batch["input_ids"].shape[1] - 1
+    ids = [made.tokenizer.token_to_id(f"<loc{i:04}>") for i in range(1024)]
+    probabilities = made.watch()["logits"][first:].softmax(dim=-1)[:, ids]
+    shares = unpack(part["shares"]) * np.array(part["most"])[:, None]
+    assert len(part["tokens"]) == 8
+    for token, row in zip(part["tokens"], shares, strict=True):
+        assert abs(row - probabilities[token].numpy()).max() < made.tolerance
+
+
+# ------------------------------------------------------------------------ the code with its values
+
+
+def test_every_class_of_the_path_is_there_with_its_values(made):
+    code = made.data["code"]
+    shown = {name for names in code["parts"].values() for name in names}
+    assert shown == code["units"].keys() and len(shown) > 20
+    for name, unit in code["units"].items():
+        text = ["".join(one if isinstance(one, str) else one[1] for one in line) for line in unit["lines"]]
+        file = (PROGRAM.parent / unit["file"]).read_text("utf-8").splitlines()
+        assert text == file[unit["line"] - 1 : unit["line"] - 1 + len(text)]
+        if name in ("Answer", "parse_boxes") and not made.data["boxes"]:
+            continue
+        assert any(call["made"] for call in unit["calls"]), name
+        for call in unit["calls"]:
+            for line, value, *_ in call["made"]:
+                assert value.split("[")[0] in text[line] or "return" in text[line], (name, value, text[line])
+    layers = {call["layer"] for call in code["units"]["GemmaAttention"]["calls"]}
+    assert layers == set(range(made.model.config.text_config.num_hidden_layers))
+    assert {call["step"] for call in code["units"]["GemmaAttention"]["calls"]} == {0, 1}
+
+
+def test_values_beside_the_code_are_the_model_s(made):
+    config = made.model.config.text_config
+    with torch.inference_mode():
+        names = [f"language_model.model.layers.{i}.self_attn" for i in range(config.num_hidden_layers)]
+        seen, hooks = {}, []
+        for name in names:
+            hooks.append(
+                made.model.get_submodule(name).register_forward_hook(
+                    lambda module, args, output, name=name: seen.update({name: output})
+                )
+            )
+        made.model(**made.batch)
+        for hook in hooks:
+            hook.remove()
+    calls = [call for call in made.data["code"]["units"]["GemmaAttention"]["calls"] if call["step"] == 0]
+    for call, name in zip(calls, names, strict=True):
+        assert call["module"] == name
+        (returned,) = [row for row in call["made"] if row[1] == "returned"]
+        _, _, shape, dtype, low, mean, high, _ = returned
+        output = seen[name]
+        assert shape == str(list(output.shape)) and dtype == str(output.dtype).removeprefix("torch.")
+        expected = [float(output.min()), float(output.double().mean()), float(output.max())]
+        assert [low, mean, high] == pytest.approx(expected, rel=2e-3, abs=1e-6)
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "dark"), (390, "light")])
+def test_code_opens_where_it_is_named(made, opened, width, scheme):
+    tab = opened(made.page, width, scheme)
+    link = tab.locator("#part5 a.source", has_text="GemmaAttention").first
+    link.focus()
+    tab.keyboard.press("Enter")
+    unit = tab.locator("#code-GemmaAttention")
+    assert unit.get_attribute("open") is not None and tab.url.endswith("#code-GemmaAttention")
+    assert tab.evaluate("document.activeElement.parentElement.id") == "code-GemmaAttention"
+    assert unit.locator("tbody tr:visible").count() > 30
+    before = unit.locator(".made").all_inner_texts()
+    assert sum(bool(text) for text in before) > 12
+    unit.locator("select").first.select_option("1")
+    after = unit.locator(".made").all_inner_texts()
+    assert any("[1, 1, " in text for text in after) and after != before
+    folded = unit.locator("tbody tr:visible").count()
+    unit.locator("button.fold").first.click()
+    assert unit.locator("tbody tr:visible").count() > folded
+    # All of the code open: still nothing overlaps or is cut off.
+    tab.evaluate("for (const one of document.querySelectorAll('details')) one.open = true")
+    eventually(lambda: tab.evaluate("document.querySelectorAll('.unit:not([data-drawn])').length") == 0)
+    assert tab.evaluate("document.documentElement.scrollWidth") <= width
+    assert tab.evaluate(CUT_OFF) == [] and tab.evaluate(OVERLAPS) == []
+
+
+def test_the_contents_stay_in_sight_and_say_where_one_is(made, opened):
+    tab, current = opened(made.page), "document.querySelector('#path a[aria-current]')?.hash"
+    for part in (3, 7, 1):
+        tab.locator(f"#path a[href='#part{part}']").click()
+        eventually(lambda hash=f"#part{part}": tab.evaluate(current) == hash)
+        box = tab.locator("#path").bounding_box()
+        assert box["y"] >= 0 and box["y"] + box["height"] <= 900
+    assert tab.locator("#path a[aria-current]").count() == 1
+
+
+def test_unseen_maps_are_told(checkpoint, tmp_path, monkeypatch, opened):
+    page_with(monkeypatch, checkpoint, tmp_path, vision_transformer_1.Attention, forward=by_hand)
+    tab = opened(tmp_path / "p.html")
+    assert "no map" in tab.locator("#towerSeen").inner_text() and not tab.locator("#decoderSeen").is_visible()
+    assert tab.locator("#towerWords").inner_text() == "The weights of this layer could not be seen."
+    page_with(monkeypatch, checkpoint, tmp_path, decoder_1.GemmaAttention, forward=decoder_unscaled)
+    tab = opened(tmp_path / "p.html")
+    tab.locator("#layer").fill("0")
+    assert tab.locator("#pairSeen").is_visible() and not tab.locator("#pairNumbers").is_visible()
+
+
+# ------------------------------------------------------------------------------- docs/
+
+
+DOCS = PROGRAM.parent / "docs"
+REMAKE = "run python -m inside.make_docs"
+
+
+@needs_tiny
+@pytest.mark.parametrize("name", make_docs.SAMPLES)
+def test_pages_in_docs_are_up_to_date(name):
+    """What is cheap to tell: words, drawing code, links, the code that is shown, and the answer."""
+    page, model_set = DOCS / "pages" / f"{name}.html", import_set(1)
+    told = data_of(page)
+    assert page.stat().st_size <= 1_500_000
+    assert build_page(told, model_set, page.parent) == page.read_text("utf-8"), REMAKE
+    for thing, unit in told["code"]["units"].items():
+        source = find_source(definition(thing, model_set))
+        text = ["".join(one if isinstance(one, str) else one[1] for one in line) for line in unit["lines"]]
+        assert (source.first_line, source.lines) == (unit["line"], text), REMAKE
+    made = Made(page, TINY, str(inference.SAMPLES / f"{name}.png"), make_docs.SAMPLES[name])
+    (expected, *_) = zip(*generation_1.generate(made.model, made.batch, 1, 24), strict=True)
+    assert made.answer == list(expected), REMAKE
+
+
+def test_the_index_in_docs_leads_to_them(opened):
+    told = {name: data_of(DOCS / "pages" / f"{name}.html") for name in make_docs.SAMPLES}
+    assert make_docs.build_index(told) == (DOCS / "index.html").read_text("utf-8"), REMAKE
+    for name in make_docs.SAMPLES:
+        tab = opened(DOCS / "pages" / f"{name}.html", 390)
+        assert tab.evaluate("document.documentElement.scrollWidth") <= 390
+        assert tab.locator("#modules thead th").count() == 7  # none for the times of a machine
+        assert not tab.locator("#timedWords").is_visible()
+
+
+def test_pictures_in_docs_are_those_of_the_first_page():
+    first = data_of(DOCS / "pages" / f"{next(iter(make_docs.SAMPLES))}.html")
+    for name, png in pictures.draw_all(first).items():
+        found, expected = (
+            np.asarray(Image.open(file).convert("RGB"), dtype=int)
+            for file in (DOCS / "pictures" / name, io.BytesIO(png))
+        )
+        # Pillow's own font may be drawn a little differently by another version.
+        assert found.shape == expected.shape and abs(found - expected).mean() < 1, REMAKE

@@ -13,7 +13,7 @@ import decoder_1
 import text_image_token_processor_1
 from decoder_1 import GemmaAttention, KVCache, apply_rotary_pos_emb, prefix_lm_mask, repeat_kv
 from inside.source import colored, find_source
-from inside.trace import RETURNED, Tracer, differences, snapshot, summarize
+from inside.trace import RETURNED, Tracer, compare, differences, snapshot, summarize
 from load_weights import load_hf_model
 from random_weights.small import random_checkpoint, small_config
 
@@ -54,10 +54,14 @@ def test_every_traced_tensor_of_gemma_attention_is_what_hooks_see(model):
     attention = model.language_model.model.layers[-1].self_attn
     hooked, hooks = {}, []
     for name in ("q_proj", "k_proj", "v_proj", "o_proj"):
-        hooks.append(attention.get_submodule(name).register_forward_hook(
-            lambda module, args, output, name=name: hooked.update({name: (args[0], output)})))
-    hooks.append(attention.register_forward_hook(
-        lambda module, args, output: hooked.update({"": (args, output)})))
+        hooks.append(
+            attention.get_submodule(name).register_forward_hook(
+                lambda module, args, output, name=name: hooked.update({name: (args[0], output)})
+            )
+        )
+    hooks.append(
+        attention.register_forward_hook(lambda module, args, output: hooked.update({"": (args, output)}))
+    )
 
     seen = Seen(F.softmax)
     with Tracer([GemmaAttention], snapshot) as tracer, seen:
@@ -76,7 +80,7 @@ def test_every_traced_tensor_of_gemma_attention_is_what_hooks_see(model):
     )
     turned_query, turned_key = apply_rotary_pos_emb(query, key, cos, sin)
     repeats = config.num_attention_heads // config.num_key_value_heads
-    (masked,), weights = seen.calls[-1]                               # the last softmax is this layer's
+    (masked,), weights = seen.calls[-1]  # the last softmax is this layer's
     expected = {
         "hidden_states": [hidden_states], "attention_mask": [mask], "position_embeddings": [[cos, sin]],
         "cos": [cos], "sin": [sin], "B": [1], "T": [14], "D": [config.hidden_size],
@@ -256,6 +260,49 @@ def test_shapes_and_kinds_that_differ_are_told(tmp_path):
     reference = traced(load(tmp_path / "right.py", right).f, torch.ones(2))
     found = differences(traced(load(tmp_path / "wrong.py", wrong).f, torch.ones(2)), reference)
     assert [one.what for one in found] == ["shape [], not [2]", "4, not 3", "NoneType, not a tensor"]
+
+
+ATTENTION = """
+import torch
+from decoder_1 import GemmaAttention, apply_rotary_pos_emb, repeat_kv
+
+class Mine(GemmaAttention):
+    def forward(self, hidden_states, attention_mask, position_embeddings, kv_cache):
+        B, T, D = hidden_states.shape
+        query = self.q_proj(hidden_states).view(B, T, self.num_heads, -1).transpose(1, 2)
+        key = self.k_proj(hidden_states).view(B, T, self.num_key_value_heads, -1).transpose(1, 2)
+        value = self.v_proj(hidden_states).view(B, T, self.num_key_value_heads, -1).transpose(1, 2)
+        query, key = apply_rotary_pos_emb(query, key, *position_embeddings)
+        key, value = kv_cache.update(key, value, self.layer_idx)
+        key, value = (repeat_kv(one, self.num_heads // self.num_key_value_heads) for one in (key, value))
+        scores = query @ key.transpose(2, 3)
+        weights = scores.softmax(dim=-1)
+        attended = weights @ value
+        return self.o_proj(attended.transpose(1, 2).flatten(2))
+"""
+
+
+@torch.inference_mode()
+def test_modules_are_compared_on_the_same_input(tmp_path):
+    config = decoder_1.GemmaConfig(50, 32, 48, 1, 4, 1, head_dim=8)
+    reference = GemmaAttention(config, 0)
+    hidden_states, mask = torch.randn(1, 5, 32), torch.ones(1, 1, 5, 5, dtype=torch.bool)
+    angles = decoder_1.GemmaRotaryEmbedding(8, 10_000.0)(hidden_states, torch.arange(5)[None])
+    cache = KVCache()
+    assert compare(reference, reference, hidden_states, mask, angles, cache) == [] and cache.num_items() == 0
+
+    own = load(tmp_path / "attention.py", ATTENTION).Mine(config, 0)
+    own.load_state_dict(reference.state_dict())
+    found = compare(own, reference, hidden_states, mask, angles, cache)
+    lines = ATTENTION.splitlines()
+    assert lines[found[0].line - 1].strip() == "scores = query @ key.transpose(2, 3)"
+    assert [one.name for one in found] == ["scores", "weights", "attended", RETURNED]
+
+    stops = ATTENTION.replace("scores.softmax(dim=-1)", "scores.softmax(dim=9)")
+    own = load(tmp_path / "stops.py", stops).Mine(config, 0)
+    own.load_state_dict(reference.state_dict())
+    found = compare(own, reference, hidden_states, mask, angles, cache)
+    assert lines[found[-1].line - 1].strip().startswith("weights = ") and "IndexError" in found[-1].what
 
 
 # -------------------------------------------------------------------------------- what is shown

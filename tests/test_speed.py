@@ -21,7 +21,7 @@ import load_weights
 from course.learner_set import mixed_set
 from load_weights import CheckpointError, ModelSet
 from random_weights.small import random_checkpoint, random_tensors, small_config, write_tensors
-from speed import bf16_products, int8_file, int8_products, linear, loading, quicker
+from speed import bf16_products, int8_file, int8_products, linear, loading, quickest
 from speed.int8_file import CACHE_FILE
 from speed.int8_products import quantize
 from speed.linear import Bf16Linear, Int8Linear
@@ -58,7 +58,7 @@ def test_bf16_ways_agree_with_float32(rows, outputs, monkeypatch):
     expected = F.linear(x.float(), weight.float())
     ways = [bf16_products.float32_rows, bf16_products.bf16_rows]
     if rows == 1:
-        ways += [bf16_products.bf16_row_twice, bf16_products.bf16_row]
+        ways += [bf16_products.bf16_row_twice, bf16_products.bf16_row, bf16_products.bf16_vector]
     for way in ways:
         found = way(x, weight)
         assert found.dtype == torch.bfloat16 and found.shape == expected.shape
@@ -172,7 +172,7 @@ def test_one_tokens_queries_keys_and_values_are_float32():
 
 
 def test_the_quicker_way_is_taken(monkeypatch):
-    monkeypatch.setattr(quicker, "CHOSEN", {})
+    monkeypatch.setattr(quickest, "CHOSEN", {})
 
     def exact(x, weight):
         until = time.thread_time() + 0.003
@@ -183,13 +183,14 @@ def test_the_quicker_way_is_taken(monkeypatch):
         pass
 
     x, weight = torch.ones(5, 4), torch.ones(3, 4)
-    assert quicker.quicker((exact, quick), x, weight) is quick
-    assert quicker.quicker((quick, exact), x, weight) is quick
+    assert quickest.quickest((exact, quick), x, weight) is quick
+    assert quickest.quickest((quick, exact), x, weight) is quick
     calls = []
-    assert quicker.quicker((lambda *_: calls.append(1), exact), x, weight) is not exact
-    assert len(quicker.CHOSEN) == 3
+    assert quickest.quickest((lambda *_: calls.append(1), exact), x, weight) is not exact
+    assert len(quickest.CHOSEN) == 3
+    assert quickest.quickest((exact, exact, quick), x, weight) is quick
     before = len(calls)
-    quicker.quicker((exact, quick), x, weight)
+    quickest.quickest((exact, quick), x, weight)
     assert len(calls) == before, "timed again"
 
 
@@ -265,7 +266,7 @@ def rounded(checkpoint):
 
 def always(way: str, monkeypatch):
     """Leaves nothing to the clock, so that a test gives the same each time."""
-    monkeypatch.setattr(linear, "quicker", lambda ways, *_: {w.__name__: w for w in ways}.get(way, ways[1]))
+    monkeypatch.setattr(linear, "quickest", lambda ways, *_: {w.__name__: w for w in ways}.get(way, ways[1]))
 
 
 @pytest.mark.parametrize("prompts", [1, 2])

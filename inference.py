@@ -273,7 +273,7 @@ def fill_defaults(args: argparse.Namespace):
     """Chooses what was not given, and says so."""
     chosen = []
     if args.model is None:
-        is_there = any(FULL_MODEL.glob("*.safetensors"))
+        is_there = any(FULL_MODEL.glob("model.safetensors*")) or any(FULL_MODEL.glob("model-*.safetensors"))
         args.model = str(FULL_MODEL if is_there else TINY_MODEL)
         why = "its weights are there" if is_there else f"{FULL_MODEL.name} holds no weights yet"
         chosen.append(f"model {Path(args.model).name}, since {why}")

@@ -35,11 +35,13 @@ class Int8Linear(nn.Module):
     Input: [..., I]. Output: [..., O], both float32.
     """
 
-    def __init__(self, weight: torch.Tensor, scale: torch.Tensor, bias: torch.Tensor | None):
+    def __init__(
+        self, weight: torch.Tensor, scale: torch.Tensor, sums: torch.Tensor, bias: torch.Tensor | None
+    ):
         super().__init__()
         self.weight = nn.Parameter(weight, requires_grad=False)
         self.scale = nn.Parameter(scale.float(), requires_grad=False)
-        self.zero = nn.Parameter(products_of_zeros(weight), requires_grad=False)
+        self.zero = nn.Parameter(products_of_zeros(sums), requires_grad=False)
         self.bias = None if bias is None else nn.Parameter(bias.float(), requires_grad=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

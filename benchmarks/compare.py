@@ -350,10 +350,10 @@ def compare(args: argparse.Namespace) -> dict:
     """Runs everything in turn; returns the medians, and what the first int8 start took."""
     import torch
 
-    from speed.int8_file import CACHE_FILE
+    from speed import int8_file
 
     make_checkpoint(args.folder, args.size)
-    (args.folder / CACHE_FILE).unlink(missing_ok=True)
+    (args.folder / int8_file.NAME).unlink(missing_ok=True)
     logits_file = args.folder / "logits.pt"
     common = ["--folder", str(args.folder), "--tokens", str(args.tokens), "--logits", str(logits_file)]
     runs, logits, limits = {}, {}, []

@@ -12,7 +12,7 @@ What to notice:
   - writing the answer waits for memory: every weight is read once for each token, so half the bytes
     are half the time. Reading the prompt waits for arithmetic: 262 rows share each weight;
   - which way of multiplying is the quickest differs from one CPU to the next by a factor of ten,
-    so the first product of a size is timed both ways, on a slice of the matrix;
+    so the first product of a size is timed in each of them, on a slice of the matrix;
   - int8 weights are kept beside the checkpoint, so that they are made once;
   - after the last attention only the last position is read, so the last MLP works on that alone.
 
@@ -21,7 +21,7 @@ What is where, each file using only those above it:
     memory.py           freed memory is kept, mapped memory is mapped at once
     bf16_products.py    ways to multiply with bfloat16 weights
     int8_products.py    ways to multiply with int8 weights, and how numbers become int8
-    quicker.py          which of two ways is the quicker one here
+    quickest.py         which way to multiply is the quickest one here
     linear.py           the modules that take the place of nn.Linear and nn.Embedding
     int8_file.py        the file that keeps the int8 weights
     loading.py          load_model: the door

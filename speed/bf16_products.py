@@ -1,7 +1,7 @@
 """Products with bfloat16 weights, as they are stored: x [R, I] and weight [O, I] -> x W^T [R, O].
 
 Each is one way to multiply; which of them is the quickest differs from one CPU to the next by a factor
-of ten, so quicker.py tries them.
+of ten, so quickest.py tries them.
 
 Letters in shapes: R rows (tokens) of an input, I inputs and O outputs of a linear layer.
 """
@@ -10,6 +10,11 @@ import torch
 import torch.nn.functional as F
 
 CONVERTED = 2**21         # bfloat16 weights that are made float32 at a time, to stay in the cache
+
+
+def bf16_vector(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """Products of one row as a matrix times a vector, which is a product of its own in oneDNN."""
+    return torch.mv(weight, x[0])[None]
 
 
 def bf16_row_twice(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:

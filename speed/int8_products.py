@@ -2,7 +2,7 @@
 
 A weight is a whole number from -127 to 127 for each number and a scale for each row:
 
-    weight int8 [O, I], scale [O], zero float32 [O], which is what `products_of_zeros` gives
+    weight int8 [O, I], scale [O], zero float32 [O]: what `products_of_zeros` gives for its row sums
 
 Letters in shapes: R rows (tokens) of an input, I inputs and O outputs of a linear layer, k columns.
 
@@ -73,9 +73,14 @@ def middle() -> int:
     return 127 if (int_mm(x, weight) == 64 * 254 * 127).all() else 63
 
 
-def products_of_zeros(weight: torch.Tensor) -> torch.Tensor:
-    """What `int_mm` gives for inputs that are all 0, and is to be taken off: int8 [O, I] -> float32 [O]."""
-    return int_mm(weight.new_full((1, weight.shape[1]), middle(), dtype=torch.uint8), weight)[0]
+def row_sums(weight: torch.Tensor) -> torch.Tensor:
+    """int8 [O, I] -> int32 [O]; as a product, which is as quick as reading the weight."""
+    return torch._int_mm(weight.new_ones(1, weight.shape[1], dtype=torch.uint8), weight.t())[0]
+
+
+def products_of_zeros(sums: torch.Tensor) -> torch.Tensor:
+    """What `int_mm` gives for inputs that are all 0, and is to be taken off: int32 [O] -> float32 [O]."""
+    return (sums * middle()).float()
 
 
 def whole_numbers(x: torch.Tensor, step: torch.Tensor | float) -> torch.Tensor:

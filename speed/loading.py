@@ -53,8 +53,7 @@ def use_int8(model: nn.Module, folder: Path):
     """Makes a model whose weights are only mapped yet an int8 one; the rest of it becomes float32.
 
     All matrices are rounded, so that the file is the same for every set; a learner's own kind of linear
-    layer takes them as they were. Each weight is read once (`products_of_zeros`), so this waits for the
-    disk if anything does.
+    layer takes them as they were. All of it is read, so that this waits for the disk if anything does.
     """
     memory.keep_freed_memory()
     files = load_weights.weight_files(folder)
@@ -68,9 +67,9 @@ def use_int8(model: nn.Module, folder: Path):
         if is_matrix(name, tensor.shape)
     }
     int8 = int8_file.int8_of(folder, files, shapes, lambda name: read_tensor(stored[f"{name}.weight"]))
-    for name, linear in tqdm(linears_of(model).items(), desc="Loading", delay=1, leave=False):
-        weight, scale = (int8[f"{stored_name(name)}.{part}"] for part in ("weight", "scale"))
-        model.set_submodule(name, Int8Linear(weight, scale, linear.bias))
+    for name, linear in linears_of(model).items():
+        parts = (int8[f"{stored_name(name)}.{part}"] for part in ("weight", "scale", "sum"))
+        model.set_submodule(name, Int8Linear(*parts, linear.bias))
         if name == LM_HEAD:
             model.set_submodule(TABLE, Int8Embedding(model.get_submodule(name)))
     model.float()                                                     # all but what is int8

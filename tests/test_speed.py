@@ -21,9 +21,8 @@ import load_weights
 from course.learner_set import mixed_set
 from load_weights import CheckpointError, ModelSet
 from random_weights.small import random_checkpoint, random_tensors, small_config, write_tensors
-from speed import bf16_products, int8_file, int8_products, linear, loading, quicker
-from speed.int8_file import CACHE_FILE
-from speed.int8_products import quantize
+from speed import bf16_products, int8_file, int8_products, linear, loading, quickest, threads
+from speed.int8_products import quantize, row_sums
 from speed.linear import Bf16Linear, Int8Linear
 from speed.loading import load_model
 
@@ -58,7 +57,7 @@ def test_bf16_ways_agree_with_float32(rows, outputs, monkeypatch):
     expected = F.linear(x.float(), weight.float())
     ways = [bf16_products.float32_rows, bf16_products.bf16_rows]
     if rows == 1:
-        ways += [bf16_products.bf16_row_twice, bf16_products.bf16_row]
+        ways += [bf16_products.bf16_row_twice, bf16_products.bf16_row, bf16_products.bf16_vector]
     for way in ways:
         found = way(x, weight)
         assert found.dtype == torch.bfloat16 and found.shape == expected.shape
@@ -72,7 +71,7 @@ def test_int8_ways_agree_with_the_weights_they_hold(rows, outputs, inputs):
     x = random(rows, inputs, seed=1)
     weight, scale = quantize(random(outputs, inputs))
     expected = F.linear(x, weight * scale.float()[:, None])
-    both = weight, scale, int8_products.products_of_zeros(weight)
+    both = weight, scale, int8_products.products_of_zeros(row_sums(weight))
     most = 0.015 * 127 / int8_products.middle()               # steps are twice as long with 7 bits
     assert error_of(int8_products.int8_weights(x, *both), expected) < 0.004
     assert error_of(int8_products.int8_both(x, *both), expected) < most
@@ -92,7 +91,7 @@ def test_rounding_is_to_the_nearest_step():
 def test_rows_of_zeros():
     weight, scale = quantize(torch.zeros(4, 64).bfloat16())
     assert (weight == 0).all() and (scale > 0).all()
-    x, zero = torch.zeros(3, 64), int8_products.products_of_zeros(weight)
+    x, zero = torch.zeros(3, 64), int8_products.products_of_zeros(row_sums(weight))
     for way in (int8_products.int8_weights, int8_products.int8_both):
         assert (way(x, weight, scale, zero) == 0).all()
     assert (int8_products.int8_row(x[:1], weight, scale, zero) == 0).all()
@@ -105,7 +104,7 @@ def test_outliers_do_not_blur_the_rest():
     original = random(64, 256)
     original[:, [7, 100]] = 0                                         # so that the rest can be seen
     weight, scale = quantize(original)
-    expected, zero = F.linear(x, original), int8_products.products_of_zeros(weight)
+    expected, zero = F.linear(x, original), int8_products.products_of_zeros(row_sums(weight))
     most = 0.02 * 127 / int8_products.middle()
     assert sorted(int8_products.outlier_columns(x).tolist()) == [7, 100]
     assert error_of(int8_products.int8_both(x, weight, scale, zero), expected) < most
@@ -118,9 +117,9 @@ def test_outliers_do_not_blur_the_rest():
 LARGEST = """
 import torch
 from course.learner_set import mixed_set
-from speed.int8_products import int8_both, int8_row, products_of_zeros
+from speed.int8_products import int8_both, int8_row, products_of_zeros, row_sums
 weight, scale = torch.full((64, 128), 127, dtype=torch.int8), torch.ones(64)
-x, zero = torch.ones(40, 128), products_of_zeros(weight)
+x, zero = torch.ones(40, 128), products_of_zeros(row_sums(weight))
 for found in (int8_row(x[:1], weight, scale, zero), int8_both(x, weight, scale, zero)):
     print(float((found / (128 * 127) - 1).abs().max()))
 """
@@ -138,7 +137,7 @@ def test_inputs_of_seven_bits(monkeypatch):
     monkeypatch.setattr(int8_products, "middle", lambda: 63)
     x, original = random(20, 256, seed=1), random(64, 256)
     weight, scale = quantize(original)
-    zero = int8_products.products_of_zeros(weight)
+    zero = int8_products.products_of_zeros(row_sums(weight))
     rounded, _ = int8_products.round_rows(x)
     assert rounded.amin() >= 0 and rounded.amax() <= 126
     expected = F.linear(x, weight * scale.float()[:, None])
@@ -156,7 +155,8 @@ def test_modules_take_the_place_of_linear(shape, bias):
     linear = nn.Linear(shape[-1], 40, bias=bias).bfloat16()
     x = random(*shape, seed=1)
     expected = F.linear(x, linear.weight.float(), linear.bias.float() if bias else None)
-    int8 = Int8Linear(*quantize(linear.weight), linear.bias)
+    weight, scale = quantize(linear.weight)
+    int8 = Int8Linear(weight, scale, row_sums(weight), linear.bias)
     for module, dtype in ((Bf16Linear(linear), torch.bfloat16), (int8, torch.float32)):
         with torch.inference_mode():
             found = module(x)
@@ -172,7 +172,7 @@ def test_one_tokens_queries_keys_and_values_are_float32():
 
 
 def test_the_quicker_way_is_taken(monkeypatch):
-    monkeypatch.setattr(quicker, "CHOSEN", {})
+    monkeypatch.setattr(quickest, "CHOSEN", {})
 
     def exact(x, weight):
         until = time.thread_time() + 0.003
@@ -183,13 +183,14 @@ def test_the_quicker_way_is_taken(monkeypatch):
         pass
 
     x, weight = torch.ones(5, 4), torch.ones(3, 4)
-    assert quicker.quicker((exact, quick), x, weight) is quick
-    assert quicker.quicker((quick, exact), x, weight) is quick
+    assert quickest.quickest((exact, quick), x, weight) is quick
+    assert quickest.quickest((quick, exact), x, weight) is quick
     calls = []
-    assert quicker.quicker((lambda *_: calls.append(1), exact), x, weight) is not exact
-    assert len(quicker.CHOSEN) == 3
+    assert quickest.quickest((lambda *_: calls.append(1), exact), x, weight) is not exact
+    assert len(quickest.CHOSEN) == 3
+    assert quickest.quickest((exact, exact, quick), x, weight) is quick
     before = len(calls)
-    quicker.quicker((exact, quick), x, weight)
+    quickest.quickest((exact, quick), x, weight)
     assert len(calls) == before, "timed again"
 
 
@@ -215,7 +216,7 @@ def checkpoint(tmp_path_factory):
 def folder(checkpoint, tmp_path):
     """A copy of the checkpoint, with nothing kept in it yet."""
     for file in checkpoint.iterdir():
-        if not file.name.startswith(CACHE_FILE):
+        if not file.name.startswith(int8_file.NAME):
             (tmp_path / file.name).write_bytes(file.read_bytes())
     return tmp_path
 
@@ -265,7 +266,7 @@ def rounded(checkpoint):
 
 def always(way: str, monkeypatch):
     """Leaves nothing to the clock, so that a test gives the same each time."""
-    monkeypatch.setattr(linear, "quicker", lambda ways, *_: {w.__name__: w for w in ways}.get(way, ways[1]))
+    monkeypatch.setattr(linear, "quickest", lambda ways, *_: {w.__name__: w for w in ways}.get(way, ways[1]))
 
 
 @pytest.mark.parametrize("prompts", [1, 2])
@@ -322,7 +323,7 @@ def test_small_models_stay_as_they_are(folder):
     model, _ = load_model(folder)
     assert {type(module) for module in model.modules()}.isdisjoint({Bf16Linear, Int8Linear})
     assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
-    assert not (folder / CACHE_FILE).exists()
+    assert not (folder / int8_file.NAME).exists()
 
 
 def test_other_precisions_stay_as_they_are(folder, no_size_is_small):
@@ -427,9 +428,9 @@ def test_second_start_rounds_nothing(folder, monkeypatch):
     for name, tensor in first.items():
         assert torch.equal(tensor, second[name]), name
     names = {path.name for path in folder.iterdir()}
-    assert names == {"config.json", "tokenizer.json", "model.safetensors", CACHE_FILE}
-    with safe_open(folder / CACHE_FILE, framework="pt") as stored:
-        assert len(stored.keys()) == 2 * (3 * 7 + 2 * 6 + 2)
+    assert names == {"config.json", "tokenizer.json", "model.safetensors", int8_file.NAME}
+    with safe_open(folder / int8_file.NAME, framework="pt") as stored:
+        assert len(stored.keys()) == 3 * (3 * 7 + 2 * 6 + 2)
 
 
 def damage_end(path):
@@ -453,16 +454,16 @@ def empty(path):
 
 
 def change_version(path):
-    path.write_bytes(path.read_bytes().replace(b'"version": "1"', b'"version": "0"'))
+    path.write_bytes(path.read_bytes().replace(b'"version": "2"', b'"version": "1"'))
 
 
 @pytest.mark.parametrize("damage", [damage_end, damage_head, damage_weights, empty, change_version])
 def test_damaged_file_is_made_anew(folder, damage, monkeypatch):
     number = made(folder, monkeypatch)
-    whole = (folder / CACHE_FILE).read_bytes()
-    damage(folder / CACHE_FILE)
+    whole = (folder / int8_file.NAME).read_bytes()
+    damage(folder / int8_file.NAME)
     assert made(folder, monkeypatch) == number > 0
-    assert (folder / CACHE_FILE).read_bytes() == whole
+    assert (folder / int8_file.NAME).read_bytes() == whole
 
 
 def test_file_of_other_weights_is_made_anew(folder, monkeypatch):
@@ -471,6 +472,70 @@ def test_file_of_other_weights_is_made_anew(folder, monkeypatch):
     os.utime(source, ns=(0, source.stat().st_mtime_ns + 1))
     assert made(folder, monkeypatch) == number
     assert made(folder, monkeypatch) == 0
+
+
+def test_other_weights_of_the_same_size_and_time_are_noticed(folder, monkeypatch):
+    number = made(folder, monkeypatch)
+    source = folder / "model.safetensors"
+    before, content = source.stat(), bytearray(source.read_bytes())
+    with safe_open(source, framework="pt") as stored:
+        last = stored.get_tensor("language_model.model.norm.weight").nbytes
+    content[-last * 8:] = bytes(last * 8)
+    source.write_bytes(content)
+    os.utime(source, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert source.stat().st_size == before.st_size
+    assert made(folder, monkeypatch) == number
+
+
+@pytest.fixture(scope="module")
+def kept(checkpoint):
+    """A whole file, and where its tensors begin and end."""
+    load_model(checkpoint, precision="int8")
+    content = (checkpoint / int8_file.NAME).read_bytes()
+    size = 8 + int.from_bytes(content[:8], "little")
+    entries = [entry for name, entry in json.loads(content[8:size]).items() if name != "__metadata__"]
+    return content, size, size + max(entry["data_offsets"][1] for entry in entries)
+
+
+def is_accepted(folder, content) -> bool:
+    """Whether a file of this content would be used for the checkpoint."""
+    path = folder / int8_file.NAME
+    path.write_bytes(content)
+    with safe_open(folder / "model.safetensors", framework="pt") as stored:
+        shapes = {
+            name.removesuffix(".weight"): tuple(stored.get_slice(name).get_shape())
+            for name in stored.keys()                                 # noqa: SIM118
+            if loading.is_matrix(name, tuple(stored.get_slice(name).get_shape()))
+        }
+    return int8_file.read_file(path, shapes, int8_file.source_of([folder / "model.safetensors"])) is not None
+
+
+def test_every_flipped_bit_is_noticed(checkpoint, kept):
+    """In weights, sums and scales; and 512 zeroed bytes, and two pages in each other's place."""
+    content, start, end = kept
+    assert end == len(content)
+    assert is_accepted(checkpoint, content)
+    for place in torch.randint(start, end, (60,), generator=torch.Generator().manual_seed(0)).tolist():
+        damaged = bytearray(content)
+        damaged[place] ^= 1 << place % 8
+        assert not is_accepted(checkpoint, damaged), place
+        damaged = bytearray(content)
+        damaged[place:place + 512] = bytes(len(damaged[place:place + 512]))
+        assert not is_accepted(checkpoint, damaged), place
+    first, second = content[start:start + 4096], content[start + 4096:start + 8192]
+    damaged = content[:start] + second + first + content[start + 8192:]
+    assert len(damaged) == len(content) and not is_accepted(checkpoint, damaged)
+    (checkpoint / int8_file.NAME).write_bytes(content)
+
+
+def test_another_programs_file_of_that_name_stays(folder, rounded, monkeypatch, capsys):
+    (folder / int8_file.NAME).write_bytes(b"a user's own")
+    always("int8_weights", monkeypatch)
+    model, _ = load_model(folder, precision="int8")
+    assert error_of(logits_of(model)[0], logits_of(rounded)[0]) < 0.04
+    assert (folder / int8_file.NAME).read_bytes() == b"a user's own"
+    message = capsys.readouterr().err
+    assert "another program's file" in message and message.count("\n") == 1
 
 
 @pytest.mark.parametrize("where", ["open", "replace", pytest.param("write", marks=pytest.mark.skipif(
@@ -495,8 +560,8 @@ def test_file_that_cannot_be_written(folder, rounded, where, monkeypatch, capsys
     model, _ = load_model(folder, precision="int8")
     assert error_of(logits_of(model)[0], logits_of(rounded)[0]) < 0.04
     message = capsys.readouterr().err
-    assert CACHE_FILE in message and "No space left" in message and "Traceback" not in message
-    assert not list(folder.glob(f"{CACHE_FILE}*"))
+    assert int8_file.NAME in message and "No space left" in message and "Traceback" not in message
+    assert not list(folder.glob(f"{int8_file.NAME}*"))
 
 
 @pytest.mark.skipif(os.name == "nt" or not hasattr(os, "geteuid") or os.geteuid() == 0,
@@ -517,7 +582,7 @@ def test_error_on_the_way_leaves_nothing(folder, monkeypatch):
     monkeypatch.setattr(int8_file, "quantize", stop)
     with pytest.raises(KeyboardInterrupt):
         load_model(folder, precision="int8")
-    assert not list(folder.glob(f"{CACHE_FILE}*"))
+    assert not list(folder.glob(f"{int8_file.NAME}*"))
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
@@ -538,24 +603,59 @@ def test_interrupt_leaves_nothing(folder, number):
     command = [sys.executable, "-c", program, str(folder)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT)
     assert process.stdout.readline().strip() == b"begun"
-    assert len(list(folder.glob(f"{CACHE_FILE}.*.part"))) == 1
+    assert len(list(folder.glob(f"{int8_file.NAME}.*.part"))) == 1
     process.send_signal(number)
     assert process.wait(timeout=30) in (130, 143)
-    assert not list(folder.glob(f"{CACHE_FILE}*"))
+    assert not list(folder.glob(f"{int8_file.NAME}*"))
 
 
 def test_what_a_kill_left_is_removed(folder):
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
-    left = folder / f"{CACHE_FILE}.{ended.pid}.part"
-    of_another = folder / f"{CACHE_FILE}.{os.getppid()}.part"
+    left = folder / f"{int8_file.NAME}.{ended.pid}.part"
+    of_another = folder / f"{int8_file.NAME}.{os.getppid()}.part"
+    not_ours = folder / f"{int8_file.NAME}.1{ended.pid}.part"
     for path in (left, of_another):
-        path.write_bytes(b"begun")
+        path.write_bytes(b"begun: " + int8_file.MARK.encode())
+    not_ours.write_bytes(b"begun")
     load_model(folder, precision="int8")
-    assert not left.exists() and of_another.exists()
+    assert not left.exists() and of_another.exists() and not_ours.exists()
 
 
 # -------------------------------------------------------------------------- the programs
+
+
+POLICY = """
+import os
+from speed import threads
+threads.sleep_while_waiting()
+print({name: os.environ.get(name) for name in threads.POLICY})
+import sys
+assert "torch" not in sys.modules, "it would come too late"
+"""
+
+
+@pytest.mark.parametrize(
+    "own", [{}, {"OMP_WAIT_POLICY": "active"}, {"GOMP_SPINCOUNT": "7"}, {"KMP_BLOCKTIME": "9"}]
+)
+def test_threads_sleep_unless_the_user_says_otherwise(own):
+    policy = threads.POLICY
+    environment = {name: value for name, value in os.environ.items() if name not in policy} | own
+    command = [sys.executable, "-c", POLICY]
+    result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.strip() == str(dict.fromkeys(policy) | own if own else policy)
+
+
+@pytest.mark.parametrize("program", ["inference", "explain"])
+def test_programs_say_it_before_torch_is_imported(program, tmp_path):
+    """What the environment holds when torch is imported: a torch.py in its place tells."""
+    (tmp_path / "torch.py").write_text("import os, sys; print(os.environ['OMP_WAIT_POLICY']); sys.exit(0)")
+    environment = {name: value for name, value in os.environ.items() if name not in threads.POLICY}
+    environment |= {"PYTHONPATH": str(tmp_path)}
+    command = [sys.executable, "-m", program, "--help"]
+    result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert result.stdout.strip() == "passive"
 
 
 def test_inference_says_what_int8_costs(folder, tmp_path, capsys):
@@ -565,7 +665,7 @@ def test_inference_says_what_int8_costs(folder, tmp_path, capsys):
     inference.main([*command, "--prompt", "a cat"])
     output = capsys.readouterr()
     assert "int8" in output.err and "README" in output.err
-    assert (folder / CACHE_FILE).exists()
+    assert (folder / int8_file.NAME).exists()
 
 
 def test_too_little_memory_points_to_int8(folder, monkeypatch):

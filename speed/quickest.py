@@ -1,4 +1,4 @@
-"""Which way to multiply is the quicker one: it is tried, because CPUs differ by a factor of ten."""
+"""Which way to multiply is the quickest one: it is tried, because CPUs differ by a factor of ten."""
 
 import os
 import time
@@ -11,12 +11,12 @@ FETCHED = 2**25           # bytes of it that are multiplied with one, so that th
 CHOSEN: dict[tuple, object] = {}                                      # what was timed in this process
 
 
-def quicker(ways: tuple, x: torch.Tensor, weight: torch.Tensor, *others: torch.Tensor):
-    """The first of two ways to multiply, or the second if that is clearly quicker for so many rows.
+def quickest(ways: tuple, x: torch.Tensor, weight: torch.Tensor, *others: torch.Tensor):
+    """The first of some ways to multiply, or the quickest if that is clearly quicker for so many rows.
 
     Timed once for each length of a row and doubling of their number: some rows and a slice of the
-    weight, or one row and 32 MiB of it, since that is fetched from memory. The first is the more exact:
-    it is kept unless the other saves a tenth. In one thread and in its own computing time, so that
+    weight, or one row and 32 MiB of it, since that is fetched from memory. The first is the most exact:
+    it is kept unless another saves a tenth. In one thread and in its own computing time, so that
     other programs do not decide.
     """
     key = (ways, x.shape[1], len(x).bit_length())
@@ -38,5 +38,6 @@ def quicker(ways: tuple, x: torch.Tensor, weight: torch.Tensor, *others: torch.T
                 trials.append(clock() - start)
             times.append(min(trials))
         torch.set_num_threads(threads)
-        CHOSEN[key] = ways[times[1] < 0.9 * times[0]]
+        best = min(range(len(ways)), key=times.__getitem__)
+        CHOSEN[key] = ways[best if times[best] < 0.9 * times[0] else 0]
     return CHOSEN[key]

@@ -11,6 +11,7 @@ import struct
 import subprocess
 import sys
 import time
+import weakref
 import zlib
 from pathlib import Path
 
@@ -223,6 +224,33 @@ def test_numbers_that_overflow_are_an_error(loaded, pictures):
         list(inference.translated(generate(model, batch, 1, 12), model))
 
 
+def test_infinite_logits_are_an_error(loaded, pictures):
+    """One is enough, and it would be chosen: nothing that is drawn means anything then."""
+    model, processor = loaded
+    batch = processor(["x"], [open_picture(pictures[0])])
+
+    def infinite(module, arguments, output):
+        return output.index_fill(-1, torch.tensor([7]), torch.inf)
+
+    with model.language_model.lm_head.register_forward_hook(infinite):
+        for temperature in (0.0, 1.0):
+            with pytest.raises(FloatingPointError):
+                answer_ids(model, batch, temperature=temperature)
+
+
+def test_the_advice_on_numbers_that_are_none_is_true(checkpoint):
+    """Another precision is advised only where it helps."""
+    half, _ = load_hf_model(checkpoint, precision="float16")
+    assert "--precision bfloat16 or float32" in inference.why_not_finite(half)
+    whole, _ = load_hf_model(checkpoint)
+    assert "overflowed in float32" in inference.why_not_finite(whole)
+    assert "--precision" not in inference.why_not_finite(whole)
+    for number in (float("nan"), float("inf")):
+        whole.vision_tower.vision_model.post_layernorm.bias.data[3] = number
+        advice = inference.why_not_finite(whole)
+        assert "damaged: vision_tower.vision_model.post_layernorm.bias" in advice and "--p" not in advice
+
+
 @pytest.mark.parametrize(
     "text", ["a cat", " two  dogs ", "naïve — 日本 🐈!", "<loc0001><loc1023> a cat<seg007>", "a\nb"]
 )
@@ -234,6 +262,16 @@ def test_streamed_text_is_the_text(text):
     assert "".join(pieces) == answer.text == text
     assert "\N{REPLACEMENT CHARACTER}" not in "".join(pieces)
     assert len([piece for piece in pieces if piece]) > 1  # not all at the end
+
+
+def test_bytes_that_are_no_letter_do_not_end_the_answer():
+    """A model may write any bytes; tokenizers' own DecodeStream raises an error at some of them."""
+    tokenizer, generator = gemma_like_tokenizer(), np.random.default_rng(0)
+    for _ in range(200):
+        tokens = generator.integers(4, 400, 20).tolist()  # bytes, most of them
+        answer = Answer(tokenizer)
+        pieces = [answer.append(token) for token in tokens]
+        assert "".join(pieces) == answer.text and answer.tokens == tokens
 
 
 def test_loc_is_kept_where_the_tokenizer_calls_it_special():
@@ -492,6 +530,136 @@ def test_prompt_for_each_picture(run, pictures):
     assert out == "".join(alone)
 
 
+@pytest.fixture
+def many(tmp_path):
+    """Twenty pictures, no two alike."""
+    paths = []
+    for i in range(20):
+        picture = Image.effect_noise((30 + i, 50 - i), 80).convert("RGB")
+        paths.append(str(tmp_path / f"{i:02}.png"))
+        picture.save(paths[-1])
+    return paths
+
+
+def test_many_pictures_are_opened_when_they_are_needed(run, many, monkeypatch):
+    """Never more at once than are answered at once, in order, and each with its own answer."""
+    open_now, most, answered = weakref.WeakSet(), [], []
+
+    class Picture(Image.Image):
+        __hash__ = object.__hash__
+
+    def opened(path):
+        picture = open_picture(path)
+        picture.__class__ = Picture
+        open_now.add(picture)
+        most.append(len(open_now))
+        return picture
+
+    def written(*arguments):
+        answered.append(len(most))
+        write_answer(*arguments)
+
+    write_answer = inference.write_answer
+    with monkeypatch.context() as patch:
+        patch.setattr(inference, "open_picture", opened)
+        patch.setattr(inference, "write_answer", written)
+        code, out, err = run("--image", *many, "--prompt", "detect cat", "--max-tokens", 4)
+    assert code == 0 and [line.split(": ")[0] for line in out.splitlines()] == many
+    assert len(most) == 20 and max(most) <= 2 * inference.MOST_ROWS
+    assert answered[0] == inference.MOST_ROWS  # the first answers come before the rest
+    alone = [
+        run("--image", path, "--prompt", "detect cat", "--max-tokens", 4)[1] for path in (many[0], many[-1])
+    ]
+    assert [line.split(": ", 1)[1] + "\n" for line in (out.splitlines()[0], out.splitlines()[-1])] == alone
+    assert len(set(line.split(": ", 1)[1] for line in out.splitlines())) >= 3
+
+
+def test_batches_of_a_size_that_fits(run, many, loaded, monkeypatch):
+    """With little memory free, the same answers come in smaller batches."""
+    sizes, original = [], generation_1.generate
+
+    def generate(model, batch, *arguments):
+        sizes.append(len(batch["input_ids"]))
+        return original(model, batch, *arguments)
+
+    monkeypatch.setattr(generation_1, "generate", generate)
+    command = ["--image", *many, "--prompt", "detect cat", "--max-tokens", 3]
+    plenty = run(*command)[1]
+    model, processor = loaded
+    T = processor(["detect cat"], [open_picture(many[0])])["input_ids"].shape[1]
+    monkeypatch.setattr(inference, "free_memory", lambda device: 7 * inference.row_memory(model, T))
+    assert run(*command)[1] == plenty
+    assert sizes == [8, 8, 4, 3, 3, 3, 3, 3, 3, 2]
+
+
+def test_a_damaged_picture_among_many(run, many):
+    """One that only shows when it is read: the others are answered, and the end says so."""
+    whole = Path(many[15]).read_bytes()
+    Path(many[15]).write_bytes(whole[: len(whole) // 2])
+    code, out, err = run("--image", *many, "--prompt", "x", "--max-tokens", 2, "--json")
+    assert code == 2
+    assert [json.loads(line)["image"] for line in out.splitlines()] == many[:15] + many[16:]
+    last = err.splitlines()[-1]
+    assert last.startswith(f"inference.py: error: cannot read picture {many[15]}: ")
+    assert last.endswith("(1 of 20 pictures had to be left out)")
+
+
+def test_what_is_no_picture_among_many_is_found_at_once(refused, many):
+    Path(many[15]).write_text("hello")
+    err = refused("--image", *many, words=["15.png", "not a picture"])
+    assert "Loading model" not in err
+
+
+def test_patterns_are_expanded(run, many, tmp_path):
+    """As most shells do it, and those of Windows do not."""
+    (tmp_path / "0[1].png").write_bytes(Path(many[5]).read_bytes())
+    _, out, _ = run("--image", tmp_path / "1*.png", tmp_path / "0[1].png", "--prompt", "x", "--max-tokens", 1)
+    assert [line.split(": ")[0] for line in out.splitlines()] == [*many[10:], str(tmp_path / "0[1].png")]
+    code, _, err = run("--image", tmp_path / "*.jpg")
+    assert code == 2 and "*.jpg: No such file" in err
+
+
+def test_a_prompt_that_is_too_long(refused, run, pictures, checkpoint, monkeypatch):
+    image = ("--image", pictures[0])
+    words = ["the prompt of 40,000 letters is too long", " tokens besides the picture's 9", "at most 8,192"]
+    refused(*image, "--prompt", "no " * 13_333 + "n", words=words)
+    model, _ = load_hf_model(checkpoint)
+    monkeypatch.setattr(inference, "free_memory", lambda device: inference.row_memory(model, 300))
+    err = refused(*image, "--prompt", "x" * 400, words=["of 400 letters", "402 tokens", "GB of memory"])
+    fits = int(re.search(r"at most (\d+) fit", err)[1])
+    assert 250 < fits <= 300
+    assert run(*image, "--prompt", "x" * (fits - 9 - 2), "--max-tokens", 1)[0] == 0
+
+
+def test_memory_of_a_row_is_about_what_it_takes(tmp_path):
+    """The peak of a process that reads one long prompt, beside one that reads a short one."""
+    config = small_config(text={"num_attention_heads": 8, "head_dim": 16})
+    folder, picture = random_checkpoint(tmp_path / "model", config), tmp_path / "x.png"
+    Image.new("RGB", (9, 9)).save(picture)
+    peaks = {}
+    for letters in (10, 3000):
+        command = [sys.executable, PROGRAM, "--model", folder, "--image", picture, "--max-tokens", "1"]
+        result = subprocess.run([*command, "--prompt", "x" * letters], capture_output=True, text=True)
+        peaks[letters] = float(re.search(r"Memory Usage: ([\d.]+) GB", result.stderr)[1]) * 1e9
+    model, _ = load_hf_model(folder)
+    need = inference.row_memory(model, 3011)
+    assert 0.5 * need < peaks[3000] - peaks[10] < 1.5 * need
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names are bytes there")
+def test_json_with_a_name_that_is_not_utf8(checkpoint, pictures, tmp_path):
+    path = os.fsencode(tmp_path) + b"/\xe9t\xe9.png"
+    shutil.copy(pictures[0], path)
+    command = [sys.executable, PROGRAM, "--model", checkpoint, "--image", path, "--prompt", "é"]
+    result = subprocess.run([*command, "--json", "--max-tokens", "1"], capture_output=True, check=True)
+    entry = json.loads(result.stdout.decode("utf-8"))
+    assert os.fsencode(entry["image"]) == path and entry["prompt"] == "é"
+    plain = subprocess.run(
+        [*command, "--image", path, "--max-tokens", "1"], capture_output=True, check=True
+    ).stdout
+    assert plain.startswith(path + b": ")
+
+
 def test_json(run, pictures, monkeypatch):
     box = "<loc0512><loc0256><loc1023><loc0512> ein Kätzchen"
     fixed_answers(monkeypatch, box, "cat")
@@ -683,6 +851,40 @@ def test_draw_that_fails_at_the_end(run, pictures, tmp_path, monkeypatch):
     code, out, err = run("--image", pictures[0], "--draw", tmp_path / "out.png")
     assert (code, out) == (2, BOXES + "\n")
     assert err.splitlines()[-1].endswith("No space left on device")
+
+
+def test_draw_keeps_a_picture_that_it_did_not_make(refused, run, pictures, tmp_path, monkeypatch):
+    out = tmp_path / "holiday.png"
+    shutil.copy(pictures[1], out)
+    before = out.read_bytes()
+    err = refused("--image", pictures[0], "--draw", out, words=["--draw", "holiday.png", "--overwrite"])
+    assert "Loading model" not in err and out.read_bytes() == before
+    fixed_answers(monkeypatch, BOXES)
+    for options in (["--overwrite"], []):  # afterwards it is this program's own
+        assert run("--image", pictures[0], "--draw", out, *options)[0] == 0
+        assert out.read_bytes() != before
+
+
+def test_draw_on_a_full_disk_keeps_the_older_drawing(run, pictures, tmp_path, monkeypatch):
+    fixed_answers(monkeypatch, BOXES)
+    out = tmp_path / "out.png"
+    assert run("--image", pictures[0], "--draw", out)[0] == 0
+    before = out.read_bytes()
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    code, _, err = run("--image", pictures[0], "--draw", out)
+    assert code == 2 and err.endswith("No space left on device\n")
+    assert out.read_bytes() == before and list(tmp_path.iterdir()) == [out]
+
+
+def test_draw_knows_the_limits_of_a_format(refused, tmp_path):
+    wide = tmp_path / "wide.png"
+    Image.new("RGB", (16_384, 2)).save(wide)
+    err = refused("--image", wide, "--draw", tmp_path / "x.webp", words=["16,383", "16,384", ".png"])
+    assert "Loading model" not in err
 
 
 def test_draw_several(refused, pictures, tmp_path):

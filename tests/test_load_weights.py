@@ -12,6 +12,8 @@ import psutil
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer
+from transformers import PreTrainedTokenizerFast
 
 import decoder_1
 import load_weights
@@ -322,6 +324,22 @@ def test_null_is_absent():
         (dict(text={"num_image_tokens": 16}), ["num_image_tokens", "9"]),
         (dict(vision={"image_size": 16, "num_image_tokens": 9}), ["num_image_tokens", "16"]),
         (dict(projection_dim=24), ["projection_dim", "hidden_size"]),
+        (dict(text={"num_hidden_layers": 10**9}), ["num_hidden_layers", "from 1 to 1000", "1000000000"]),
+        (dict(text={"num_hidden_layers": 900}), ["num_hidden_layers is 900", "there are 3"]),
+        (dict(vision={"num_hidden_layers": 3}), ["num_hidden_layers is 3", "there are 2"]),
+        (dict(text={"intermediate_size": 2**70}), ["intermediate_size", "from 1 to"]),
+        (dict(text={"rms_norm_eps": float("inf")}), ["rms_norm_eps", "inf"]),
+        (dict(text={"rms_norm_eps": float("nan")}), ["rms_norm_eps", "nan"]),
+        (dict(text={"rms_norm_eps": 10**400}), ["rms_norm_eps", "from 1e-20 to 0.1"]),
+        (dict(vision={"layer_norm_eps": 5}), ["layer_norm_eps", "5"]),
+        (dict(text={"rope_theta": 1e300}), ["rope_theta", "1e+300"]),
+        (dict(vision={"image_size": 10**5}), ["image_size", "100000"]),
+        (dict(vision={"image_size": 2**14, "patch_size": 1}), ["num_patches", str(2**28)]),
+        (dict(text={"vocab_size": 2000}), ["vocab_size and hidden_size", "[2000, 32]", "[1502, 32]"]),
+        (dict(vision={"image_size": 24}), ["[36, 24]", "position_embedding", "[9, 24]"]),
+        (dict(image_token_index=-1), ["image_token_index", "-1"]),
+        (dict(ignore_index=2**64), ["ignore_index", str(2**64)]),
+        (dict(model_type="\ud800"), ["model_type", "ud800"]),
     ],
     ids=str,
 )
@@ -392,6 +410,75 @@ def test_tokenizer_that_is_larger_than_the_vocabulary(folder):
     tokenizer.add_tokens([f"<more{i}>" for i in range(20)])
     tokenizer.save(str(folder / "tokenizer.json"))
     refuse(folder, "tokenizer.json", "vocab_size", str(tokenizer.get_vocab_size() - 1))
+
+
+def test_padding_and_truncation_of_training_are_switched_off(folder, tmp_path):
+    """transformers saves both in tokenizer.json, as they were last used."""
+    saved = PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"), pad_token="<pad>")
+    saved(["a cat"], padding="max_length", truncation=True, max_length=6)
+    saved.save_pretrained(tmp_path / "saved")
+    entries = json.loads((tmp_path / "saved" / "tokenizer.json").read_text(encoding="utf-8"))
+    assert entries["padding"] and entries["truncation"]  # else this would test nothing
+    _, right = load_hf_model(folder)
+    shutil.copy(tmp_path / "saved" / "tokenizer.json", folder)
+    _, tokenizer = load_hf_model(folder)
+    for prompt in ("a", "<image>" * 9 + "<bos>detect cat ; dog\n"):
+        ids = tokenizer.encode(prompt, add_special_tokens=False).ids
+        assert ids == right.encode(prompt, add_special_tokens=False).ids and 0 not in ids
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda entries: entries["model"]["vocab"].update({"new": 2**40}),
+        lambda entries: entries.update(decoder={"type": "x" * 10_000}),
+    ],
+    ids=["an id of 41 bits", "a long name"],
+)
+def test_what_tokenizers_ends_in_is_one_line(change, folder, capfd):
+    spoilt_tokenizer(folder, change)
+    assert len(refuse(folder, "tokenizer.json cannot be read as a tokenizer")) < 400
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_panic_of_tokenizers_is_one_line(folder, capfd):
+    """It is no Exception, and prints lines of its own."""
+    tokenizer = gemma_like_tokenizer()
+    tokenizer.enable_truncation(4, stride=2)
+    entries = json.loads(tokenizer.to_str())
+    entries["truncation"]["stride"] = 9
+    tokenizer = Tokenizer.from_str(json.dumps(entries))
+    with pytest.raises(CheckpointError, match=r"cannot be read as a tokenizer: .*stride"):  # noqa: SIM117
+        with load_weights.tokenizer_errors(folder):
+            tokenizer.encode("a cat and a dog")
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda entries: entries["added_tokens"].pop(),                # <image>, which is then several tokens
+        lambda entries: entries.update(decoder=None),
+        lambda entries: entries.update(normalizer={"type": "Prepend", "prepend": "▁"}),
+        lambda entries: entries.update(normalizer={"type": "Lowercase"}, decoder={"type": "Fuse"}),
+    ],
+    ids=["<image> is text", "no decoder", "a space more", "▁ stays"],
+)  # fmt: skip
+def test_tokenizer_that_reads_or_writes_otherwise(change, folder):
+    tokenizer = gemma_like_tokenizer()
+    load_weights.check_tokenizer(tokenizer, folder)
+    image_id = tokenizer.token_to_id("<image>")
+    spoilt_tokenizer(folder, lambda entries: entries["model"]["vocab"].update({"<image>": image_id}))
+    spoilt_tokenizer(folder, change)
+    with pytest.raises(CheckpointError, match=r"tokenizer.json makes .* of .*: it is not PaliGemma's"):
+        load_weights.check_tokenizer(Tokenizer.from_file(str(folder / "tokenizer.json")), folder)
+
+
+def test_silenced_stderr_is_heard_again(capfd):
+    with load_weights.silenced_stderr():
+        os.write(2, b"a library's\n")
+    os.write(2, b"ours\n")
+    assert capfd.readouterr().err == "ours\n"
 
 
 @pytest.mark.parametrize("content", [None, "", "{}", "not json"])

@@ -101,9 +101,10 @@ def build_parser() -> Parser:
     )
     add(
         "--set",
-        choices=("0", "1", "mixed"),
+        choices=("0", "1", "mixed", "tried"),
         default="1",
-        help="1: the reference files (default), 0: yours, mixed: yours where they are solved",
+        help="1: the reference files (default), 0: yours, mixed: yours where they are solved, "
+        "tried: yours where you tried, right or wrong",
     )
     add(
         "--max-tokens",
@@ -211,14 +212,15 @@ def choose_device(name: str) -> str:
 
 
 def set_of(args: argparse.Namespace) -> ModelSet:
-    """The modules of --set; of a mixed one it is said whose they are."""
-    if args.set != "mixed":
+    """The modules of --set; of those that are put together it is said whose they are."""
+    if args.set in ("0", "1"):
         return import_set(int(args.set))
-    # Here, since it reads the learner's files and runs the tests of the exercises.
-    from course.learner_set import mixed_set
+    # Here, because it reads the learner's files and runs the tests of the exercises.
+    from course.learner_set import set_named
 
-    log(mixed_set().summary)
-    return mixed_set().modules
+    model_set, summary = set_named(args.set)
+    log(summary)
+    return model_set
 
 
 def load(args: argparse.Namespace, device: str, model_set: ModelSet):

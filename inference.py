@@ -18,7 +18,6 @@ if __name__ == "__main__":
 
 import argparse
 import contextlib
-import glob
 import json
 import os
 import re
@@ -55,10 +54,15 @@ from program.pictures import (
     open_picture,
     write_picture,
 )
+from program.questions import (  # noqa: F401 (explain.py has TINY_MODEL and SAMPLES from here)
+    SAMPLES,
+    TINY_MODEL,
+    check_prompts,
+    expand_patterns,
+    fill_defaults,
+)
 from speed.loading import PRECISIONS, load_model
 
-HERE = Path(__file__).parent
-FULL_MODEL, TINY_MODEL, SAMPLES = HERE / "paligemma-3b-pt-224", HERE / "paligemma-tiny", HERE / "images"
 MOST_ROWS = 8  # pictures in a batch: answers come soon, and a step costs hardly more than for one
 LONGEST_CONTEXT = 8192  # tokens, picture included: Gemma was trained on no more
 EXAMPLES = """\
@@ -143,59 +147,6 @@ def build_parser() -> Parser:
     add("--overwrite", action="store_true", help="lets --draw and --mask replace files they did not make")
     add("--json", action="store_true", help="prints a JSON object for each picture")
     return parser
-
-
-def fill_defaults(args: argparse.Namespace):
-    """Chooses what was not given, and says so."""
-    chosen = []
-    if args.model is None:
-        # Not any .safetensors: int8 weights that an earlier run has kept there are no model by themselves.
-        weights = ("model.safetensors", "model.safetensors.index.json")
-        is_there = any((FULL_MODEL / name).exists() for name in weights)
-        args.model = str(FULL_MODEL if is_there else TINY_MODEL)
-        why = "its weights are there" if is_there else f"{FULL_MODEL.name} holds no weights yet"
-        chosen.append(f"model {Path(args.model).name}, since {why}")
-    if args.image is None:
-        samples = sorted(path for path in SAMPLES.glob("*") if path.suffix in DRAWABLE)
-        if not samples:
-            raise InputError(f"there is no picture in {SAMPLES}: give one with --image")
-        args.image = [str(samples[0])]
-        chosen.append(f"picture {SAMPLES.name}/{samples[0].name}")
-    if args.prompt is None:
-        args.prompt = ["caption en"]
-        chosen.append('prompt "caption en"')
-    if args.temperature is None:
-        args.temperature = 0.0 if args.top_p is None else 1.0
-    if args.top_p is None:
-        args.top_p = 1.0
-    if args.seed is None:
-        args.seed = torch.Generator().seed() % 2**63
-    if chosen:
-        log(f"Not given, so chosen: {'; '.join(chosen)}")
-
-
-def expand_patterns(paths: list[str]) -> list[str]:
-    """*.jpg becomes the files of that kind, as most shells do it; those of Windows do not."""
-    expanded = []
-    for path in paths:
-        found = [] if os.path.lexists(path) else sorted(glob.glob(path))
-        expanded += found or [path]
-    return expanded
-
-
-def check_prompts(args: argparse.Namespace):
-    """One prompt for all pictures becomes one for each."""
-    if len(args.prompt) == 1:
-        args.prompt = args.prompt * len(args.image)
-    if len(args.prompt) != len(args.image):
-        raise InputError(
-            f"{len(args.prompt)} prompts for {len(args.image)} pictures: give one for all or one for each"
-        )
-    for prompt in args.prompt:
-        if "<image>" in prompt:
-            raise InputError("a prompt must not contain <image>: it is put in front by itself")
-        if prompt != prompt.encode(errors="replace").decode():  # half a surrogate pair
-            raise InputError(f"the prompt {prompt!a} is not valid text (UTF-8)")
 
 
 def choose_device(name: str) -> str:

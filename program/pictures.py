@@ -152,6 +152,9 @@ def is_made_here(path: Path) -> bool:
 
 def write_picture(picture: Image.Image, out: Path):
     """Writes a drawing in the format of its name, or leaves what is there as it was."""
+    # Of what the picture's own file said of itself, only what its colors mean: not how it was compressed.
+    picture = picture.copy()
+    picture.info = {key: value for key, value in picture.info.items() if key == "icc_profile"}
     exif = Image.Exif()
     exif[SOFTWARE] = MADE_HERE
     content = io.BytesIO()

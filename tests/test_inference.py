@@ -27,6 +27,7 @@ from generation_1 import Answer, generate, parse_boxes, sample_next_token
 from inference import InputError, draw_boxes, open_picture
 from load_weights import load_hf_model, load_mask_decoder
 from mask_decoder_1 import MaskConfig, MaskVQVAE, mask_from_tokens
+from program import questions
 from program.masks import to_rle
 from random_weights.small import gemma_like_tokenizer, random_checkpoint, small_config, write_config
 from text_image_token_processor_1 import PaliGemmaProcessor
@@ -726,9 +727,9 @@ def test_memory_usage_is_the_peak_of_the_process():
 @pytest.fixture
 def elsewhere(tmp_path, checkpoint, pictures, monkeypatch):
     """The program's own folders, of which only the tiny model and a picture are there."""
-    monkeypatch.setattr(inference, "FULL_MODEL", tmp_path / "paligemma-3b-pt-224")
-    monkeypatch.setattr(inference, "TINY_MODEL", tmp_path / "paligemma-tiny")
-    monkeypatch.setattr(inference, "SAMPLES", tmp_path / "images")
+    monkeypatch.setattr(questions, "FULL_MODEL", tmp_path / "paligemma-3b-pt-224")
+    monkeypatch.setattr(questions, "TINY_MODEL", tmp_path / "paligemma-tiny")
+    monkeypatch.setattr(questions, "SAMPLES", tmp_path / "images")
     shutil.copytree(checkpoint, tmp_path / "paligemma-tiny")
     (tmp_path / "paligemma-3b-pt-224").mkdir()
     (tmp_path / "paligemma-3b-pt-224" / "GET_THE_WEIGHTS.md").write_text("")

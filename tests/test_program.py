@@ -303,6 +303,19 @@ def test_only_what_was_drawn_here_is_overwritten(ending, drawing, tmp_path):
         check_drawing(own, [str(own)], overwrite=True)
 
 
+def test_a_drawing_on_a_fax(tmp_path):
+    """Pillow would compress it as the picture was, in black and white."""
+    Image.new("1", (40, 30)).save(tmp_path / "fax.tiff", compression="group4")
+    Image.new("RGB", (40, 30), "red").save(tmp_path / "profile.png", icc_profile=b"a profile")
+    for name in ("fax.tiff", "profile.png"):
+        picture = open_picture(str(tmp_path / name))
+        for ending in DRAWABLE:
+            write_picture(picture, tmp_path / f"out{ending}")
+            assert open_picture(str(tmp_path / f"out{ending}")).size == (40, 30)
+        with Image.open(tmp_path / "out.png") as written:
+            assert written.info.get("icc_profile") == picture.info.get("icc_profile")
+
+
 def test_the_longest_side_that_a_format_has(tmp_path):
     for ending, longest in LONGEST_SIDE.items():
         for size in ((longest, 1), (1, longest)):

@@ -300,7 +300,8 @@ def answer_batch(
         first_token = first_token or now
         if times.first_token is None:
             times.first_token = now
-            log("Result!!!")
+            with tqdm.external_write_mode(sys.stderr):  # which takes the bar away, if there is one
+                log("Result!!!")
             if stream:
                 write(questions[0].opening, end="")
         for question, token in zip(questions, tokens, strict=True):

@@ -434,7 +434,7 @@ def compare_sizes(config, tensors: dict[str, StoredTensor]):
 def compare(tensors: dict[str, StoredTensor], parameters: dict[str, torch.Tensor], learners: bool = False):
     """Refuses a checkpoint whose tensors are not exactly the model's.
 
-    learners: the model is of a learner's making, and rather that is wrong than the checkpoint.
+    learners: the model is a learner's, and it is more likely wrong than the checkpoint.
     """
     words = ("missing", "unexpected", "of the wrong shape")
     if learners:
@@ -548,7 +548,7 @@ class WithoutWeights(TorchFunctionMode):
     """Puts the weights of a new model on the meta device, and leaves out nn.init.normal_.
 
     torch.nn makes its weights with torch.empty, since random numbers come in later. Whatever is
-    made with its numbers (a table of angles, say) must stay, for no checkpoint brings it back.
+    made with its numbers (a table of angles, say) must stay, because no checkpoint brings it back.
     The table of nn.Embedding is filled by normal_: on the meta device there is nothing to fill,
     but PyTorch would import half of itself and sympy to find that out, a second of the start.
     """

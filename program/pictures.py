@@ -76,6 +76,8 @@ def open_picture(path: str) -> Image.Image:
     """
     with opened(path) as file:
         picture = ImageOps.exif_transpose(file)
+        if picture.mode not in ("RGB", "RGBA", "P"):
+            picture.info.pop("icc_profile", None)  # of gray or of inks: not of what is made of it here
         if picture.mode.startswith("I"):  # I;16, and I from a 16-bit file
             return picture.convert("I").point(lambda value: value / 257 + 0.5).convert("RGB")
         if picture.has_transparency_data:

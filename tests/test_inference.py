@@ -350,12 +350,12 @@ def saved(picture, path, **options):
 
 
 def near(picture, *expected, tolerance=2):
-    """The colours from left to right in the middle row, one each."""
+    """The colors from left to right in the middle row, one each."""
     assert picture.mode == "RGB"
     width, height = picture.size
-    for i, colour in enumerate(expected):
+    for i, color in enumerate(expected):
         found = picture.getpixel((int(width * (i + 0.5) / len(expected)), height // 2))
-        assert max(abs(a - b) for a, b in zip(found, colour, strict=True)) <= tolerance, (found, colour)
+        assert max(abs(a - b) for a, b in zip(found, color, strict=True)) <= tolerance, (found, color)
 
 
 @pytest.fixture
@@ -386,7 +386,7 @@ def test_alpha_is_white(halves, tmp_path):
     near(saved(halves, tmp_path / "half.png"), (255, 127, 127), (127, 127, 255))
 
 
-def test_palette_with_a_transparent_colour(halves, tmp_path):
+def test_palette_with_a_transparent_color(halves, tmp_path):
     palette = halves.quantize(2)
     blue = palette.getpixel((30, 10))
     near(saved(palette, tmp_path / "p.png", transparency=blue), RED, WHITE)

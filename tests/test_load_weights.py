@@ -633,7 +633,7 @@ def test_set_that_is_not_there():
         import_set(7)
 
 
-def test_nothing_is_initialised(checkpoint):
+def test_nothing_is_initialized(checkpoint):
     """Building the model costs no random numbers: the state of the generator is as before."""
     state = torch.get_rng_state()
     load_hf_model(checkpoint)

@@ -2,6 +2,10 @@
 
     python -m benchmarks.compare --size full        the 3B model, random weights (5.9 GB, made once)
     python -m benchmarks.compare --size small       a small one, in seconds: does all of this work?
+    ... --busy 2                                    and then again, while two other programs compute
+    ... --keep                                      puts the figures in benchmarks/README.md
+
+A kind of CPU has one column there; `--keep` replaces the column of the kind that it runs on.
 
 Each run is a process of its own, and the programs take turns, so that a machine that slows down does
 so for all. For the same reason the limits belong to a run: after each of this project's tokens some of
@@ -11,6 +15,7 @@ of transformers' two dtypes.
 """
 
 import argparse
+import contextlib
 import itertools
 import json
 import math
@@ -22,7 +27,9 @@ import sys
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+HERE = Path(__file__).resolve().parent
+RESULTS, README = HERE / "results", HERE / "README.md"
+BEGIN, END = "<!-- written by compare.py --keep -->", "<!-- end -->"
 # transformers' float32 model comes last: it leaves no room for the files in the system's cache.
 QUEUE = [("transformers", "bfloat16"), ("ours", "auto"), ("ours", "int8"), ("transformers", "float32")]
 PROMPT_TOKENS = 6         # after the picture's: 262 tokens with the 3B model, as "caption en" has
@@ -30,8 +37,12 @@ ROWS = [
     ("load, s", "load", "s"),
     ("first token, s", "first", "s"),
     ("each further token, s", "token", "s"),
-    ("peak memory, GiB", "memory", "GiB"),
+    ("peak memory, GB", "memory", "GB"),
 ]
+NAMES = ["transformers float32", "transformers bfloat16", "ours auto", "ours int8"]
+# What tells kinds of CPU apart where the name does not, the newest first; Linux' names of them.
+INSTRUCTIONS = {"amx_tile": "AMX", "avx512_bf16": "AVX-512 with bfloat16", "avx512_vnni": "AVX-512 with VNNI",
+                "avx512f": "AVX-512", "avx_vnni": "AVX2 with VNNI", "avx2": "AVX2"}
 
 
 # ------------------------------------------------------------------ one run, in its own process
@@ -111,7 +122,7 @@ def time_of_products(model) -> float:
     """Seconds for one row's products with all of the decoder's matrices, by the quickest that PyTorch has."""
     import torch
 
-    from speed.bf16_products import bf16_row, bf16_row_twice
+    from speed.bf16_products import bf16_row, bf16_row_twice, bf16_vector
     from speed.int8_products import int_mm
 
     def seconds_by(way, weights: list) -> float:
@@ -121,7 +132,7 @@ def time_of_products(model) -> float:
     by_length = {}
     for module in linear_layers(model.language_model):
         by_length.setdefault(module.weight.shape[1], []).append(module.weight)
-    dtype, ways = model.language_model.lm_head.weight.dtype, (bf16_row, bf16_row_twice)
+    dtype, ways = model.language_model.lm_head.weight.dtype, (bf16_row, bf16_row_twice, bf16_vector)
     if dtype == torch.int8:
         dtype, ways = torch.uint8, (int_mm,)
     with torch.inference_mode():
@@ -201,15 +212,19 @@ def keep_first_logits(model, logits_of) -> list:
 
 def work(args: argparse.Namespace):
     """What `--run` does: measures one program and prints what it found as JSON."""
+    program, precision = args.run
+    if program == "ours":
+        from speed import threads
+
+        threads.sleep_while_waiting()                                 # as inference.py does
     import torch
 
-    program, precision = args.run
     import_all(program)
     found = (run_ours if program == "ours" else run_transformers)(args.folder, precision, args.tokens)
     logits = found.pop("logits")
     torch.save(logits, args.logits)
     steps = found.pop("steps")
-    found |= {"first": steps[0], "token": statistics.median(steps[1:]), "memory": found["memory"] / 2**30}
+    found |= {"first": steps[0], "token": statistics.median(steps[1:]), "memory": found["memory"] / 1e9}
     print("\n" + json.dumps(found))
 
 
@@ -244,10 +259,11 @@ def measure_limits():
 
 def read_once(folder: Path):
     """Brings the files of a folder into the system's cache."""
-    for path in folder.glob("*.safetensors"):
-        with path.open("rb", buffering=0) as file:
-            while file.read(2**24):
-                pass
+    for path in folder.iterdir():
+        if path.suffix in (".safetensors", ".int8"):
+            with path.open("rb", buffering=0) as file:
+                while file.read(2**24):
+                    pass
 
 
 def call(*arguments: str, folder: Path | None = None) -> dict:
@@ -280,13 +296,22 @@ def make_checkpoint(folder: Path, size: str):
     random_checkpoint(folder, config, dtype=torch.bfloat16)
 
 
-def processor_name() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.is_file():
-        for line in cpuinfo.read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
+def cpuinfo(name: str) -> str:
+    """An entry of Linux' account of the CPU; "" elsewhere."""
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith(name)), "")
+
+
+def kind_of_cpu() -> str:
+    """Its name, which a virtual machine may hide, and what it can multiply with."""
+    import torch
+
+    flags = cpuinfo("flags").split()
+    instructions = next((words for flag, words in INSTRUCTIONS.items() if flag in flags), None)
+    name = cpuinfo("model name") or platform.processor() or platform.machine()
+    instructions = instructions or torch.backends.cpu.get_cpu_capability()
+    return f"{name}, {instructions}, {torch.get_num_threads()} threads"
 
 
 def machine() -> str:
@@ -294,12 +319,23 @@ def machine() -> str:
     import torch
     import transformers
 
-    memory = psutil.virtual_memory().total / 2**30
+    memory = psutil.virtual_memory().total / 1e9
     return (
-        f"{processor_name()}, {torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}, "
-        f"{memory:.0f} GiB; {platform.system()}; Python {platform.python_version()}, "
+        f"{memory:.0f} GB; {platform.system()}; Python {platform.python_version()}, "
         f"torch {torch.__version__}, transformers {transformers.__version__}"
     )
+
+
+@contextlib.contextmanager
+def busy(processes: int):
+    """Other programs that compute all the time."""
+    others = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(processes)]
+    try:
+        yield
+    finally:
+        for other in others:
+            other.kill()
+            other.wait()
 
 
 def bytes_read_for_a_token(folder: Path) -> dict[str, float]:
@@ -347,7 +383,7 @@ def logit_error(logits, exact) -> float:
 
 
 def compare(args: argparse.Namespace) -> dict:
-    """Runs everything in turn; returns the medians, and what the first int8 start took."""
+    """Runs everything in turn; returns the medians, also of what runs beside busy programs."""
     import torch
 
     from speed import int8_file
@@ -370,44 +406,73 @@ def compare(args: argparse.Namespace) -> dict:
         limits.append(call("--limits"))
         for program, precision in QUEUE:
             measure(program, precision, f"{program} {precision}")
+    with busy(args.busy):
+        for _ in range(args.rounds if args.busy else 0):
+            for program, precision in QUEUE[:-1]:
+                measure(program, precision, f"{program} {precision}, busy")
 
     exact = "transformers float32"
     limits = {key: statistics.median(found[key] for found in limits) for key in limits[0]}
-    found = {"machine": machine(), "limits": limits, "runs": {}}
+    found = {"cpu": kind_of_cpu(), "machine": machine(), "rounds": args.rounds, "tokens": args.tokens}
+    found |= {"busy": args.busy, "limits": limits, "runs": {}}
     for name, results in runs.items():
         numbers = [key for key in results[0] if key != "tokens"]
         medians = {key: statistics.median(result[key] for result in results) for key in numbers}
         medians["equal_tokens"] = equal_tokens(results[0]["tokens"], runs[exact][0]["tokens"])
         medians["logit_error"] = logit_error(logits[name], logits[exact])
         found["runs"][name] = medians
+    found["limited_by"] = what_limits(found, args.folder)
     return found
 
 
-def table(found: dict, args: argparse.Namespace) -> str:
-    runs, limits = found["runs"], found["limits"]
-    names = ["transformers float32", "transformers bfloat16", "ours auto", "ours int8"]
-    lines = [found["machine"], "", f"{args.rounds} rounds, {args.tokens} tokens, medians.", ""]
-    lines += ["| | " + " | ".join(names) + " | auto : tf | int8 : tf |", "|---" * (len(names) + 3) + "|"]
-    for title, key, _ in ROWS:
-        values = [runs[name][key] for name in names]
-        # Memory is compared with bfloat16's, the rest with the better of both.
-        best = values[1] if key == "memory" else min(values[:2])
+def rows_of(found: dict) -> dict[str, list[str]]:
+    """A table's rows: its title, the four programs' values, and ratios to the better of transformers'.
+
+    Memory's ratios are to bfloat16's, and a busy machine's too: float32 is not run there.
+    """
+    runs, rows = found["runs"], {}
+
+    def add(title: str, key: str, suffix: str = ""):
+        values = [runs.get(name + suffix, {}).get(key) for name in NAMES]
+        best = values[1] if key == "memory" else min(value for value in values[:2] if value is not None)
         ratios = [f"{value / best:.2f}" for value in values[2:]]
-        lines.append(f"| {title} | " + " | ".join([*(f"{value:.3f}" for value in values), *ratios]) + " |")
+        rows[title] = ["" if value is None else f"{value:.3g}" for value in values] + ratios
+
+    for title, key, _ in ROWS:
+        add(title, key)
+    if found["busy"]:
+        for title, key, _ in ROWS[1:3]:
+            add(f"{title}, beside {found['busy']} busy programs", key, ", busy")
+            slower = [runs[f"{name}, busy"][key] / runs[name][key] for name in NAMES[1:]]
+            rows[f"{title}: busy / quiet"] = ["", *(f"{value:.1f}" for value in slower), "", ""]
     extra = (("tokens as float32's", "equal_tokens", "d"), ("logit error", "logit_error", ".2%"))
     for title, key, form in extra:
-        values = [f"{runs[name][key]:{form}}" for name in names]
-        lines.append(f"| {title} | " + " | ".join(values) + " | | |")
-    first = runs["ours int8, first start"]
+        rows[title] = [*(f"{runs[name][key]:{form}}" for name in NAMES), "", ""]
+    return rows
+
+
+def table(found: dict) -> str:
+    """One machine's figures as Markdown."""
+    lines = [f"{found['cpu']}; {found['machine']}", ""]
+    lines += [f"{found['rounds']} rounds, {found['tokens']} tokens, medians.", ""]
+    lines += ["| | " + " | ".join(NAMES) + " | auto : tf | int8 : tf |", "|---" * (len(NAMES) + 3) + "|"]
+    lines += [f"| {title} | " + " | ".join(values) + " |" for title, values in rows_of(found).items()]
+    first = found["runs"]["ours int8, first start"]
     lines += ["", f"First start of int8, the weights rounded and kept: load {first['load']:.1f} s, "
-                  f"peak memory {first['memory']:.2f} GiB.", "", "PyTorch's products, 262 rows:"]
-    lines += [f"- {name}: {value:,.1f}" for name, value in limits.items()]
-    lines.append("")
-    operations = operations_for_the_first_token(args.folder)
+                  f"peak memory {first['memory']:.2f} GB.", "", *found["limited_by"]]
+    return "\n".join(lines)
+
+
+def what_limits(found: dict, folder: Path) -> list[str]:
+    """What the machine's memory and PyTorch's products alone would take."""
+    runs, limits = found["runs"], found["limits"]
+    lines = ["PyTorch's products, 262 rows:"]
+    lines += [*(f"- {name}: {value:,.1f}" for name, value in limits.items()), ""]
+    operations = operations_for_the_first_token(folder)
     exact = max(limits["float32 products, GFLOP/s"], limits["bfloat16 products, GFLOP/s"])
     rates = {"auto": exact, "int8": limits["int8 products, GOP/s"]}
-    best = {key: min(runs[name][key] for name in names[:2]) for key in ("first", "token")}
-    for precision, size in bytes_read_for_a_token(args.folder).items():
+    best = {key: min(runs[name][key] for name in NAMES[:2]) for key in ("first", "token")}
+    for precision, size in bytes_read_for_a_token(folder).items():
         run = runs[f"ours {precision}"]
         least = size / run["reads"]
         lines.append(
@@ -429,7 +494,35 @@ def table(found: dict, args: argparse.Namespace) -> str:
             f"  (PyTorch's products alone {least:.2f} s, all but products {run['first_rest']:.2f} s: "
             f"together {floor / best['first']:.2f} of transformers' time)"
         )
-    return "\n".join(lines)
+    return lines
+
+
+# ------------------------------------------------------------------- the figures that are kept
+
+
+def keep(found: dict):
+    """Keeps what was found, and writes all that was kept into README.md."""
+    RESULTS.mkdir(exist_ok=True)
+    name = "-".join("".join(letter if letter.isalnum() else " " for letter in found["cpu"].lower()).split())
+    (RESULTS / f"{name}.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    before, rest = README.read_text(encoding="utf-8").split(BEGIN)
+    README.write_text(f"{before}{BEGIN}\n{kept_tables()}\n{END}{rest.split(END)[1]}", encoding="utf-8")
+
+
+def kept_tables() -> str:
+    """First a column for each kind of CPU, ours and its ratio; then each machine's own table."""
+    kept = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(RESULTS.glob("*.json"))]
+    tables = [rows_of(found) for found in kept]
+    titles = dict.fromkeys(title for rows in tables for title in rows)
+    lines = ["| | " + " | ".join(found["cpu"] for found in kept) + " |", "|---" * (len(kept) + 1) + "|"]
+    for place, precision in ((2, "auto"), (3, "int8")):
+        for title in titles:
+            cells = []
+            for rows in tables:
+                values = rows.get(title, [""] * 6)
+                cells.append(values[place] + (f" ({values[place + 2]})" if values[place + 2] else ""))
+            lines.append(f"| {precision}: {title} | " + " | ".join(cells) + " |")
+    return "\n".join(["", *lines, *("\n" + table(found) for found in kept), ""])
 
 
 def main(argv: list[str] | None = None):
@@ -438,6 +531,9 @@ def main(argv: list[str] | None = None):
     parser.add_argument("--folder", type=Path, help="the checkpoint, made if it is not there (default: here)")
     parser.add_argument("--rounds", type=int, default=3, help="how often each is run (default: 3)")
     parser.add_argument("--tokens", type=int, default=16, help="how many are written (default: 16)")
+    parser.add_argument("--busy", type=int, default=0, metavar="N",
+        help="then the same beside N programs that compute all the time")
+    parser.add_argument("--keep", action="store_true", help="puts the figures in benchmarks/README.md")
     parser.add_argument("--json", type=Path, help="also writes what was found to this file")
     parser.add_argument("--run", nargs=2, help=argparse.SUPPRESS)
     parser.add_argument("--limits", action="store_true", help=argparse.SUPPRESS)
@@ -445,15 +541,19 @@ def main(argv: list[str] | None = None):
     args = parser.parse_args(argv)
     if args.rounds < 1 or args.tokens < 2:
         parser.error("--rounds is 1 or more, and --tokens 2 or more: the first one takes longer than others")
+    if args.busy < 0:
+        parser.error("--busy is 0 or more")
     if args.folder is None:
-        args.folder = Path(__file__).parent / f"random-{args.size}"
+        args.folder = HERE / f"random-{args.size}"
     if args.limits:
         measure_limits()
     elif args.run:
         work(args)
     else:
         found = compare(args)
-        print(table(found, args))
+        print(table(found))
+        if args.keep:
+            keep(found)
         if args.json is not None:
             args.json.write_text(json.dumps(found, indent=2), encoding="utf-8")
 

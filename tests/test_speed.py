@@ -18,6 +18,7 @@ from torch import nn
 
 import inference
 import load_weights
+from benchmarks import compare
 from course.learner_set import mixed_set
 from load_weights import CheckpointError, ModelSet
 from random_weights.small import random_checkpoint, random_tensors, small_config, write_tensors
@@ -458,7 +459,7 @@ def change_version(path):
 
 
 @pytest.mark.parametrize("damage", [damage_end, damage_head, damage_weights, empty, change_version])
-def test_damaged_file_is_made_anew(folder, damage, monkeypatch):
+def test_damaged_file_is_made_again(folder, damage, monkeypatch):
     number = made(folder, monkeypatch)
     whole = (folder / int8_file.NAME).read_bytes()
     damage(folder / int8_file.NAME)
@@ -466,7 +467,7 @@ def test_damaged_file_is_made_anew(folder, damage, monkeypatch):
     assert (folder / int8_file.NAME).read_bytes() == whole
 
 
-def test_file_of_other_weights_is_made_anew(folder, monkeypatch):
+def test_file_of_other_weights_is_made_again(folder, monkeypatch):
     number = made(folder, monkeypatch)
     source = folder / "model.safetensors"
     os.utime(source, ns=(0, source.stat().st_mtime_ns + 1))
@@ -684,11 +685,18 @@ def test_too_little_memory_points_to_int8(folder, monkeypatch):
 def test_compare_runs(tmp_path):
     """benchmarks/compare.py, with a model that is made and measured in seconds."""
     command = [sys.executable, "-m", "benchmarks.compare", "--size", "small", "--rounds", "1"]
-    command += ["--tokens", "3"]
+    command += ["--tokens", "3", "--busy", "1"]
     command += ["--folder", str(tmp_path / "model"), "--json", str(tmp_path / "found.json")]
     result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=600)
     assert result.returncode == 0, result.stderr
-    for words in ("first token", "each further token", "peak memory", "load", "int8", "GB/s", "torch"):
+    expected = ["first token", "each further token", "peak memory", "load", "int8", "GB/s", "torch"]
+    for words in [*expected, "beside 1 busy programs", "busy / quiet"]:
         assert words in result.stdout
     found = json.loads((tmp_path / "found.json").read_text(encoding="utf-8"))
     assert {"ours auto", "ours int8", "transformers float32", "transformers bfloat16"} <= found["runs"].keys()
+    assert {"ours auto, busy", "ours int8, busy", "transformers bfloat16, busy"} <= found["runs"].keys()
+
+
+def test_the_kept_figures_are_those_in_the_readme():
+    text = compare.README.read_text(encoding="utf-8")
+    assert f"{compare.BEGIN}\n{compare.kept_tables()}\n{compare.END}" in text

@@ -61,20 +61,6 @@ EXPERIMENTS = (
         weights were trained without it, and a test that compares numbers sees it at once.""",
     ),
     Experiment(
-        "no-rope",
-        "queries and keys are not rotated",
-        "apply_rotary_pos_emb",
-        (Edit(FILE, "apply_rotary_pos_emb", ROTATED, "pass"),),
-        "Without RoPE the decoder does not know in which order anything stands. Which of the three answers "
-        "survives?",
-        """[The caption of the first picture](cats caption: same), word for word: what there is stands in the
-        picture's features, and three kinds of things need little order. A box is four numbers that
-        differ only in their place, and it [falls apart](cats detect: 0 boxes): "{cats detect}", a single number
-        where four should stand, because the model cannot tell whether it has written one or three. And the
-        [umbrella's place](cats where: changed) is gone, because the decoder reads it off the order of the image
-        tokens. Attention is a set operation; positions are all that makes it a sequence.""",
-    ),
-    Experiment(
         "fast-clocks",
         "RoPE with base 100 instead of 10,000",
         "GemmaRotaryEmbedding",
@@ -86,9 +72,8 @@ EXPERIMENTS = (
                 "inv_freq = 100**-exponents",
             ),
         ),
-        "All clock hands turn, but the slow ones too fast. Is this better than not to turn them at all?",
-        """It is worse than `no-rope`: [no box](detect: nothing), and the caption, which was right without any
-        rotation, is ["{cats caption}"](cats caption: changed). No positions leave a model without knowledge of the order;
+        "All clock hands turn, but the slow ones too fast. Is this better than not to turn them at all, as in `no-rope`?",
+        """It is worse: [no box](detect: nothing), and the caption, which `no-rope` leaves as it is, is ["{cats caption}"](cats caption: changed). No positions leave a model without knowledge of the order;
         false ones tell it something untrue. The slow hands are what attention to far tokens rests on, the
         image tokens a hundred positions back among them, and those are the ones that are now elsewhere.
         Whoever changes this base, to make contexts longer, has to train the model again.""",
@@ -113,6 +98,20 @@ EXPERIMENTS = (
         (The angles still come by halves, so it is not even a rotation.) Published weights exist in both
         orders, and converting from one to the other means to permute rows of q_proj and k_proj. Captions
         alone would not have shown it.""",
+    ),
+    Experiment(
+        "no-rope",
+        "queries and keys are not rotated",
+        "apply_rotary_pos_emb",
+        (Edit(FILE, "apply_rotary_pos_emb", ROTATED, "pass"),),
+        "Without RoPE the decoder does not know in which order anything stands. Which of the three answers "
+        "survives?",
+        """[The caption of the first picture](cats caption: same), word for word: what there is stands in the
+        picture's features, and three kinds of things need little order. A box is four numbers that
+        differ only in their place, and it [falls apart](cats detect: 0 boxes): "{cats detect}", a single number
+        where four should stand, because the model cannot tell whether it has written one or three. And the
+        [umbrella's place](cats where: changed) is gone, because the decoder reads it off the order of the image
+        tokens. Attention is a set operation; positions are all that makes it a sequence.""",
     ),
     Experiment(
         "causal-prefix",

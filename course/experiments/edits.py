@@ -15,8 +15,10 @@ import importlib
 import inspect
 import textwrap
 from types import ModuleType
+from typing import TYPE_CHECKING
 
-from torch import nn
+if TYPE_CHECKING:                                                     # the list is shown without PyTorch
+    from torch import nn
 
 FILES = ("text_image_token_processor_1", "vision_transformer_1", "decoder_1", "generation_1")
 
@@ -117,11 +119,11 @@ def modules_of(edits: list[Edit], path: str = "") -> dict[str, ModuleType]:
     return {file: compiled(file, tuple(edit for edit in for_it if edit.file == file)) for file in FILES}
 
 
-def changed_model(model: nn.Module, edits: list[Edit]) -> nn.Module:
+def changed_model(model: "nn.Module", edits: list[Edit]) -> "nn.Module":
     """A model of the changed classes that shares all its weights with the given one."""
     special = {edit.only for edit in edits if edit.only}
 
-    def twin(module: nn.Module, path: str) -> nn.Module:
+    def twin(module: "nn.Module", path: str) -> "nn.Module":
         modules = modules_of(edits, path if path in special else "")
         kind = type(module)
         new = object.__new__(kind)                                    # without __init__: no weights are made

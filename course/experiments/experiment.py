@@ -19,6 +19,7 @@ them with a semicolon between them:
             3 boxes    so many complete ones
             says X     X is part of the answer
             "X"        X is the answer
+            alike      the same for both pictures
     lost: 1.3, 2.0     of all heads, these and no others cost all the boxes, if they are off
 
 `{cats caption}` in an explanation stands for the answer that the changed model gave in this run.
@@ -29,10 +30,7 @@ import re
 from collections.abc import Callable
 from typing import NamedTuple
 
-from torch import nn
-
 from course.experiments.edits import Edit
-from generation_1 import parse_boxes
 
 CLAIMED = re.compile(r"\[([^\[\]]+)\]\(([^()]+: [^()]+)\)")
 QUOTED = re.compile(r"\{(\w+) (\w+)\}")
@@ -57,6 +55,8 @@ class Said(NamedTuple):
     @property
     def boxes(self) -> list[dict]:
         """In thousandths of the picture's sides."""
+        from generation_1 import parse_boxes                          # here: the list is shown without PyTorch
+
         return parse_boxes(self.text, 1000, 1000)
 
 
@@ -82,8 +82,8 @@ class Claim(NamedTuple):
 class Experiment:
     """One idea of the model, switched off or turned around.
 
-    exercise: the one that the changed line belongs to. rounded: for those that change the weights,
-    what the changed line calls, applied to the changed model's modules; else the edits are all.
+    exercise: the one that the changed line belongs to.
+    bits: what the weights are rounded to, where it is the weights that change; 0: they stay.
     """
 
     name: str
@@ -93,7 +93,7 @@ class Experiment:
     question: str
     why: str
     parameters: tuple[Parameter, ...] = ()
-    rounded: Callable[[nn.Module], nn.Module] | None = None
+    bits: int = 0
 
     def values(self, **given: int) -> dict[str, int]:
         """The values of all parameters: those given, else the defaults."""
@@ -116,7 +116,22 @@ class Experiment:
     def explanation(self, after: Answers) -> str:
         """The explanation as it is read: the words of the claims, and this run's answers."""
         words = CLAIMED.sub(r"\1", " ".join(self.why.split()))
-        return QUOTED.sub(lambda found: after[found[1], found[2]].text, words)
+        return QUOTED.sub(lambda found: one_line(after[found[1], found[2]], 48), words)
+
+
+def one_line(said: Said, longest: int) -> str:
+    """The answer for a sentence: newlines spelled out, and cut if it goes on and on."""
+    text = said.text.replace("\n", "\\n")
+    return text if len(text) <= longest else text[:longest].rstrip() + "…"
+
+
+def shown(said: Said) -> str:
+    """The answer for a table: boxes below each other, and its end said where it has none."""
+    if not said.text:
+        return "(nothing)"
+    if not said.ended:
+        return f"{one_line(said, 48)} (no end)"
+    return one_line(said, 300).replace(" ; ", " ;\n")
 
 
 # --------------------------------------------------------------------------------- claims
@@ -142,6 +157,8 @@ def is_true(what: str, before: Said, after: Said) -> bool:
     """Does a claim (its part after the colon) hold for an answer?"""
     if what in ("same", "changed"):
         return (after.text == before.text) == (what == "same")
+    if what == "alike":
+        return True                                                   # broken_claims compares the pictures
     if what == "nothing":
         return after.text == ""
     if what == "endless":
@@ -189,7 +206,10 @@ def broken_claims(experiment: Experiment, before: Answers, after: Answers, table
         else:
             said = after
         for place in places(where):
-            if not is_true(what, before[place], said[place]):
+            true = is_true(what, before[place], said[place])
+            if what == "alike":
+                true = len({said[name, place[1]].text for name in PICTURES}) == 1
+            if not true:
                 broken.append(
                     f"{experiment.name}: {words!r} ({' '.join(place)}: {what}); but it is "
                     f"{said[place].text!r} instead of {before[place].text!r}"

@@ -87,6 +87,30 @@ EXPERIMENTS = (
         pixels: the larger ones are for what is small, such as text, and for where it is.""",
     ),
     Experiment(
+        "not-rescaled",
+        "pixels from 0 to 255, normalized but not rescaled",
+        "rescale",
+        (Edit(FILE, "process_images", PIXELS, "pixels = normalize(pixels)"),),
+        "The division by 255 is forgotten: every number that the tower is given is 255 times too large. And the answers?",
+        """All is lost: both pictures are ["a ball and a ball"](caption: "a ball and a ball"), and
+        [nothing is found](detect: nothing). Numbers up to 509 instead of 1 drown the position embeddings,
+        which are added to them, and the biases. The layer norms after that bring the vectors back to an
+        ordinary length, so no number overflows and nothing warns you; what was small beside the pixels
+        is gone.""",
+    ),
+    Experiment(
+        "not-normalized",
+        "pixels from 0 to 1 instead of -1 to 1",
+        "normalize",
+        (Edit(FILE, "process_images", PIXELS, "pixels = rescale(pixels)"),),
+        "And if it is the next step that is forgotten? Every number is still wrong. As bad as `not-rescaled`?",
+        """Everything looks right: [captions](caption: same) and [places](where: same) are the reference's. To the
+        tower the picture is paler, with half the contrast, and it has seen pale pictures. Only
+        [a third box, on the umbrella](cats detect: 3 boxes), gives it away. Forgotten normalization is one
+        of the most common mistakes in code that uses somebody's vision model, and this is why: it does not
+        break anything, it makes everything slightly worse.""",
+    ),
+    Experiment(
         "mirrored",
         "the picture is mirrored",
         "process_images",
@@ -97,30 +121,6 @@ EXPERIMENTS = (
         and a rocket"), because captions go from left to right. The umbrella [is at the top as
         before](cats where: same). [Two cats](cats detect: 2 boxes) are found again, mirrored. Nothing was
         learned by heart: the answers follow the pixels.""",
-    ),
-    Experiment(
-        "not-normalized",
-        "pixels from 0 to 1 instead of -1 to 1",
-        "normalize",
-        (Edit(FILE, "process_images", PIXELS, "pixels = rescale(pixels)"),),
-        "Every number that the tower is given is wrong. Nonsense, or nothing to be seen?",
-        """Everything looks right: [captions](caption: same) and [places](where: same) are the reference's. To the
-        tower the picture is paler, with half the contrast, and it has seen pale pictures. Only
-        [a third box, on the umbrella](cats detect: 3 boxes), gives it away. Forgotten normalization is one
-        of the most common mistakes in code that uses somebody's vision model, and this is why: it does not
-        break anything, it makes everything slightly worse.""",
-    ),
-    Experiment(
-        "not-rescaled",
-        "pixels from 0 to 255, normalized but not rescaled",
-        "rescale",
-        (Edit(FILE, "process_images", PIXELS, "pixels = normalize(pixels)"),),
-        "And if it is the other step that is forgotten, the division by 255?",
-        """Now all is lost: both pictures are ["{cats caption}"](caption: "a ball and a ball"), and
-        [nothing is found](detect: nothing). Numbers up to 509 instead of 1 drown the position embeddings,
-        which are added to them, and the biases. The layer norms after that bring the vectors back to an
-        ordinary length, so no number overflows and nothing warns you; what was small beside the pixels
-        is gone.""",
     ),
     Experiment(
         "bgr",

@@ -85,8 +85,8 @@ def switched(kit: Kit, switches: Sequence[tuple[Experiment, dict[str, int]]]) ->
     edits = [edit for edit in edits if edit.file in modules_of([])]
     model = changed_model(kit.model, edits)
     for experiment, _ in switches:
-        if experiment.rounded is not None:
-            model = experiment.rounded(model)
+        if experiment.bits:
+            model = rounded_weights(model, experiment.bits)
     return Kit(model, changed_processor(kit.processor, edits), modules_of(edits)["generation_1"])
 
 

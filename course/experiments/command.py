@@ -9,9 +9,18 @@ from collections.abc import Callable
 from pathlib import Path
 
 from course.experiments import BY_NAME, EXPERIMENTS
-from course.experiments.experiment import KINDS, PICTURES, QUESTIONS, Answers, Experiment, Said, found_again, shown
+from course.experiments.experiment import (
+    KINDS,
+    PICTURES,
+    QUESTIONS,
+    Answers,
+    Experiment,
+    Said,
+    found_again,
+    shown,
+)
 
-TRIED = "experiment "                                                 # in front of a name, in .hints.json
+TRIED = "experiment "  # in front of a name, in .hints.json
 WIDTH = 110
 
 
@@ -145,7 +154,12 @@ def listing(done: set[str]) -> str:
 def filled(text: str, indent: str = "") -> str:
     width = min(shutil.get_terminal_size().columns, WIDTH - 10)
     return textwrap.fill(
-        text, width, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False, break_long_words=False
+        text,
+        width,
+        initial_indent=indent,
+        subsequent_indent=indent,
+        break_on_hyphens=False,
+        break_long_words=False,
     )
 
 
@@ -169,7 +183,9 @@ def columns(cells: list[str], widths: list[int]) -> list[str]:
     ]
     height = max(map(len, wrapped))
     rows = zip(*(column + [""] * (height - len(column)) for column in wrapped), strict=True)
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    ]
 
 
 def side_by_side(before: Answers, after: Answers) -> list[str]:
@@ -185,13 +201,18 @@ def side_by_side(before: Answers, after: Answers) -> list[str]:
     return lines
 
 
-def table_lines(experiment: Experiment, before: Answers, rows: dict[tuple[int, ...], dict[str, Said]]) -> list[str]:
+def table_lines(
+    experiment: Experiment, before: Answers, rows: dict[tuple[int, ...], dict[str, Said]]
+) -> list[str]:
     """All values of the parameters: of heads the boxes that are left, of layers all three answers."""
     names = [parameter.name for parameter in experiment.parameters]
     if len(names) == 2:
         place = PICTURES[0], "detect"
         layers, heads = (sorted({value[i] for value in rows}) for i in (0, 1))
-        lines = ["", f"Each in turn, {QUESTIONS[place]!r} in images/{PICTURES[0]}.png: boxes found, and false ones"]
+        lines = [
+            "",
+            f"Each in turn, {QUESTIONS[place]!r} in images/{PICTURES[0]}.png: boxes found, and false ones",
+        ]
         lines.append(" " * 9 + "".join(f"head {head:<7}" for head in heads).rstrip())
         for layer in layers:
             cells = [box_count(before[place], rows[layer, head]["detect"]) for head in heads]

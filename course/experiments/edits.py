@@ -17,7 +17,7 @@ import textwrap
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:                                                     # the list is shown without PyTorch
+if TYPE_CHECKING:  # the list is shown without PyTorch
     from torch import nn
 
 FILES = ("text_image_token_processor_1", "vision_transformer_1", "decoder_1", "generation_1")
@@ -126,10 +126,11 @@ def changed_model(model: "nn.Module", edits: list[Edit]) -> "nn.Module":
     def twin(module: "nn.Module", path: str) -> "nn.Module":
         modules = modules_of(edits, path if path in special else "")
         kind = type(module)
-        new = object.__new__(kind)                                    # without __init__: no weights are made
+        new = object.__new__(kind)  # without __init__: no weights are made
         # The dicts are copied (a hook on one of the two must not be one of the other), the tensors are not.
-        new.__dict__ = {key: copy.copy(value) if isinstance(value, dict) else value
-                        for key, value in vars(module).items()}
+        new.__dict__ = {
+            key: copy.copy(value) if isinstance(value, dict) else value for key, value in vars(module).items()
+        }
         if kind.__module__ in modules:
             new.__class__ = functools.reduce(getattr, kind.__qualname__.split("."), modules[kind.__module__])
         new._modules = {
@@ -142,7 +143,7 @@ def changed_model(model: "nn.Module", edits: list[Edit]) -> "nn.Module":
     missing = special - {name for name, _ in new.named_modules()}
     if missing:
         raise ValueError(f"the model has no {', '.join(sorted(missing))}")
-    new.language_model.tie_weights()                                  # the changed one, where that is changed
+    new.language_model.tie_weights()  # the changed one, where that is changed
     return new
 
 

@@ -16,6 +16,7 @@ them with a semicolon between them:
             nothing    an empty answer
             endless    no <eos> within the 24 tokens that an answer may have here
             kept       as many boxes as the reference's, with the same labels, all where its boxes are
+            within 3   kept, and every edge within so many 1,024ths of the picture's side
             3 boxes    so many complete ones
             says X     X is part of the answer
             "X"        X is the answer
@@ -55,12 +56,12 @@ class Said(NamedTuple):
     @property
     def boxes(self) -> list[dict]:
         """In thousandths of the picture's sides."""
-        from generation_1 import parse_boxes                          # here: the list is shown without PyTorch
+        from generation_1 import parse_boxes  # here: the list is shown without PyTorch
 
         return parse_boxes(self.text, 1000, 1000)
 
 
-Answers = dict[tuple[str, str], Said]                                 # by picture and kind of prompt
+Answers = dict[tuple[str, str], Said]  # by picture and kind of prompt
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,7 +69,7 @@ class Parameter:
     """A choice that a switch has, such as the layer: a number from 0, below `count(config)`."""
 
     name: str
-    count: Callable                                                   # of the model's PaliGemmaConfig
+    count: Callable  # of the model's PaliGemmaConfig
     default: int
 
 
@@ -148,7 +149,10 @@ def overlap(a: list[float], b: list[float]) -> float:
 def found_again(before: Said, after: Said) -> int:
     """How many of the reference's boxes the changed model gives, too."""
     return sum(
-        any(one["label"] == other["label"] and overlap(one["box"], other["box"]) >= 0.7 for other in after.boxes)
+        any(
+            one["label"] == other["label"] and overlap(one["box"], other["box"]) >= 0.7
+            for other in after.boxes
+        )
         for one in before.boxes
     )
 
@@ -158,13 +162,17 @@ def is_true(what: str, before: Said, after: Said) -> bool:
     if what in ("same", "changed"):
         return (after.text == before.text) == (what == "same")
     if what == "alike":
-        return True                                                   # broken_claims compares the pictures
+        return True  # broken_claims compares the pictures
     if what == "nothing":
         return after.text == ""
     if what == "endless":
         return not after.ended
     if what == "kept":
         return len(before.boxes) == len(after.boxes) == found_again(before, after) > 0
+    if number := re.fullmatch(r"within (\d+)", what):
+        edges = [re.findall(r"<loc(\d{4})>", said.text) for said in (before, after)]
+        moved = [abs(int(a) - int(b)) for a, b in zip(*edges, strict=False)]
+        return is_true("kept", before, after) and max(moved) <= int(number[1])
     if number := re.fullmatch(r"(\d+) box(?:es)?", what):
         return len(after.boxes) == int(number[1])
     if what.startswith("says "):

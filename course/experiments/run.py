@@ -67,7 +67,11 @@ def reference() -> Kit:
     """The shipped checkpoint with the reference's code."""
     model, tokenizer = load_hf_model(ROOT / "paligemma-tiny", "cpu", "float32")
     vision = model.config.vision_config
-    return Kit(model, PaliGemmaProcessor(tokenizer, vision.num_patches, vision.image_size), modules_of([])["generation_1"])
+    return Kit(
+        model,
+        PaliGemmaProcessor(tokenizer, vision.num_patches, vision.image_size),
+        modules_of([])["generation_1"],
+    )
 
 
 @functools.cache
@@ -116,7 +120,7 @@ def ask_without_heads(kit: Kit, experiment: Experiment, heads: list[tuple[int, i
     A head's part of what goes into the output projection becomes 0, which is the same as the
     experiment's changed line; a model for each head would take ten times as long.
     """
-    model = changed_model(kit.model, [])                              # hooks of its own
+    model = changed_model(kit.model, [])  # hooks of its own
     only = experiment.edits[0].only
     for layer in {layer for layer, _ in heads}:
         attention = model.get_submodule(only.replace("{layer}", str(layer)))
@@ -143,7 +147,7 @@ def rounded_weights(model: nn.Module, bits: int) -> nn.Module:
     """
     for module in model.modules():
         if isinstance(module, (nn.Linear, nn.Embedding)):
-            weight = module.weight                                    # [O, I]
+            weight = module.weight  # [O, I]
             step = weight.abs().amax(dim=-1, keepdim=True) / (2 ** (bits - 1) - 1)
             module._parameters["weight"] = nn.Parameter((weight / step).round() * step)
     model.language_model.tie_weights()

@@ -19,13 +19,11 @@ from course.experiments.experiment import (
     found_again,
     shown,
 )
+from program.command_line import InputError
 
+ROOT = Path(__file__).resolve().parent.parent.parent
 TRIED = "experiment "  # in front of a name, in .hints.json
 WIDTH = 110
-
-
-class NotRun(Exception):
-    """What was asked for cannot be done; the message is one line that says why."""
 
 
 def run(args: argparse.Namespace, lesson_of: Callable[[str], str | None]):
@@ -36,7 +34,11 @@ def run(args: argparse.Namespace, lesson_of: Callable[[str], str | None]):
     experiment = named(args.name)
     values = values_given(experiment, args)
     if args.draw is not None:
-        check_draw(Path(args.draw))
+        from program.pictures import check_drawing
+
+        check_drawing(
+            Path(args.draw), [str(ROOT / "images" / f"{name}.png") for name in PICTURES], overwrite=False
+        )
     import torch
 
     # Threads that wait for each other would cost such a small model more than they save.
@@ -53,7 +55,9 @@ def run(args: argparse.Namespace, lesson_of: Callable[[str], str | None]):
     print(f"\nWhy\n{filled(experiment.explanation(default_answers(experiment, values, after)), '  ')}\n")
     print("\n".join(where_to_go(experiment, lesson_of)))
     if args.draw is not None:
-        drawn(before, after).save(args.draw)
+        from program.pictures import write_picture
+
+        write_picture(drawn(before, after), Path(args.draw))
         print(f"\nDrawn in {args.draw}: the reference's boxes on the left, the changed model's on the right.")
     remember(experiment)
 
@@ -76,7 +80,7 @@ def named(name: str) -> Experiment:
     near = difflib.get_close_matches(name.lower(), BY_NAME, 3, 0.5)
     near = near or [one for one in BY_NAME if name.lower() in one][:3]
     meant = f"did you mean {' or '.join(near)}?" if near else "`python learn.py experiment` lists them"
-    raise NotRun(f"there is no experiment {name!r}: {meant}")
+    raise InputError(f"there is no experiment {name!r}: {meant}")
 
 
 def values_given(experiment: Experiment, args: argparse.Namespace) -> dict[str, int]:
@@ -89,24 +93,14 @@ def values_given(experiment: Experiment, args: argparse.Namespace) -> dict[str, 
             continue
         if name not in counts:
             has = " and ".join(f"--{one}" for one in counts) or "nothing to choose"
-            raise NotRun(f"{experiment.name} has no --{name}; it has {has}")
+            raise InputError(f"{experiment.name} has no --{name}; it has {has}")
         from course.experiments.run import reference
 
         count = counts[name](reference().model.config)
         if not 0 <= value < count:
-            raise NotRun(f"--{name} {value}: {experiment.name} takes 0 to {count - 1}")
+            raise InputError(f"--{name} {value}: {experiment.name} takes 0 to {count - 1}")
         given[name] = value
     return experiment.values(**given)
-
-
-def check_draw(out: Path):
-    """Finds before the model runs what would fail after it."""
-    if out.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tiff"):
-        raise NotRun(f"--draw {out}: the name must end in .png or another picture's ending")
-    if out.is_dir() or not out.parent.is_dir():
-        raise NotRun(f"--draw {out}: " + ("is a folder" if out.is_dir() else f"no folder {out.parent}"))
-    if out.exists() and out.resolve().parent.name == "images":
-        raise NotRun(f"--draw {out}: a picture of images/ is not overwritten")
 
 
 def tried() -> set[str]:
@@ -249,7 +243,7 @@ def drawn(before: Answers, after: Answers):
 
     from course.experiments.run import picture
     from generation_1 import parse_boxes
-    from inference import draw_boxes
+    from program.pictures import draw_boxes
 
     rows = []
     for name in PICTURES:

@@ -397,7 +397,8 @@ EXPERIMENTS = (
                 FILE,
                 "GemmaForCausalLM.tie_weights",
                 TIED,
-                "weight = torch.randn(self.lm_head.weight.shape, generator=torch.Generator().manual_seed(0))\n"
+                "numbers = torch.Generator().manual_seed(0)\n"
+                "weight = torch.randn(self.lm_head.weight.shape, generator=numbers)\n"
                 "self.lm_head.weight = nn.Parameter(weight.to(self.lm_head.weight))",
             ),
         ),

@@ -5,13 +5,11 @@ from course.experiments.experiment import Experiment
 
 FILE = "generation_1"
 CHOICE = "if temperature == 0:\n        return int(logits.argmax())"
-LOADED = "model.load_state_dict(load_tensors(tensors, rest_dtype, device), strict=False, assign=True)"
+LOADED = "model.language_model.tie_weights()"
 
 
 def rounded(bits: int) -> Edit:
-    return Edit(
-        "load_weights", "load_hf_model", LOADED, f"{LOADED}\nmodel = rounded_weights(model, bits={bits})"
-    )
+    return Edit("load_weights", "load_hf_model", LOADED, f"rounded_weights(model, bits={bits})\n{LOADED}")
 
 
 EXPERIMENTS = (

@@ -34,12 +34,12 @@ EXPERIMENTS = (
                 "return (normed * self.weight.float()).to(x.dtype)",
             ),
         ),
-        "All other models multiply by the weight itself. What if Gemma's is read like theirs?",
+        "Llama and most others multiply by the weight itself. What if Gemma's is read like theirs?",
         """[Newlines, without end](all: endless): the worst that one `1 +` can do. Gemma stores the gain
         as its distance from one, so a weight near zero means "leave it as it is"; read as a gain, it
-        means "erase it". Each norm now wipes out most of what goes into its layer. A norm whose weights
-        are all zero would hide this mistake in a test, because then both readings are equally easy to
-        get wrong; that is why the exercise's weights are random.""",
+        means "erase it". Each norm now wipes out most of what goes into its layer. Llama's files hold
+        the gain itself under the same name and in the same shape, so nothing but the model's own code
+        says which is meant.""",
     ),
     Experiment(
         "mean-subtracted",
@@ -111,12 +111,12 @@ EXPERIMENTS = (
         "Without RoPE the decoder does not know in which order anything stands. Which of the three "
         "answers survives?",
         """[The caption of the first picture](cats caption: same), word for word: what there is stands
-        in the picture's features, and three kinds of things need little order. A box is four numbers
-        that differ only in their place, and it [falls apart](cats detect: 0 boxes): "{cats detect}", a
-        single number where four should stand, because the model cannot tell whether it has written one
-        or three. And the [umbrella's place](cats where: changed) is gone, because the decoder reads it
-        off the order of the image tokens. Attention is a set operation; positions are all that makes it
-        a sequence.""",
+        in the picture's features, and a few names need little order. A box is four numbers that differ
+        only in their place, and it [falls apart](cats detect: 0 boxes): "{cats detect}", a single
+        number where four should stand, because the model cannot tell whether it has written one or
+        three. And the [umbrella's place](cats where: changed) is gone, because the decoder reads it off
+        the order of the image tokens. Attention is a set operation; positions are all that makes it a
+        sequence.""",
     ),
     Experiment(
         "causal-prefix",
@@ -126,9 +126,10 @@ EXPERIMENTS = (
         "Now the image tokens cannot see the prompt, nor each other's future, as in a GPT. What gets worse?",
         """Counting and finding: ["a cat and a cat"](cats caption: "a cat and a cat"), and [the star is
         not found](night detect: nothing). When an image token cannot see the prompt, it cannot prepare
-        an answer to the question; it can only be looked at later, as it is. And the first cat's tokens
-        do not know that there is a second. The paper tried this in training and found prefix-LM better;
-        a model that was trained with the causal mask would get along with it, this one was not.""",
+        an answer to the question; it can only be looked at later, as it is. And in the decoder the
+        first cat's tokens no longer see those of the second. The paper tried this in training and found
+        prefix-LM better; a model that was trained with the causal mask would get along with it, this
+        one was not.""",
     ),
     Experiment(
         "open-mask",
@@ -259,8 +260,8 @@ EXPERIMENTS = (
         same). But [no box is found](detect: nothing), in either picture: "nothing there", says the
         model, which has just named what is there. Of the 16 heads [only head 3 of layer 1](lost: 1.3)
         is one that boxes cannot do without; in the table you see that the others cost a false box at
-        most. Nobody told it to be that: training gives a task to whatever head comes first. To switch
-        things off and see what fails is how such a head is found in any model.""",
+        most. Nobody assigned it this task: training did. To switch things off and see what fails is how
+        such a head is found in any model.""",
         (Parameter("layer", num_layers, 1), Parameter("head", num_heads, 3)),
     ),
     Experiment(
@@ -347,9 +348,9 @@ EXPERIMENTS = (
         """[Captions](caption: same), [places](where: same) and [boxes](detect: kept), all there. The
         norm does two things: it divides by a length, which makes all logits larger or smaller by the
         same factor, and it multiplies by a gain. A common factor does not change which logit is the
-        largest, so greedy decoding does not see it at all. Sampling would: the factor acts as a
-        temperature. And the tower's norm feeds a projector that adds a bias and a decoder with a length
-        of its own, so there the length counts.""",
+        largest, so greedy decoding does not see it at all, and the gain turns no answer here. Sampling
+        would: the factor acts as a temperature. And the tower's norm feeds a projector that adds a bias
+        and a decoder with a length of its own, so there the length counts.""",
     ),
     Experiment(
         "words-unscaled",

@@ -86,7 +86,7 @@ def source_of(file: str) -> str:
     return inspect.getsource(importlib.import_module(file))
 
 
-@functools.lru_cache(maxsize=64)
+@functools.lru_cache(maxsize=256)
 def span(source: str, name: str) -> tuple[int, int]:
     """First and last line of the code of a function or method, below its docstring; from 0, last excluded."""
     node = ast.parse(source)
@@ -100,7 +100,7 @@ def span_text(source: str, name: str) -> str:
     return "\n".join(source.split("\n")[first:last])
 
 
-@functools.lru_cache(maxsize=64)
+@functools.lru_cache(maxsize=256)
 def compiled(file: str, edits: tuple[Edit, ...]) -> ModuleType:
     """A `_1` file with edits in it, as a module of its own; without edits, the file itself."""
     if not edits:

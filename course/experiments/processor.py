@@ -44,9 +44,9 @@ EXPERIMENTS = (
         """Hardly anything happens: [captions](caption: same) and [places](where: same) stay, and [the
         cats are found where they were](cats detect: kept). `<bos>` says nothing that is not said
         otherwise: that the prompt begins is plain from the end of the image tokens. Even so, [the
-        star's box is wrong](night detect: changed; night detect: 1 box): all positions after it have
-        moved by one, and numbers are more delicate than words. A mistake that shows in one answer out
-        of six is the kind that stays in code for years.""",
+        star's box is wrong](night detect: changed; night detect: 1 box): numbers are more delicate than
+        words. A mistake that shows in one answer out of six is the kind that stays in code for
+        years.""",
     ),
     Experiment(
         "image-last",
@@ -110,9 +110,10 @@ EXPERIMENTS = (
         "`not-rescaled`?",
         """Everything looks right: [captions](caption: same) and [places](where: same) are the
         reference's. To the tower the picture is paler, with half the contrast, and it has seen pale
-        pictures. Only [a third box, on the umbrella](cats detect: 3 boxes), gives it away. Forgotten
-        normalization is one of the most common mistakes in code that uses somebody's vision model, and
-        this is why: it does not break anything, it makes everything slightly worse.""",
+        pictures. Only [a third box, on the umbrella](cats detect: 3 boxes; night detect: kept), gives
+        it away. Forgotten normalization is one of the most common mistakes in code that uses somebody's
+        vision model, and this is why: it does not break anything, it makes everything slightly
+        worse.""",
     ),
     Experiment(
         "mirrored",
@@ -182,10 +183,10 @@ EXPERIMENTS = (
         "Both give [3, S, S]. Is reshape(3, S, S) the same as transpose(2, 0, 1)?",
         """It is not: reshape leaves every number where it lies in memory and only counts them in
         another way. In memory red, green and blue alternate, so each "channel" is a third of the
-        picture, stretched to three times its width with its colors as stripes. The model sees ["{cats
-        caption}"](cats caption: changed) and ["{night caption}"](night caption: changed), and [finds
-        nothing](detect: nothing). This is the most common of all shape mistakes: `transpose` moves
-        axes, `reshape` cuts a row of numbers into pieces.""",
+        picture, its rows cut in three, with red, green and blue side by side as stripes. The model sees
+        ["{cats caption}"](cats caption: changed) and ["{night caption}"](night caption: changed), and
+        [finds nothing](detect: nothing). This is one of the most common shape mistakes: `transpose`
+        moves axes, `reshape` cuts a row of numbers into pieces.""",
     ),
     Experiment(
         "padded-right",

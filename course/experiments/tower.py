@@ -208,9 +208,10 @@ EXPERIMENTS = (
         ),
         "Another activation that the weights were never trained with. A catastrophe?",
         """[Captions](caption: same) and [places](where: same) do not change by a letter, and the only
-        damage is [a third box](cats detect: 3 boxes). GELU is ReLU with its corner rounded: far from
-        zero the two are alike, and near zero both are small. Compare with `tower-linear`, which has no
-        bend at all. That there is a bend matters far more than its shape.""",
+        damage is [a third box](cats detect: 3 boxes; night detect: kept). GELU is ReLU with its corner
+        rounded: far from zero the two are alike, and near zero both are small. Compare with
+        `tower-linear`, which has no bend at all. That there is a bend matters far more than its
+        shape.""",
     ),
     Experiment(
         "tower-linear",

@@ -78,10 +78,10 @@ EXPERIMENTS = (
         "One vector for the whole picture, as in CLIP's and SigLIP's pooled embeddings. Enough for a "
         "caption?",
         """Not for this model: ["a dog"](cats caption: "a dog") and ["a pizza"](night caption: "a
-        pizza"), and [no box](detect: nothing). An average says that there is something orange and
-        something round, and loses what belongs together. This is why PaliGemma takes all patches and
-        drops SigLIP's pooling: a vector per picture is enough to compare it with a sentence, and not to
-        talk about what is in it. The price is a sequence of 256 tokens before the first word.""",
+        pizza"), and [no box](detect: nothing). An average says which colors and textures there are, and
+        loses where, and what belongs together. This is why PaliGemma takes all patches and drops
+        SigLIP's pooling: a vector per picture is enough to compare it with a sentence, and not to talk
+        about what is in it. The price is a sequence of 256 tokens before the first word.""",
     ),
     Experiment(
         "shifted-by-one",

@@ -44,8 +44,8 @@ EXPERIMENTS = (
         "{cats caption}". [The first word is right](cats where: says top; night where: says bottom), but
         each further token is one more chance for a bad one, and the model goes on from whatever it
         wrote. At temperature 2 the square root of every probability counts: a token with a chance of 1
-        in 10,000 against the best is taken as if it had 1 in 100, and there are 1,556 of them. [No box
-        list of the cats](cats detect: changed) survives that. See `top-p` for the remedy.""",
+        in 10,000 against the best is taken as if it had 1 in 100, and there are 1,556 of them. [The
+        cats' boxes](cats detect: changed) do not survive that. See `top-p` for the remedy.""",
     ),
     Experiment(
         "top-p",
@@ -120,11 +120,11 @@ EXPERIMENTS = (
         "Now 15 values for a whole row. Where does it break?",
         """Nowhere that you would see: [captions](caption: same) and [places](where: same) are the same,
         and [the boxes move by less than a hundredth](detect: within 9). A weight may now be off by 7 %
-        of the largest in its row. The model adds up hundreds of such products for each number and has
-        several layers to agree on an answer, and an answer is a choice among words, which a small error
-        seldom turns. One bit less, in `three-bits`, and it is over. This is why 4 bits are what large
-        models are shipped in for laptops, with one step for each few dozen weights instead of each
-        row.""",
+        of the largest in its row. The model adds up a hundred or more such products for each number and
+        has several layers to agree on an answer, and an answer is a choice among words, which a small
+        error seldom turns. One bit less, in `three-bits`, and it is over. This is why 4 bits are what
+        large models are shipped in for laptops, with one step for each few dozen weights instead of
+        each row.""",
         bits=4,
     ),
     Experiment(

@@ -13,7 +13,11 @@ import pickle
 import re
 import signal
 
+<<<<<<< HEAD
 from course import process
+=======
+from course.at_work import Effect, at_work, sentence
+>>>>>>> 758ab1d (learn.py try: your mistake at work; a known mistake's message ends in what the small model then answers)
 from course.checking import check, compose
 from course.differences import counted
 from course.exercise import Exercise
@@ -66,13 +70,52 @@ def show_apart(exercise: Exercise, file: LearnerFile, seconds: float | None = No
         return "\n    ".join([f"{exercise.name}: {flaw.headline}", *flaw.details])
 
 
+<<<<<<< HEAD
+=======
+def at_work_apart(exercise: Exercise, file: LearnerFile, seconds: float | None = None) -> Effect:
+    """Like at_work, in the process of its own. Raises a Flaw if the code ends it or does not end."""
+    answer = ask("at work", exercise, file, seconds or SECONDS)
+    if isinstance(answer, Flaw):
+        raise answer
+    return answer
+
+
+@atexit.register
+def close():
+    """Ends the worker."""
+    while _workers:
+        _workers.pop().close()
+
+
+def kill():
+    """Ends the worker from a signal's handler, in the middle of anything."""
+    for worker in _workers:
+        worker.process.kill()
+
+
+>>>>>>> 758ab1d (learn.py try: your mistake at work; a known mistake's message ends in what the small model then answers)
 def checked(exercise: Exercise, file: LearnerFile, seconds: float) -> dict:
     """A Result without its exercise, which is another object over there."""
-    result = vars(check(exercise, file, seconds))
-    return {name: value for name, value in result.items() if name != "exercise"}
+    result = check(exercise, file, seconds)
+    if result.mistake:
+        result.message += f"\n\n  {sentence_for(exercise, file)}"
+    return {name: value for name, value in vars(result).items() if name != "exercise"}
 
 
-TASKS = {"check": checked, "show": show}
+def sentence_for(exercise: Exercise, file: LearnerFile) -> str:
+    """What a known mistake does at work."""
+    effect = tried_at_work(exercise, file, SECONDS)
+    return f"With this, the model does not answer: {effect}" if isinstance(effect, Flaw) else sentence(effect)
+
+
+def tried_at_work(exercise: Exercise, file: LearnerFile, seconds: float) -> Effect | Flaw:
+    try:
+        return at_work(exercise, file, seconds)
+    except Flaw as flaw:
+        return flaw.with_traceback(None)
+
+
+TASKS = {"check": checked, "show": show, "at work": tried_at_work}
 
 
 def main():

@@ -182,12 +182,12 @@ def columns(cells: list[str], widths: list[int]) -> list[str]:
     ]
 
 
-def side_by_side(before: Answers, after: Answers) -> list[str]:
+def side_by_side(before: Answers, after: Answers, heading: str = "changed") -> list[str]:
     room = min(shutil.get_terminal_size().columns, WIDTH) - 26
     widths = [22, room // 2, room // 2]
     lines = []
     for picture in PICTURES:
-        lines += ["", *columns([f"images/{picture}.png", "reference", "changed"], widths)]
+        lines += ["", *columns([f"images/{picture}.png", "reference", heading], widths)]
         for kind in KINDS:
             real, changed = before[picture, kind], after[picture, kind]
             answer = "the same" if changed.text == real.text else shown(changed)

@@ -13,11 +13,8 @@ import pickle
 import re
 import signal
 
-<<<<<<< HEAD
 from course import process
-=======
 from course.at_work import Effect, at_work, sentence
->>>>>>> 758ab1d (learn.py try: your mistake at work; a known mistake's message ends in what the small model then answers)
 from course.checking import check, compose
 from course.differences import counted
 from course.exercise import Exercise
@@ -70,8 +67,6 @@ def show_apart(exercise: Exercise, file: LearnerFile, seconds: float | None = No
         return "\n    ".join([f"{exercise.name}: {flaw.headline}", *flaw.details])
 
 
-<<<<<<< HEAD
-=======
 def at_work_apart(exercise: Exercise, file: LearnerFile, seconds: float | None = None) -> Effect:
     """Like at_work, in the process of its own. Raises a Flaw if the code ends it or does not end."""
     answer = ask("at work", exercise, file, seconds or SECONDS)
@@ -80,35 +75,19 @@ def at_work_apart(exercise: Exercise, file: LearnerFile, seconds: float | None =
     return answer
 
 
-@atexit.register
-def close():
-    """Ends the worker."""
-    while _workers:
-        _workers.pop().close()
-
-
-def kill():
-    """Ends the worker from a signal's handler, in the middle of anything."""
-    for worker in _workers:
-        worker.process.kill()
-
-
->>>>>>> 758ab1d (learn.py try: your mistake at work; a known mistake's message ends in what the small model then answers)
 def checked(exercise: Exercise, file: LearnerFile, seconds: float) -> dict:
     """A Result without its exercise, which is another object over there."""
     result = check(exercise, file, seconds)
     if result.mistake:
-        result.message += f"\n\n  {sentence_for(exercise, file)}"
+        effect = tried_at_work(exercise, file, min(seconds, 3))
+        stopped = isinstance(effect, Flaw)
+        said = f"With this, the model does not answer: {effect}" if stopped else sentence(effect)
+        result.message += f"\n\n  {said}"
     return {name: value for name, value in vars(result).items() if name != "exercise"}
 
 
-def sentence_for(exercise: Exercise, file: LearnerFile) -> str:
-    """What a known mistake does at work."""
-    effect = tried_at_work(exercise, file, SECONDS)
-    return f"With this, the model does not answer: {effect}" if isinstance(effect, Flaw) else sentence(effect)
-
-
 def tried_at_work(exercise: Exercise, file: LearnerFile, seconds: float) -> Effect | Flaw:
+    """What the learner's code does in the small model, or why it does nothing."""
     try:
         return at_work(exercise, file, seconds)
     except Flaw as flaw:

@@ -74,6 +74,9 @@ def test_in_the_order_of_the_path():
     order = [exercise.name for exercise in EXERCISES] + ["sample_next_token", "generate", ""]
     numbers = [order.index(experiment.exercise) for experiment in EXPERIMENTS]
     assert numbers == sorted(numbers)
+    for experiment in EXPERIMENTS:
+        assert not experiment.lesson or (ROOT / "docs" / "lessons" / f"{experiment.lesson}.md").is_file()
+        assert bool(experiment.lesson) == bool(experiment.exercise)
 
 
 BEFORE = Said("<loc0100><loc0100><loc0500><loc0500> cat ; <loc0600><loc0600><loc0900><loc0900> cat", True)
@@ -112,14 +115,14 @@ def test_a_false_claim_is_found(what, text, ended, true):
 def test_false_claims_of_an_experiment_are_told_apart():
     """Each claim for itself, with the words that it stands behind."""
     why = "[Right](cats caption: same). [False](night: nothing; detect: kept). [Both](caption: alike)."
-    experiment = Experiment("x", "", "", (), "", why)
+    experiment = Experiment("x", "", "", "", (), "", why)
     broken = broken_claims(experiment, reference_answers(), reference_answers(), {})
     assert [line.split(" (")[0] for line in broken] == ["x: 'False'"] * 3 + ["x: 'Both'"] * 2
-    heads = Experiment("x", "", "", (), "", "[One head](lost: 0.1).")
+    heads = Experiment("x", "", "", "", (), "", "[One head](lost: 0.1).")
     said = {(0, 0): {"detect": Said("", True)}, (0, 1): {"detect": reference_answers()["cats", "detect"]}}
     assert len(broken_claims(heads, reference_answers(), reference_answers(), said)) == 1
     with pytest.raises(ValueError, match="no such"):
-        broken_claims(Experiment("x", "", "", (), "", "[A](nowhere: same)"), reference_answers(), {}, {})
+        broken_claims(Experiment("x", "", "", "", (), "", "[A](nowhere: same)"), reference_answers(), {}, {})
     with pytest.raises(ValueError, match="no such"):
         is_true("improved", BEFORE, BEFORE)
 
@@ -276,9 +279,12 @@ def program(monkeypatch, tmp_path, capsys):
     monkeypatch.setenv("COLUMNS", "110")
 
     def run(*argv: str):
-        with pytest.raises(SystemExit) as end:
+        code = 0
+        try:
             learn.main(["experiment", *argv])
-        return end.value.code, *capsys.readouterr()
+        except SystemExit as end:
+            code = end.code
+        return code, *capsys.readouterr()
 
     return run
 
@@ -311,6 +317,7 @@ def test_shows_everything_in_order(program):
         "images/night.png",
         "Why\n  The caption of the first picture, word for word",
         "The exercise:  apply_rotary_pos_emb",
+        "The lesson:    docs/lessons/positions.md",
     ]
     places = [out.index(part) for part in parts]
     assert places == sorted(places)

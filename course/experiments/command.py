@@ -5,7 +5,6 @@ import difflib
 import shutil
 import sys
 import textwrap
-from collections.abc import Callable
 from pathlib import Path
 
 from course.experiments import BY_NAME, EXPERIMENTS
@@ -19,17 +18,17 @@ from course.experiments.experiment import (
     found_again,
     shown,
 )
-from program.command_line import InputError
+from program.command_line import InputError, write
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 TRIED = "experiment "  # in front of a name, in .hints.json
 WIDTH = 110
 
 
-def run(args: argparse.Namespace, lesson_of: Callable[[str], str | None]):
-    """Prints what was asked for. lesson_of: the page that belongs to an exercise."""
+def run(args: argparse.Namespace):
+    """Prints what was asked for: the list, or one experiment."""
     if args.name is None:
-        print(listing(tried()))
+        write(listing(tried()))
         return
     experiment = named(args.name)
     values = values_given(experiment, args)
@@ -45,20 +44,20 @@ def run(args: argparse.Namespace, lesson_of: Callable[[str], str | None]):
     torch.set_num_threads(1)
     from course.experiments.run import reference, reference_answers, switched, table
 
-    print("\n".join(change(experiment, values)))
-    print(f"\n{filled(experiment.question)}", flush=True)
+    write("\n".join(change(experiment, values)))
+    write(f"\n{filled(experiment.question)}")
     wait(args.no_wait)
     before, after = reference_answers(), switched(reference(), [(experiment, values)]).answers()
-    print("\n".join(side_by_side(before, after)))
+    write("\n".join(side_by_side(before, after)))
     if experiment.parameters:
-        print("\n".join(table_lines(experiment, before, table(reference(), experiment))))
-    print(f"\nWhy\n{filled(experiment.explanation(default_answers(experiment, values, after)), '  ')}\n")
-    print("\n".join(where_to_go(experiment, lesson_of)))
+        write("\n".join(table_lines(experiment, before, table(reference(), experiment))))
+    write(f"\nWhy\n{filled(experiment.explanation(default_answers(experiment, values, after)), '  ')}\n")
+    write("\n".join(where_to_go(experiment)))
     if args.draw is not None:
         from program.pictures import write_picture
 
         write_picture(drawn(before, after), Path(args.draw))
-        print(f"\nDrawn in {args.draw}: the reference's boxes on the left, the changed model's on the right.")
+        write(f"\nDrawn in {args.draw}: the reference's boxes on the left, the changed model's on the right.")
     remember(experiment)
 
 
@@ -227,10 +226,9 @@ def box_count(before: Said, after: Said) -> str:
     return f"{found or 'none'}" + (f" + {false} false" if false > 0 else "")
 
 
-def where_to_go(experiment: Experiment, lesson_of: Callable[[str], str | None]) -> list[str]:
+def where_to_go(experiment: Experiment) -> list[str]:
     lines = [f"The exercise:  {experiment.exercise}"] if experiment.exercise else []
-    if lesson := experiment.exercise and lesson_of(experiment.exercise):
-        lines.append(f"The lesson:    {lesson}")
+    lines += [f"The lesson:    docs/lessons/{experiment.lesson}.md"] if experiment.lesson else []
     number = EXPERIMENTS.index(experiment)
     if number + 1 < len(EXPERIMENTS):
         lines.append(f"The next one:  python learn.py experiment {EXPERIMENTS[number + 1].name}")

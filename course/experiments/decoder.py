@@ -26,6 +26,7 @@ EXPERIMENTS = (
         "no-one-plus",
         "RMSNorm multiplies by weight instead of 1 + weight",
         "GemmaRMSNorm",
+        "residual",
         (
             Edit(
                 FILE,
@@ -45,6 +46,7 @@ EXPERIMENTS = (
         "mean-subtracted",
         "RMSNorm subtracts the mean, as LayerNorm does",
         "GemmaRMSNorm",
+        "residual",
         (
             Edit(
                 FILE,
@@ -65,6 +67,7 @@ EXPERIMENTS = (
         "fast-clocks",
         "RoPE with base 100 instead of 10,000",
         "GemmaRotaryEmbedding",
+        "positions",
         (
             Edit(
                 FILE,
@@ -86,6 +89,7 @@ EXPERIMENTS = (
         "neighbor-pairs",
         "RoPE pairs neighboring numbers instead of the two halves",
         "rotate_half",
+        "positions",
         (
             Edit(
                 FILE,
@@ -107,6 +111,7 @@ EXPERIMENTS = (
         "no-rope",
         "queries and keys are not rotated",
         "apply_rotary_pos_emb",
+        "positions",
         (Edit(FILE, "apply_rotary_pos_emb", ROTATED, "pass"),),
         "Without RoPE the decoder does not know in which order anything stands. Which of the three "
         "answers survives?",
@@ -122,6 +127,7 @@ EXPERIMENTS = (
         "causal-prefix",
         "a causal mask for picture and prompt as well",
         "prefix_lm_mask",
+        "mask",
         (Edit(FILE, "prefix_lm_mask", ALLOWED, "allowed = not_later[None]"),),
         "Now the image tokens cannot see the prompt, nor each other's future, as in a GPT. What gets worse?",
         """Counting and finding: ["a cat and a cat"](cats caption: "a cat and a cat"), and [the star is
@@ -135,6 +141,7 @@ EXPERIMENTS = (
         "open-mask",
         "everything may look at everything",
         "prefix_lm_mask",
+        "mask",
         (
             Edit(
                 FILE,
@@ -155,6 +162,7 @@ EXPERIMENTS = (
         "not-itself",
         "a new token does not see itself",
         "prefix_lm_mask",
+        "mask",
         (
             Edit(
                 FILE,
@@ -175,6 +183,7 @@ EXPERIMENTS = (
         "no-gate",
         "the MLP without its gate",
         "GemmaMLP",
+        "gates",
         (Edit(FILE, "GemmaMLP.forward", GATED, "return self.down_proj(self.up_proj(hidden_states))"),),
         "down(gelu(gate(x)) * up(x)) without the first factor. What are the decoder's MLPs still good for?",
         """For little: [the umbrella is forgotten: "two cats"](cats caption: "two cats"), the rocket
@@ -187,6 +196,7 @@ EXPERIMENTS = (
         "gate-alone",
         "the MLP with nothing but its gate",
         "GemmaMLP",
+        "gates",
         (Edit(FILE, "GemmaMLP.forward", GATED, "return self.down_proj(gate)"),),
         "The other way round: only gelu(gate(x)) goes into down. This is an ordinary MLP, as in GPT-2. "
         "Better?",
@@ -201,6 +211,7 @@ EXPERIMENTS = (
         "silu",
         "SiLU instead of GELU in the gate",
         "GemmaMLP",
+        "gates",
         (
             Edit(
                 FILE,
@@ -220,6 +231,7 @@ EXPERIMENTS = (
         "unscaled",
         "no 1/√Hd in the decoder",
         "GemmaAttention",
+        "scale",
         (Edit(FILE, "GemmaAttention.forward", SCORES, "scores = query @ key.transpose(2, 3)"),),
         "Scores are 5.7 times as large. The first formula of attention, without its denominator. What "
         "breaks?",
@@ -233,6 +245,7 @@ EXPERIMENTS = (
         "one-look",
         "every head looks at one single token",
         "GemmaAttention",
+        "scale",
         (Edit(FILE, "GemmaAttention.forward", SCORES, "scores = query @ key.transpose(2, 3) * 1000"),),
         "Scores times 1000: softmax becomes argmax, and nothing is averaged any more. Can it still read "
         "a picture?",
@@ -246,6 +259,7 @@ EXPERIMENTS = (
         "decoder-head-off",
         "one head of the decoder is switched off",
         "GemmaAttention",
+        "heads",
         (
             Edit(
                 FILE,
@@ -268,6 +282,7 @@ EXPERIMENTS = (
         "heads-mixed",
         "heads joined without transposing back",
         "GemmaAttention",
+        "shapes",
         (
             Edit(
                 FILE,
@@ -287,6 +302,7 @@ EXPERIMENTS = (
         "no-residual",
         "the decoder's MLP replaces instead of adding",
         "GemmaDecoderLayer",
+        "residual",
         (
             Edit(
                 FILE,
@@ -306,6 +322,7 @@ EXPERIMENTS = (
         "layer-skipped",
         "one layer of the decoder is skipped",
         "GemmaModel",
+        "residual",
         (
             Edit(
                 FILE,
@@ -328,6 +345,7 @@ EXPERIMENTS = (
         "early-exit",
         "the words are taken from an earlier layer",
         "GemmaModel",
+        "logits",
         (Edit(FILE, "GemmaModel.forward", LOOP, "for layer in self.layers[:{layers}]:"),),
         "lm_head can read any layer's output, because all of them write to the same stream. After how "
         "many layers is the answer there?",
@@ -343,6 +361,7 @@ EXPERIMENTS = (
         "no-final-norm",
         "the decoder's last norm is left out",
         "GemmaModel",
+        "residual",
         (Edit(FILE, "GemmaModel.forward", "return self.norm(hidden_states)", "return hidden_states"),),
         "The tower's last norm mattered a lot. And the decoder's?",
         """[Captions](caption: same), [places](where: same) and [boxes](detect: kept), all there. The
@@ -356,6 +375,7 @@ EXPERIMENTS = (
         "words-unscaled",
         "embeddings are not multiplied by √D",
         "GemmaModel",
+        "joining",
         (
             Edit(
                 FILE,
@@ -375,6 +395,7 @@ EXPERIMENTS = (
         "untied-copy",
         "lm_head gets a copy of the embedding table",
         "GemmaForCausalLM.tie_weights",
+        "logits",
         (
             Edit(
                 FILE,
@@ -393,6 +414,7 @@ EXPERIMENTS = (
         "untied-random",
         "lm_head keeps weights of its own, which the checkpoint does not hold",
         "GemmaForCausalLM.tie_weights",
+        "logits",
         (
             Edit(
                 FILE,
@@ -414,6 +436,7 @@ EXPERIMENTS = (
         "first-position",
         "the first positions are scored instead of the last",
         "GemmaForCausalLM",
+        "logits",
         (
             Edit(
                 FILE,

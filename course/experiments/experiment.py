@@ -83,13 +83,15 @@ class Claim(NamedTuple):
 class Experiment:
     """One idea of the model, switched off or turned around.
 
-    exercise: the one that the changed line belongs to.
+    exercise: the one that the changed line belongs to. lesson: the page of docs/lessons/ to read on.
+    Both may be empty.
     bits: what the weights are rounded to, where it is the weights that change; 0: they stay.
     """
 
     name: str
     title: str
     exercise: str
+    lesson: str
     edits: tuple[Edit, ...]
     question: str
     why: str

@@ -13,6 +13,7 @@ EXPERIMENTS = (
         "no-newline",
         "the prompt does not end in a newline",
         "add_image_tokens_to_prompt",
+        "joining",
         (
             Edit(
                 FILE,
@@ -32,6 +33,7 @@ EXPERIMENTS = (
         "no-bos",
         "no <bos> between the picture and the prompt",
         "add_image_tokens_to_prompt",
+        "joining",
         (
             Edit(
                 FILE,
@@ -52,6 +54,7 @@ EXPERIMENTS = (
         "image-last",
         "the image tokens come after the prompt",
         "add_image_tokens_to_prompt",
+        "joining",
         (
             Edit(
                 FILE,
@@ -71,6 +74,7 @@ EXPERIMENTS = (
         "thumbnail",
         "the picture is shrunk to 32 x 32 pixels before it is resized",
         "resize",
+        "patches",
         (
             Edit(
                 FILE,
@@ -92,6 +96,7 @@ EXPERIMENTS = (
         "not-rescaled",
         "pixels from 0 to 255, normalized but not rescaled",
         "rescale",
+        "patches",
         (Edit(FILE, "process_images", PIXELS, "pixels = normalize(pixels)"),),
         "The division by 255 is forgotten: every number that the tower is given is 255 times too large. "
         "And the answers?",
@@ -105,6 +110,7 @@ EXPERIMENTS = (
         "not-normalized",
         "pixels from 0 to 1 instead of -1 to 1",
         "normalize",
+        "patches",
         (Edit(FILE, "process_images", PIXELS, "pixels = rescale(pixels)"),),
         "And if it is the next step that is forgotten? Every number is still wrong. As bad as "
         "`not-rescaled`?",
@@ -119,6 +125,7 @@ EXPERIMENTS = (
         "mirrored",
         "the picture is mirrored",
         "process_images",
+        "patches",
         (Edit(FILE, "process_images", PIXELS, "pixels = normalize(rescale(pixels))[:, ::-1]"),),
         "Which of the six answers have to change, if the model really looks?",
         """Exactly those that speak of left and right. The rocket, bottom left, is now ["bottom
@@ -131,6 +138,7 @@ EXPERIMENTS = (
         "bgr",
         "red and blue change places",
         "process_images",
+        "patches",
         (Edit(FILE, "process_images", CHANNELS, "prepared.append(pixels[:, :, ::-1].transpose(2, 0, 1))"),),
         "OpenCV reads pictures as blue, green, red. Which answers depend on color?",
         """The two cats become [two dogs](cats caption: says two dogs), the rocket a [hat](night
@@ -144,6 +152,7 @@ EXPERIMENTS = (
         "gray",
         "the picture loses its colors",
         "process_images",
+        "patches",
         (
             Edit(
                 FILE,
@@ -163,6 +172,7 @@ EXPERIMENTS = (
         "transposed",
         "rows and columns of the picture change places",
         "process_images",
+        "patches",
         (Edit(FILE, "process_images", CHANNELS, "prepared.append(pixels.transpose(2, 1, 0))"),),
         "transpose(2, 1, 0) gives the right shape, too. What does the model see now?",
         """The picture is turned over its diagonal: what was top is left. So the umbrella, at the top,
@@ -175,6 +185,7 @@ EXPERIMENTS = (
         "reshaped",
         "reshape instead of transpose, to bring the channels to the front",
         "process_images",
+        "shapes",
         (
             Edit(
                 FILE, "process_images", CHANNELS, "prepared.append(pixels.reshape(3, image_size, image_size))"
@@ -192,6 +203,7 @@ EXPERIMENTS = (
         "padded-right",
         "padding on the right",
         "PaliGemmaProcessor.__call__",
+        "joining",
         (
             Edit(
                 FILE,
@@ -218,6 +230,7 @@ EXPERIMENTS = (
         "padding-seen",
         "padding may be looked at",
         "PaliGemmaProcessor.__call__",
+        "joining",
         (
             Edit(
                 FILE,

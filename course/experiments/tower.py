@@ -24,6 +24,7 @@ EXPERIMENTS = (
         "no-places",
         "patches do not know their place",
         "VisionEmbeddings",
+        "positions",
         (Edit(FILE, "VisionEmbeddings.forward", EMBEDDED, "return patch_embeds"),),
         "The patches still come in their order. What can the model still say?",
         """Neither what nor where: the caption is ["three books"](cats caption: "three books"), and
@@ -37,6 +38,7 @@ EXPERIMENTS = (
         "shuffled-before",
         "patches shuffled, then given their places",
         "VisionEmbeddings",
+        "positions",
         (
             Edit(
                 FILE,
@@ -55,6 +57,7 @@ EXPERIMENTS = (
         "shuffled-after",
         "patches given their places, then shuffled",
         "VisionEmbeddings",
+        "positions",
         (
             Edit(
                 FILE,
@@ -75,6 +78,7 @@ EXPERIMENTS = (
         "columns-first",
         "patches counted down the columns instead of along the rows",
         "VisionEmbeddings",
+        "patches",
         (
             Edit(
                 FILE,
@@ -94,6 +98,7 @@ EXPERIMENTS = (
         "tower-unscaled",
         "no 1/√Hd in the tower's attention",
         "Attention",
+        "scale",
         (Edit(FILE, "Attention.forward", SCORES, "scores = query @ key.transpose(2, 3)"),),
         "Scores are 5.7 times as large (√32). What does softmax make of them?",
         """Softmax turns differences of scores into ratios, so larger scores mean that nearly all the
@@ -108,6 +113,7 @@ EXPERIMENTS = (
         "tower-average",
         "every patch looks at all patches alike",
         "Attention",
+        "attention",
         (Edit(FILE, "Attention.forward", SCORES, "scores = 0 * (query @ key.transpose(2, 3))"),),
         "Attention without choice: each head gives every patch the average of all. What is left?",
         """Nothing that is of use: ["{cats caption}"](cats caption: changed), [no box](detect: nothing).
@@ -119,6 +125,7 @@ EXPERIMENTS = (
         "tower-one-way",
         "patches see only those before them",
         "Attention",
+        "mask",
         (
             Edit(
                 FILE,
@@ -138,6 +145,7 @@ EXPERIMENTS = (
         "tower-head-off",
         "one head of the tower is switched off",
         "Attention",
+        "heads",
         (
             Edit(
                 FILE,
@@ -160,6 +168,7 @@ EXPERIMENTS = (
         "tower-heads-mixed",
         "heads joined without transposing back",
         "Attention",
+        "shapes",
         (
             Edit(
                 FILE,
@@ -179,6 +188,7 @@ EXPERIMENTS = (
         "exact-gelu",
         "GELU by its exact formula instead of the tanh one",
         "MLP",
+        "gates",
         (
             Edit(
                 FILE,
@@ -198,6 +208,7 @@ EXPERIMENTS = (
         "tower-relu",
         "ReLU instead of GELU",
         "MLP",
+        "gates",
         (
             Edit(
                 FILE,
@@ -217,6 +228,7 @@ EXPERIMENTS = (
         "tower-linear",
         "no GELU at all",
         "MLP",
+        "gates",
         (
             Edit(
                 FILE,
@@ -235,6 +247,7 @@ EXPERIMENTS = (
         "tower-no-residual",
         "the tower's MLP replaces instead of adding",
         "EncoderLayer",
+        "residual",
         (
             Edit(
                 FILE,
@@ -254,6 +267,7 @@ EXPERIMENTS = (
         "tower-cut",
         "the tower ends after a few layers",
         "Encoder",
+        "residual",
         (Edit(FILE, "Encoder.forward", LOOP, "for layer in self.layers[:{layers}]:"),),
         "Five layers look at the picture. How many would do?",
         """All five, and each brings the answer nearer. After three layers the caption is ["three
@@ -267,6 +281,7 @@ EXPERIMENTS = (
         "tower-layer-skipped",
         "one layer of the tower is skipped",
         "Encoder",
+        "residual",
         (
             Edit(
                 FILE,
@@ -287,6 +302,7 @@ EXPERIMENTS = (
         "tower-layers-swapped",
         "two neighboring layers of the tower change places",
         "Encoder",
+        "residual",
         (
             Edit(
                 FILE,
@@ -310,6 +326,7 @@ EXPERIMENTS = (
         "no-post-layernorm",
         "the tower's last norm is left out",
         "VisionTransformer",
+        "residual",
         (
             Edit(
                 FILE,

@@ -13,6 +13,7 @@ EXPERIMENTS = (
         "picture-undivided",
         "the picture's features are not divided by √D",
         "_merge_input_ids_with_image_features",
+        "joining",
         (Edit(FILE, MERGE, DIVIDED, "image_features = image_features.to(inputs_embeds.dtype)"),),
         "The picture enters the decoder 11 times as loud as it should. Does it drown the question?",
         """Not the question, itself: the model forgets the umbrella, ["two cats"](cats caption: "two
@@ -26,6 +27,7 @@ EXPERIMENTS = (
         "picture-off",
         "the picture's features are all zero",
         "_merge_input_ids_with_image_features",
+        "joining",
         (Edit(FILE, MERGE, DIVIDED, DIVIDED + " * 0"),),
         "A blind model, asked about a picture. What would you say in its place?",
         """It says [the same about both](caption: alike; caption: changed): "{cats caption}", and [finds
@@ -39,6 +41,7 @@ EXPERIMENTS = (
         "pictures-exchanged",
         "every row gets the picture of another row",
         "_merge_input_ids_with_image_features",
+        "joining",
         (Edit(FILE, MERGE, DIVIDED, DIVIDED + "\nimage_features = image_features.flip(0)"),),
         "The questions about the cats go with the night picture, and the other way round. The answers?",
         """They are perfect, for the wrong picture: ["a rocket and a star"](cats caption: "a rocket and
@@ -53,6 +56,7 @@ EXPERIMENTS = (
         "features-reversed",
         "the picture's features enter in reverse order",
         "_merge_input_ids_with_image_features",
+        "positions",
         (Edit(FILE, MERGE, DIVIDED, DIVIDED + "\nimage_features = image_features.flip(1)"),),
         "The last patch first. The tower is done by then, and every feature knows its place in the "
         "picture. The places?",
@@ -67,6 +71,7 @@ EXPERIMENTS = (
         "picture-averaged",
         "every image token gets the average of all features",
         "_merge_input_ids_with_image_features",
+        "patches",
         (
             Edit(
                 FILE,
@@ -87,6 +92,7 @@ EXPERIMENTS = (
         "shifted-by-one",
         "the picture's features are shifted by one image token",
         "_merge_input_ids_with_image_features",
+        "joining",
         (Edit(FILE, MERGE, DIVIDED, DIVIDED + "\nimage_features = image_features.roll(1, dims=1)"),),
         "An off-by-one: every feature stands one token too far to the right. By how much do the boxes move?",
         """By next to nothing: [the boxes](detect: kept), [the captions](caption: same), [the
@@ -100,6 +106,7 @@ EXPERIMENTS = (
         "far-away",
         "all positions + 1000",
         "PaliGemmaForConditionalGeneration.forward",
+        "positions",
         (Edit(FILE, "PaliGemmaForConditionalGeneration.forward", POSITIONS, POSITIONS + " + 1000"),),
         "The model never came near position 1001 in training. What does it do there?",
         """The same as ever: [captions](caption: same), [places](where: same), [boxes](detect: kept). A
@@ -113,6 +120,7 @@ EXPERIMENTS = (
         "stretched",
         "all positions doubled",
         "PaliGemmaForConditionalGeneration.forward",
+        "positions",
         (Edit(FILE, "PaliGemmaForConditionalGeneration.forward", POSITIONS, POSITIONS + " * 2"),),
         "Adding to all positions did no harm. And doubling them?",
         """Now distances are doubled, too, and the answers break: ["two cats"](cats caption: "two cats")
@@ -125,6 +133,7 @@ EXPERIMENTS = (
         "counting-restarts",
         "new tokens count their positions from 1 again",
         "PaliGemmaForConditionalGeneration.forward",
+        "cache",
         (
             Edit(
                 FILE,

@@ -17,6 +17,7 @@ EXPERIMENTS = (
         "second-best",
         "the second likeliest token, each time",
         "sample_next_token",
+        "words",
         (
             Edit(
                 FILE,
@@ -37,6 +38,7 @@ EXPERIMENTS = (
         "temperature",
         "temperature 2",
         "sample_next_token",
+        "words",
         (Edit(FILE, "sample_next_token", CHOICE, "temperature = 2"),),
         "Tokens are drawn, and the unlikely ones more often than the model thinks they should be. Which "
         "answer falls first?",
@@ -51,6 +53,7 @@ EXPERIMENTS = (
         "top-p",
         "temperature 2, but only tokens that together reach one half",
         "sample_next_token",
+        "words",
         (Edit(FILE, "sample_next_token", CHOICE, "temperature, top_p = 2, 0.5"),),
         "The same temperature, with the long tail cut off. Better?",
         """Much better, thanks to `keep_top_p`: [captions](caption: same) and [places](where: same) are
@@ -64,6 +67,7 @@ EXPERIMENTS = (
         "cache-forgotten",
         "the cache is not handed on",
         "generate",
+        "cache",
         (
             Edit(
                 FILE,
@@ -84,6 +88,7 @@ EXPERIMENTS = (
         "no-end",
         "<eos> does not end an answer",
         "generate",
+        "words",
         (
             Edit(
                 FILE,
@@ -103,6 +108,7 @@ EXPERIMENTS = (
         "eight-bits",
         "weights rounded to 8 bits",
         "",
+        "",
         (rounded(8),),
         "Each weight becomes one of 255 values in its row. Which answers stand it?",
         """All of them: [captions](caption: same), [places](where: same), and [boxes](detect: kept).
@@ -115,6 +121,7 @@ EXPERIMENTS = (
     Experiment(
         "four-bits",
         "weights rounded to 4 bits",
+        "",
         "",
         (rounded(4),),
         "Now 15 values for a whole row. Where does it break?",
@@ -130,6 +137,7 @@ EXPERIMENTS = (
     Experiment(
         "three-bits",
         "weights rounded to 3 bits",
+        "",
         "",
         (rounded(3),),
         "Seven values: -3 to 3, times one step a row. Half as fine as 4 bits. Half as good?",

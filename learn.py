@@ -4,6 +4,8 @@
     python learn.py list            all exercises, without trying them
     python learn.py hint NAME       a hint; once more, another; three in all
     python learn.py show NAME       the smallest case: its input, your output, the right one
+    python learn.py try NAME        what the small model answers with your code in it
+    python learn.py experiment      what becomes of its answers if a line of the reference is changed
     python learn.py compare         the first module of your model whose output differs on a picture
     python learn.py reset NAME      puts an exercise back; what you wrote is kept beside the file
     python learn.py --version       what to say in a bug report
@@ -35,6 +37,14 @@ def build_parser() -> Parser:
     hint.add_argument("--reset", action="store_true", help="forget how many hints were given")
     show = commands.add_parser("show", help="the smallest case in numbers")
     show.add_argument("name", metavar="NAME", help="of an exercise")
+    try_ = commands.add_parser("try", help="what the small model answers with your code in it")
+    try_.add_argument("name", metavar="NAME", help="of an exercise")
+    experiment = commands.add_parser("experiment", help="change a line of the reference")
+    experiment.add_argument("name", nargs="?", metavar="NAME", help="of an experiment (default: list them)")
+    experiment.add_argument("--no-wait", action="store_true", help="do not wait for Enter after the question")
+    experiment.add_argument("--draw", metavar="OUT.png", help="write the pictures with their boxes")
+    for name in ("layer", "head", "layers"):
+        experiment.add_argument(f"--{name}", type=int, metavar="N", help="not the experiment's own")
     reset = commands.add_parser("reset", help="put an exercise back to what it was")
     reset.add_argument("name", metavar="NAME", help="of an exercise")
     compare = commands.add_parser(
@@ -120,6 +130,32 @@ def reset(name: str):
     write(reset(exercise_named(name)))
 
 
+def try_at_work(name: str):
+    from course.at_work import side_by_side
+    from course.learner_file import LearnerFile
+    from course.outcome import Flaw
+    from course.worker import at_work_apart
+
+    exercise = exercise_named(name)
+    result = result_of(exercise)
+    if result.state == "to do":
+        raise InputError(f"{exercise.name} is not done yet ({result.location}): nothing of yours to try")
+    write(f"{exercise.name} ({result.location}) is {result.state}. All else here is the reference's.")
+    try:
+        lines = side_by_side(exercise, at_work_apart(exercise, LearnerFile(exercise.file)))
+    except Flaw as flaw:
+        lines = ["", f"The model does not answer: {flaw.headline}", *flaw.details]
+    write("\n".join(lines))
+    if result.state == "wrong":
+        write(f"What is wrong:  {exercise.command}")
+
+
+def experiment(args: argparse.Namespace):
+    from course.experiments.command import run
+
+    run(args)
+
+
 def compare(args: argparse.Namespace):
     from course.compare import compare_models
     from inference import check_prompts, fill_defaults
@@ -151,6 +187,10 @@ def run(args: argparse.Namespace):
         show(args.name)
     elif args.command == "reset":
         reset(args.name)
+    elif args.command == "try":
+        try_at_work(args.name)
+    elif args.command == "experiment":
+        experiment(args)
     else:
         compare(args)
 

@@ -34,7 +34,8 @@ def write_given(given: dict[str, int]):
 def forget(exercise: Exercise | None) -> str:
     """Begins again with the hints of an exercise, or of all; says so."""
     given = read_given()
-    write_given({name: count for name, count in given.items() if exercise and name != exercise.name})
+    forgotten = {exercise.name} if exercise else {one.name for one in EXERCISES}  # not the experiments tried
+    write_given({name: count for name, count in given.items() if name not in forgotten})
     return f"The hints of {exercise.name if exercise else 'all exercises'} begin again."
 
 

@@ -14,6 +14,7 @@ import re
 import signal
 
 from course import process
+from course.at_work import Effect, at_work, sentence
 from course.checking import check, compose
 from course.differences import counted
 from course.exercise import Exercise
@@ -66,13 +67,34 @@ def show_apart(exercise: Exercise, file: LearnerFile, seconds: float | None = No
         return "\n    ".join([f"{exercise.name}: {flaw.headline}", *flaw.details])
 
 
+def at_work_apart(exercise: Exercise, file: LearnerFile, seconds: float | None = None) -> Effect:
+    """Like at_work, in the process of its own. Raises a Flaw if the code ends it or does not end."""
+    answer = ask("at work", exercise, file, seconds or SECONDS)
+    if isinstance(answer, Flaw):
+        raise answer
+    return answer
+
+
 def checked(exercise: Exercise, file: LearnerFile, seconds: float) -> dict:
     """A Result without its exercise, which is another object over there."""
-    result = vars(check(exercise, file, seconds))
-    return {name: value for name, value in result.items() if name != "exercise"}
+    result = check(exercise, file, seconds)
+    if result.mistake:
+        effect = tried_at_work(exercise, file, min(seconds, 3))
+        stopped = isinstance(effect, Flaw)
+        said = f"With this, the model does not answer: {effect}" if stopped else sentence(effect)
+        result.message += f"\n\n  {said}"
+    return {name: value for name, value in vars(result).items() if name != "exercise"}
 
 
-TASKS = {"check": checked, "show": show}
+def tried_at_work(exercise: Exercise, file: LearnerFile, seconds: float) -> Effect | Flaw:
+    """What the learner's code does in the small model, or why it does nothing."""
+    try:
+        return at_work(exercise, file, seconds)
+    except Flaw as flaw:
+        return flaw.with_traceback(None)
+
+
+TASKS = {"check": checked, "show": show, "at work": tried_at_work}
 
 
 def main():

@@ -1,0 +1,456 @@
+"""Experiments with the decoder: norms, positions, mask, attention, MLP, layers, output."""
+
+from course.experiments.edits import Edit
+from course.experiments.experiment import Experiment, Parameter
+
+FILE = "decoder_1"
+SCORES = "scores = query @ key.transpose(2, 3) * self.head_dim**-0.5"
+ROTATED = "query = query * cos + rotate_half(query) * sin\n    key = key * cos + rotate_half(key) * sin"
+ALLOWED = "allowed = not_later[None] | is_prefix[:, None, :]"
+GATED = "return self.down_proj(gate * self.up_proj(hidden_states))"
+LOOP = "for layer in self.layers:"
+LAYER = "hidden_states = layer(hidden_states, attention_mask, position_embeddings, kv_cache)"
+TIED = "self.lm_head.weight = self.model.embed_tokens.weight"
+
+
+def num_layers(config) -> int:
+    return config.text_config.num_hidden_layers
+
+
+def num_heads(config) -> int:
+    return config.text_config.num_attention_heads
+
+
+EXPERIMENTS = (
+    Experiment(
+        "no-one-plus",
+        "RMSNorm multiplies by weight instead of 1 + weight",
+        "GemmaRMSNorm",
+        "residual",
+        (
+            Edit(
+                FILE,
+                "GemmaRMSNorm.forward",
+                "return (normed * (1 + self.weight.float())).to(x.dtype)",
+                "return (normed * self.weight.float()).to(x.dtype)",
+            ),
+        ),
+        "Llama and most others multiply by the weight itself. What if Gemma's is read like theirs?",
+        """[Newlines, without end](all: endless): the worst that one `1 +` can do. Gemma stores the gain
+        as its distance from one, so a weight near zero means "leave it as it is"; read as a gain, it
+        means "erase it". Each norm now wipes out most of what goes into its layer. Llama's files hold
+        the gain itself under the same name and in the same shape, so nothing but the model's own code
+        says which is meant.""",
+    ),
+    Experiment(
+        "mean-subtracted",
+        "RMSNorm subtracts the mean, as LayerNorm does",
+        "GemmaRMSNorm",
+        "residual",
+        (
+            Edit(
+                FILE,
+                "GemmaRMSNorm.forward",
+                "x32 = x.float()",
+                "x32 = x.float() - x.float().mean(dim=-1, keepdim=True)",
+            ),
+        ),
+        "The difference between LayerNorm and RMSNorm is the mean. How much of the answers hangs on it?",
+        """Next to nothing: [captions](caption: same), [places](where: same) and [boxes](detect: kept),
+        all as before. The mean is one direction out of 128, and no more of a vector lies there than in
+        any other. This is what Zhang and Sennrich found: what helps about a norm is the fixed length,
+        not the mean of zero, so the mean can be saved. That a line may be changed without harm does not
+        make it right: the weights were trained without it, and a test that compares numbers sees it at
+        once.""",
+    ),
+    Experiment(
+        "fast-clocks",
+        "RoPE with base 100 instead of 10,000",
+        "GemmaRotaryEmbedding",
+        "positions",
+        (
+            Edit(
+                FILE,
+                "GemmaRotaryEmbedding.forward",
+                "inv_freq = self.rope_theta**-exponents",
+                "inv_freq = 100**-exponents",
+            ),
+        ),
+        "All clock hands turn, but the slow ones too fast. Is this better than not to turn them at all, "
+        "as in `no-rope`?",
+        """It is worse: [no box](detect: nothing), and the caption, which `no-rope` leaves as it is, is
+        ["{cats caption}"](cats caption: changed). No positions leave a model without knowledge of the
+        order; false ones tell it something untrue. The slow hands are what attention to far tokens
+        rests on, the image tokens a hundred positions back among them, and those are the ones that are
+        now elsewhere. Whoever changes this base, to make contexts longer, has to train the model
+        again.""",
+    ),
+    Experiment(
+        "neighbor-pairs",
+        "RoPE pairs neighboring numbers instead of the two halves",
+        "rotate_half",
+        "positions",
+        (
+            Edit(
+                FILE,
+                "rotate_half",
+                "first, second = x.chunk(2, dim=-1)\n    return torch.cat([-second, first], dim=-1)",
+                "first, second = x[..., ::2], x[..., 1::2]\n"
+                "return torch.stack([-second, first], dim=-1).flatten(-2)",
+            ),
+        ),
+        "The paper pairs neighbors, the checkpoint's code pairs halves. Does it matter which?",
+        """It does, and only where it counts: [both captions](caption: same) are right, and [not one
+        box](detect: 0 boxes) is complete. Either way of pairing would do, but these weights were
+        trained to put into numbers i and i + 16 what is rotated together, and now number i meets its
+        neighbor, which has another angle besides. Published weights exist in both orders, and to
+        convert from one to the other is to permute the rows of q_proj and k_proj. Captions alone would
+        not have shown it.""",
+    ),
+    Experiment(
+        "no-rope",
+        "queries and keys are not rotated",
+        "apply_rotary_pos_emb",
+        "positions",
+        (Edit(FILE, "apply_rotary_pos_emb", ROTATED, "pass"),),
+        "Without RoPE the decoder does not know in which order anything stands. Which of the three "
+        "answers survives?",
+        """[The caption of the first picture](cats caption: same), word for word: what there is stands
+        in the picture's features, and a few names need little order. A box is four numbers that differ
+        only in their place, and it [falls apart](cats detect: 0 boxes): "{cats detect}", a single
+        number where four should stand, because the model cannot tell whether it has written one or
+        three. And the [umbrella's place](cats where: changed) is gone, because the decoder reads it off
+        the order of the image tokens. Attention is a set operation; positions are all that makes it a
+        sequence.""",
+    ),
+    Experiment(
+        "causal-prefix",
+        "a causal mask for picture and prompt as well",
+        "prefix_lm_mask",
+        "mask",
+        (Edit(FILE, "prefix_lm_mask", ALLOWED, "allowed = not_later[None]"),),
+        "Now the image tokens cannot see the prompt, nor each other's future, as in a GPT. What gets worse?",
+        """Counting and finding: ["a cat and a cat"](cats caption: "a cat and a cat"), and [the star is
+        not found](night detect: nothing). When an image token cannot see the prompt, it cannot prepare
+        an answer to the question; it can only be looked at later, as it is. And in the decoder the
+        first cat's tokens no longer see those of the second. The paper tried this in training and found
+        prefix-LM better; a model that was trained with the causal mask would get along with it, this
+        one was not.""",
+    ),
+    Experiment(
+        "open-mask",
+        "everything may look at everything",
+        "prefix_lm_mask",
+        "mask",
+        (
+            Edit(
+                FILE,
+                "prefix_lm_mask",
+                ALLOWED,
+                "allowed = torch.ones_like(not_later[None] | is_prefix[:, None, :])",
+            ),
+        ),
+        "No mask but the padding's: a token may look into its own future. What is the answer worth?",
+        """Exactly as much: [all six answers](all: same) are the same, to the letter. While an answer is
+        being written there is no future: a token is chosen, and what comes after it does not exist yet.
+        The prefix is open anyway. So the causal part of the mask does nothing here, and everything in
+        training, where the whole answer is given at once and each token could copy the next from the
+        input. A mistake in this mask passes every test by looking at answers; look at the loss, which
+        would fall to nearly nothing.""",
+    ),
+    Experiment(
+        "not-itself",
+        "a new token does not see itself",
+        "prefix_lm_mask",
+        "mask",
+        (
+            Edit(
+                FILE,
+                "prefix_lm_mask",
+                "not_later = positions[None, :] <= positions[L - T:, None]",
+                "not_later = positions[None, :] < positions[L - T:, None]",
+            ),
+        ),
+        "< instead of <=: the classic off-by-one. Each token of the answer sees all tokens but itself. "
+        "The answers?",
+        """[All captions and places](caption: same; where: same) stay, and [all boxes](detect: kept). A
+        token need not look at itself to know what it is: its own vector flows past attention in the
+        residual stream, and attention only adds to it. So this classic mistake leaves no trace in the
+        answers, and a test that compares numbers is the only way to find it. The residual stream
+        forgives a great deal.""",
+    ),
+    Experiment(
+        "no-gate",
+        "the MLP without its gate",
+        "GemmaMLP",
+        "gates",
+        (Edit(FILE, "GemmaMLP.forward", GATED, "return self.down_proj(self.up_proj(hidden_states))"),),
+        "down(gelu(gate(x)) * up(x)) without the first factor. What are the decoder's MLPs still good for?",
+        """For little: [the umbrella is forgotten: "two cats"](cats caption: "two cats"), the rocket
+        becomes ["two rockets"](night caption: "two rockets"), and `detect` is answered with
+        ["no"](detect: "no"), as if it had been a question. The gate decides, number by number, what of
+        `up` passes. With all gates open, everything is added that any token could ever need. And with
+        the gate the bend is gone as well: what is left is a single matrix.""",
+    ),
+    Experiment(
+        "gate-alone",
+        "the MLP with nothing but its gate",
+        "GemmaMLP",
+        "gates",
+        (Edit(FILE, "GemmaMLP.forward", GATED, "return self.down_proj(gate)"),),
+        "The other way round: only gelu(gate(x)) goes into down. This is an ordinary MLP, as in GPT-2. "
+        "Better?",
+        """Worse: "{cats caption}", "{cats where}", and [no box](detect: 0 boxes). The first word is
+        [often right](cats caption: says two; cats where: says top), but what says that a word has been
+        written, and the next is due, is lost. GELU is hardly ever below zero, so an MLP of gates alone
+        can only say "how much", and it is `up` that says "of what, and with which sign". Shazeer, who
+        brought gates into transformers, offers no explanation and attributes their success to divine
+        benevolence.""",
+    ),
+    Experiment(
+        "silu",
+        "SiLU instead of GELU in the gate",
+        "GemmaMLP",
+        "gates",
+        (
+            Edit(
+                FILE,
+                "GemmaMLP.forward",
+                'gate = F.gelu(self.gate_proj(hidden_states), approximate="tanh")',
+                "gate = F.silu(self.gate_proj(hidden_states))",
+            ),
+        ),
+        "Llama's activation in Gemma's MLP. Does the model become a llama?",
+        """Hardly anything happens: [captions and places](caption: same; where: same) stay, and [the
+        boxes move by two or three thousandths](detect: within 3). The two curves look alike: zero on
+        the left, x on the right, a dip in between. Somebody who copies Llama's MLP gets a Gemma that
+        seems to work, with every number a little off. Four layers forgive it; what eighteen make of it
+        you can only measure.""",
+    ),
+    Experiment(
+        "unscaled",
+        "no 1/√Hd in the decoder",
+        "GemmaAttention",
+        "scale",
+        (Edit(FILE, "GemmaAttention.forward", SCORES, "scores = query @ key.transpose(2, 3)"),),
+        "Scores are 5.7 times as large. The first formula of attention, without its denominator. What "
+        "breaks?",
+        """Almost nothing that you would notice: [captions](caption: same) and [places](where: same) are
+        right. But [a false third box](cats detect: 3 boxes) appears. Larger scores make softmax
+        sharper: each head looks at its best token nearly alone, and mostly the best token is enough. It
+        is not where a coordinate has to be weighed from several patches. In training it would be fatal:
+        a softmax that has decided passes no gradient on.""",
+    ),
+    Experiment(
+        "one-look",
+        "every head looks at one single token",
+        "GemmaAttention",
+        "scale",
+        (Edit(FILE, "GemmaAttention.forward", SCORES, "scores = query @ key.transpose(2, 3) * 1000"),),
+        "Scores times 1000: softmax becomes argmax, and nothing is averaged any more. Can it still read "
+        "a picture?",
+        """It can: [both captions](caption: same) and [both places](where: same), word for word, though
+        each of 16 heads now reads exactly one token. So most of what attention does here is to look
+        something up, not to average. What suffers is what really is an average: [boxes](cats detect: 3
+        boxes). Attention is often called a soft dictionary; here you see how little of the softness is
+        used when words are chosen.""",
+    ),
+    Experiment(
+        "decoder-head-off",
+        "one head of the decoder is switched off",
+        "GemmaAttention",
+        "heads",
+        (
+            Edit(
+                FILE,
+                "GemmaAttention.forward",
+                "attended = weights @ value",
+                "attended = weights @ value\nattended[:, {head}] = 0",
+                only="language_model.model.layers.{layer}.self_attn",
+            ),
+        ),
+        "The decoder has 16 heads. One of them finds the boxes. What do captions become without it?",
+        """They stay as they are, [every letter of them](caption: same), and so do [the places](where:
+        same). But [no box is found](detect: nothing), in either picture: "nothing there", says the
+        model, which has just named what is there. Of the 16 heads [only head 3 of layer 1](lost: 1.3)
+        is one that boxes cannot do without; in the table you see that the others cost a false box at
+        most. Nobody assigned it this task: training did. To switch things off and see what fails is how
+        such a head is found in any model.""",
+        (Parameter("layer", num_layers, 1), Parameter("head", num_heads, 3)),
+    ),
+    Experiment(
+        "heads-mixed",
+        "heads joined without transposing back",
+        "GemmaAttention",
+        "shapes",
+        (
+            Edit(
+                FILE,
+                "GemmaAttention.forward",
+                "return self.o_proj(attended.transpose(1, 2).reshape(B, T, self.num_heads * self.head_dim))",
+                "return self.o_proj(attended.reshape(B, T, self.num_heads * self.head_dim))",
+            ),
+        ),
+        "The mistake of `tower-heads-mixed`, in the decoder. The same effect?",
+        """Here the model [falls silent](all: nothing): it ends every answer before the first word.
+        While the prompt is read, tokens get each other's vectors, as in the tower. But look at a later
+        step: with T = 1, [1, H, 1, Hd] holds its numbers in the same order with and without the
+        transpose, so the mistake is only in the prompt. Code that is tested one token at a time passes,
+        and code that is tested with a single head does, too.""",
+    ),
+    Experiment(
+        "no-residual",
+        "the decoder's MLP replaces instead of adding",
+        "GemmaDecoderLayer",
+        "residual",
+        (
+            Edit(
+                FILE,
+                "GemmaDecoderLayer.forward",
+                "hidden_states = hidden_states + self.mlp(self.post_attention_layernorm(hidden_states))",
+                "hidden_states = self.mlp(self.post_attention_layernorm(hidden_states))",
+            ),
+        ),
+        "In the tower this made three mushrooms of everything. And here?",
+        """Noise: "{cats where}" for a place, [without an end](cats where: endless) and ["detect" gets
+        noise, too](cats detect: endless). Each layer's MLP throws away what all layers before it have
+        found, the token itself included. The last one has to choose the next word from its own remark
+        alone. The tower at least went on to say something in English, because its reader, the decoder,
+        was whole.""",
+    ),
+    Experiment(
+        "layer-skipped",
+        "one layer of the decoder is skipped",
+        "GemmaModel",
+        "residual",
+        (
+            Edit(
+                FILE,
+                "GemmaModel.forward",
+                LAYER,
+                "worked_on = layer(hidden_states, attention_mask, position_embeddings, kv_cache)\n"
+                "hidden_states = hidden_states if layer is self.layers[{layer}] else worked_on",
+            ),
+        ),
+        "Four layers. What does each of them do for an answer?",
+        """Read the table from top to bottom. Without layer 1 the model does not notice that it has
+        written a word: ["two cats cats cats"](1 caption: says cats cats cats). Without layer 2 it finds
+        something, but [its boxes are wrong](2 detect: 3 boxes), while the count is [right](2 caption:
+        says two cats). Without layer 3, the last, there is the gist, ["three cats"](3 caption: "three
+        cats"), and [no numbers](3 detect: 0 boxes; 3 detect: endless). No layer has a single task, but
+        each leaves a gap of its own kind.""",
+        (Parameter("layer", num_layers, 2),),
+    ),
+    Experiment(
+        "early-exit",
+        "the words are taken from an earlier layer",
+        "GemmaModel",
+        "logits",
+        (Edit(FILE, "GemmaModel.forward", LOOP, "for layer in self.layers[:{layers}]:"),),
+        "lm_head can read any layer's output, because all of them write to the same stream. After how "
+        "many layers is the answer there?",
+        """After two of four layers the umbrella is already ["top"](2 where: says top), and the rest is
+        [newlines](2 caption: endless; 2 detect: endless). After three, places are [done](where: same),
+        captions are the gist, ["three cats" and "two rockets"](cats caption: "three cats"; night
+        caption: "two rockets"), and boxes have [not begun](detect: 0 boxes). So the last layer turns a
+        gist into exact words and numbers. Reading a middle layer with the final norm and lm_head is
+        known as the logit lens; `explain.py` draws it for every word of an answer.""",
+        (Parameter("layers", num_layers, 3),),
+    ),
+    Experiment(
+        "no-final-norm",
+        "the decoder's last norm is left out",
+        "GemmaModel",
+        "residual",
+        (Edit(FILE, "GemmaModel.forward", "return self.norm(hidden_states)", "return hidden_states"),),
+        "The tower's last norm mattered a lot. And the decoder's?",
+        """[Captions](caption: same), [places](where: same) and [boxes](detect: kept), all there. The
+        norm does two things: it divides by a length, which makes all logits larger or smaller by the
+        same factor, and it multiplies by a gain. A common factor does not change which logit is the
+        largest, so greedy decoding does not see it at all, and the gain turns no answer here. Sampling
+        would: the factor acts as a temperature. And the tower's norm feeds a projector that adds a bias
+        and a decoder with a length of its own, so there the length counts.""",
+    ),
+    Experiment(
+        "words-unscaled",
+        "embeddings are not multiplied by √D",
+        "GemmaModel",
+        "joining",
+        (
+            Edit(
+                FILE,
+                "GemmaModel.forward",
+                "hidden_states = inputs_embeds * normalizer",
+                "hidden_states = inputs_embeds",
+            ),
+        ),
+        "RMSNorm brings every vector to the same length anyway. So does the factor matter?",
+        """It matters a lot: "{cats caption}", and [no box](detect: nothing). The norm is only on the
+        way into each layer; the stream itself keeps its length, and what a layer adds to it was learned
+        for a stream √128 = 11 times as long. Now the first layers' additions drown the words, and the
+        model does not see what it has just written. With Gemma's D of 2048 the factor would be 45.
+        Llama has no such factor; nothing in the shapes tells which of the two a checkpoint wants.""",
+    ),
+    Experiment(
+        "untied-copy",
+        "lm_head gets a copy of the embedding table",
+        "GemmaForCausalLM.tie_weights",
+        "logits",
+        (
+            Edit(
+                FILE,
+                "GemmaForCausalLM.tie_weights",
+                TIED,
+                "self.lm_head.weight = nn.Parameter(self.model.embed_tokens.weight.clone())",
+            ),
+        ),
+        "Tied is tied no more: two tables with the same numbers. What changes?",
+        """Nothing: [all six answers](all: same) are the same, because the numbers are. Tying is not
+        about the answer. It saves memory, half a billion parameters in the 3B model, and it is about
+        training: one table gets the gradients of both uses, and two copies would drift apart from the
+        first step on. So a test by answers cannot tell a copy from a tie; `is` can.""",
+    ),
+    Experiment(
+        "untied-random",
+        "lm_head keeps weights of its own, which the checkpoint does not hold",
+        "GemmaForCausalLM.tie_weights",
+        "logits",
+        (
+            Edit(
+                FILE,
+                "GemmaForCausalLM.tie_weights",
+                TIED,
+                "numbers = torch.Generator().manual_seed(0)\n"
+                "weight = torch.randn(self.lm_head.weight.shape, generator=numbers)\n"
+                "self.lm_head.weight = nn.Parameter(weight.to(self.lm_head.weight))",
+            ),
+        ),
+        "And if the line is forgotten, so that lm_head stays as nn.Linear made it?",
+        """The model thinks as it always did, and [speaks gibberish](all: endless): "{night where}".
+        Every layer has done its work, and the vector at the end means "bottom left", but the table that
+        turns vectors into words is random. The checkpoint stores one table for both uses, so loading it
+        leaves an untied lm_head as it was, and with `strict=False` nobody complains. When a loaded
+        model writes random words with a perfect loader, look at lm_head first.""",
+    ),
+    Experiment(
+        "first-position",
+        "the first positions are scored instead of the last",
+        "GemmaForCausalLM",
+        "logits",
+        (
+            Edit(
+                FILE,
+                "GemmaForCausalLM.forward",
+                "return self.lm_head(hidden_states[:, -logits_to_keep:]).float()",
+                "return self.lm_head(hidden_states[:, :logits_to_keep]).float()",
+            ),
+        ),
+        "One minus sign is missing: [:, :1] instead of [:, -1:]. What is predicted at the first position?",
+        """Nothing was ever predicted there. At the last position, the newline, the model learned to say
+        what comes next; at the first there is `<pad>` or an image token, on which training never put a
+        loss, so anything may come out: "{night caption}". [No caption](caption: changed) and [no
+        box](detect: 0 boxes) is right. From the second token on the line is correct again, by accident,
+        because a call with a single new token has a single position; but one false word at the start is
+        enough. Compare with `padded-right`, which reads off the wrong place for another reason.""",
+    ),
+)

@@ -1,0 +1,347 @@
+"""Experiments with the vision tower: places of patches, heads, layers."""
+
+from course.experiments.edits import Edit
+from course.experiments.experiment import Experiment, Parameter
+
+FILE = "vision_transformer_1"
+EMBEDDED = "return patch_embeds + self.position_embedding.weight"
+SHUFFLED = "order = torch.randperm(patch_embeds.shape[1], generator=torch.Generator().manual_seed(0))\n"
+SCORES = "scores = query @ key.transpose(2, 3) * self.head_dim**-0.5"
+LOOP = "for layer in self.layers:"
+LAYERS = "vision_tower.vision_model.encoder.layers"
+
+
+def num_layers(config) -> int:
+    return config.vision_config.num_hidden_layers
+
+
+def num_heads(config) -> int:
+    return config.vision_config.num_attention_heads
+
+
+EXPERIMENTS = (
+    Experiment(
+        "no-places",
+        "patches do not know their place",
+        "VisionEmbeddings",
+        "positions",
+        (Edit(FILE, "VisionEmbeddings.forward", EMBEDDED, "return patch_embeds"),),
+        "The patches still come in their order. What can the model still say?",
+        """Neither what nor where: the caption is ["three books"](cats caption: "three books"), and
+        [nothing is found](detect: nothing). Attention treats its inputs as a set, so the tower now sees
+        a heap of a hundred snippets; that they come in order is known to nobody inside. And a cat is
+        not a heap of orange: what a patch shows depends on what is beside it, and "beside" is gone.
+        Note that the decoder does know the order, by its rotary positions, but by then it is too
+        late.""",
+    ),
+    Experiment(
+        "shuffled-before",
+        "patches shuffled, then given their places",
+        "VisionEmbeddings",
+        "positions",
+        (
+            Edit(
+                FILE,
+                "VisionEmbeddings.forward",
+                EMBEDDED,
+                SHUFFLED + "return patch_embeds[:, order] + self.position_embedding.weight",
+            ),
+        ),
+        "A jigsaw puzzle, thrown on the floor: every patch is told that it lies where it fell. The caption?",
+        """The model describes the heap: ["three birds"](cats caption: "three birds"), and [no box
+        anywhere](detect: nothing). Every patch is whole, so colors and textures are all there; only
+        their arrangement is false. That is enough to lose the cats, so the tower does not just count
+        orange patches. Compare with `shuffled-after`, which moves the same patches one line later.""",
+    ),
+    Experiment(
+        "shuffled-after",
+        "patches given their places, then shuffled",
+        "VisionEmbeddings",
+        "positions",
+        (
+            Edit(
+                FILE,
+                "VisionEmbeddings.forward",
+                EMBEDDED,
+                SHUFFLED + "return (patch_embeds + self.position_embedding.weight)[:, order]",
+            ),
+        ),
+        "The same shuffle, after the places were added. As bad as before?",
+        """Not at all: [both captions](caption: same) are word for word the same. Each patch carries its
+        true place with it, and to attention without a mask the order of its inputs is nothing, so the
+        tower computes exactly what it did, in another order. But the boxes are [wrong](cats detect: 3
+        boxes), and so is [the umbrella's place](cats where: changed): the decoder reads places off the
+        order of the image tokens too, by their rotary positions. Two systems of places, and this
+        experiment tells them apart.""",
+    ),
+    Experiment(
+        "columns-first",
+        "patches counted down the columns instead of along the rows",
+        "VisionEmbeddings",
+        "patches",
+        (
+            Edit(
+                FILE,
+                "VisionEmbeddings.forward",
+                "patch_embeds = patch_embeds.flatten(2).transpose(1, 2)",
+                "patch_embeds = patch_embeds.transpose(2, 3).flatten(2).transpose(1, 2)",
+            ),
+        ),
+        "Each patch upright, the grid turned over its diagonal. Which is worse, this or `transposed`?",
+        """Here each patch is upright but lies in the wrong place, so that edges no longer meet: [the
+        cats are gone](cats detect: nothing; cats caption: "three dogs"). The umbrella was at the top
+        and is [now "left"](cats where: "left"), as it should be in a picture turned over. `flatten(2)`
+        counts in the order of memory, rows first, and the position embeddings were learned for that
+        order. No shape changes, so no error is raised.""",
+    ),
+    Experiment(
+        "tower-unscaled",
+        "no 1/√Hd in the tower's attention",
+        "Attention",
+        "scale",
+        (Edit(FILE, "Attention.forward", SCORES, "scores = query @ key.transpose(2, 3)"),),
+        "Scores are 5.7 times as large (√32). What does softmax make of them?",
+        """Softmax turns differences of scores into ratios, so larger scores mean that nearly all the
+        weight goes to the few best patches. The umbrella is taken for something else: ["{cats
+        caption}"](cats caption: changed; cats caption: says two cats), though both cats and [the
+        star](night caption: same) are still seen, and [all boxes stay](detect: kept). The order of the
+        patches by score is the same as before, so a trained model does better than one might think. It
+        is learning that fails without the division: a softmax with nearly all of its weight in one
+        place hardly passes a gradient on.""",
+    ),
+    Experiment(
+        "tower-average",
+        "every patch looks at all patches alike",
+        "Attention",
+        "attention",
+        (Edit(FILE, "Attention.forward", SCORES, "scores = 0 * (query @ key.transpose(2, 3))"),),
+        "Attention without choice: each head gives every patch the average of all. What is left?",
+        """Nothing that is of use: ["{cats caption}"](cats caption: changed), [no box](detect: nothing).
+        With equal scores, attention adds the same vector to every patch, so patches do not learn about
+        their neighbors at all, and each is worked on alone. A patch of 16 pixels rarely shows what it
+        belongs to. What matters about attention is not that it mixes but that it chooses.""",
+    ),
+    Experiment(
+        "tower-one-way",
+        "patches see only those before them",
+        "Attention",
+        "mask",
+        (
+            Edit(
+                FILE,
+                "Attention.forward",
+                SCORES,
+                SCORES + "\nscores = scores.masked_fill(~torch.ones(N, N, dtype=torch.bool).tril(), -1e9)",
+            ),
+        ),
+        "A causal mask, as in a GPT. A picture is read from the top left then. Which parts suffer?",
+        """All of them: ["{cats caption}"](cats caption: changed), and [no box](detect: nothing). The
+        upper left patches know nothing of what lies below and to the right, and the lower ones, which
+        could see nearly everything, were trained among neighbors that knew. A causal mask is the price
+        for predicting the next token; a tower predicts nothing, so it need not pay. That is why image
+        encoders look both ways.""",
+    ),
+    Experiment(
+        "tower-head-off",
+        "one head of the tower is switched off",
+        "Attention",
+        "heads",
+        (
+            Edit(
+                FILE,
+                "Attention.forward",
+                "attended = weights @ value",
+                "attended = weights @ value\nattended[:, {head}] = 0",
+                only=LAYERS + ".{layer}.self_attn",
+            ),
+        ),
+        "There are 30 heads in the tower. How many of them can be spared, one at a time?",
+        """Nearly all: of 30 heads, [only head 4 of layer 3](lost: 3.4) costs both boxes when it is off.
+        And it costs everything else: the two cats become ["{cats caption}"](cats caption: "a dog"), and
+        both places are ["middle"](where: "middle"), wherever the thing is. So this head tells the
+        patches something about places that no other head tells them. In the table, a false box beside
+        the two right ones is the usual damage: heads share the work, and the sum in the residual stream
+        hardly misses one.""",
+        (Parameter("layer", num_layers, 3), Parameter("head", num_heads, 4)),
+    ),
+    Experiment(
+        "tower-heads-mixed",
+        "heads joined without transposing back",
+        "Attention",
+        "shapes",
+        (
+            Edit(
+                FILE,
+                "Attention.forward",
+                "return self.out_proj(attended.transpose(1, 2).reshape(B, N, C))",
+                "return self.out_proj(attended.reshape(B, N, C))",
+            ),
+        ),
+        "[B, H, N, Hd] to [B, N, C] by reshape alone: the shapes agree. Do the answers?",
+        """They do not: ["{cats caption}"](cats caption: changed), and [no box](detect: nothing).
+        Without the transpose, the first rows are made of head 0 of the first few patches, so patches
+        get each other's vectors, and every head's place is taken by another's. Shapes are right, and no
+        error is raised. Before heads can be joined, they have to lie beside each other: `transpose(1,
+        2)` first, then `reshape`.""",
+    ),
+    Experiment(
+        "exact-gelu",
+        "GELU by its exact formula instead of the tanh one",
+        "MLP",
+        "gates",
+        (
+            Edit(
+                FILE,
+                "MLP.forward",
+                'return self.fc2(F.gelu(self.fc1(hidden_states), approximate="tanh"))',
+                "return self.fc2(F.gelu(self.fc1(hidden_states)))",
+            ),
+        ),
+        "PyTorch's default instead of Flax's. Does anybody notice?",
+        """Nobody: [captions and places](caption: same; where: same) are letter for letter the same, and
+        [the boxes](detect: kept) stay where they are. The two curves differ by less than 0.001
+        everywhere. Then why does the exercise insist? Because in a test that compares numbers it shows,
+        in 27 layers it adds up, and whoever looks for a real difference to the original has to rule it
+        out first. Agreement to the last digit is cheap, and "nearly" hides mistakes.""",
+    ),
+    Experiment(
+        "tower-relu",
+        "ReLU instead of GELU",
+        "MLP",
+        "gates",
+        (
+            Edit(
+                FILE,
+                "MLP.forward",
+                'return self.fc2(F.gelu(self.fc1(hidden_states), approximate="tanh"))',
+                "return self.fc2(F.relu(self.fc1(hidden_states)))",
+            ),
+        ),
+        "Another activation that the weights were never trained with. A catastrophe?",
+        """[Captions](caption: same) and [places](where: same) do not change by a letter, and the only
+        damage is [a third box](cats detect: 3 boxes; night detect: kept). GELU is ReLU with its corner
+        rounded: far from zero the two are alike, and near zero both are small. Compare with
+        `tower-linear`, which has no bend at all. That there is a bend matters far more than its
+        shape.""",
+    ),
+    Experiment(
+        "tower-linear",
+        "no GELU at all",
+        "MLP",
+        "gates",
+        (
+            Edit(
+                FILE,
+                "MLP.forward",
+                'return self.fc2(F.gelu(self.fc1(hidden_states), approximate="tanh"))',
+                "return self.fc2(self.fc1(hidden_states))",
+            ),
+        ),
+        "Two linear maps, one after the other, with nothing in between. What are they worth?",
+        """As much as one: fc2(fc1(x)) is a single matrix, so the fourfold width in between is wasted.
+        [Nothing is found](detect: nothing), every place is ["middle"](where: "middle"), and the caption
+        is "{cats caption}". An MLP decides: this vector has a feature, that one does not, and adds what
+        follows from it. Without a bend nothing is ever decided, only mixed.""",
+    ),
+    Experiment(
+        "tower-no-residual",
+        "the tower's MLP replaces instead of adding",
+        "EncoderLayer",
+        "residual",
+        (
+            Edit(
+                FILE,
+                "EncoderLayer.forward",
+                "hidden_states = hidden_states + self.mlp(self.layer_norm2(hidden_states))",
+                "hidden_states = self.mlp(self.layer_norm2(hidden_states))",
+            ),
+        ),
+        "`x = x + mlp(norm(x))` without the first x. How much of the picture comes through?",
+        """Nothing comes through: both pictures are ["three mushrooms"](caption: "three mushrooms"), and
+        [both places "top left"](where: "top left"), wherever the things are. The model no longer sees a
+        difference between a rocket and two cats. The MLP learned corrections, small vectors to be added
+        to what is known; taken for the whole, they are a picture of nothing. This is why it is called
+        the residual stream: x flows through, and every layer only adds to it.""",
+    ),
+    Experiment(
+        "tower-cut",
+        "the tower ends after a few layers",
+        "Encoder",
+        "residual",
+        (Edit(FILE, "Encoder.forward", LOOP, "for layer in self.layers[:{layers}]:"),),
+        "Five layers look at the picture. How many would do?",
+        """All five, and each brings the answer nearer. After three layers the caption is ["three
+        cats"](3 caption: "three cats"); after four it is ["two cats and a hat"](4 caption: "two cats
+        and a hat"), and the umbrella's place is [right](4 where: same), but there is [no box](4 detect:
+        nothing). That there are cats is known early, and exactly where they end comes last. The decoder
+        could in principle read any layer; it was trained on the last one.""",
+        (Parameter("layers", num_layers, 4),),
+    ),
+    Experiment(
+        "tower-layer-skipped",
+        "one layer of the tower is skipped",
+        "Encoder",
+        "residual",
+        (
+            Edit(
+                FILE,
+                "Encoder.forward",
+                LOOP,
+                "for layer in self.layers[:{layer}] + self.layers[{layer} + 1:]:",
+            ),
+        ),
+        "Which layer can be spared best, and which least?",
+        """Without layer 1 [the caption stays](1 caption: same), and [both boxes](1 detect: kept), too:
+        the next layer reads the residual stream, to which layer 1 only added something. Without layer 0
+        there is ["{cats caption}" left](0 caption: "a turtle"; cats caption: "a turtle"), because all
+        others build on it. A layer is not a step of a recipe that fails if one is left out; it is one
+        more remark on what is already there. But the first remark is the one that the rest refer to.""",
+        (Parameter("layer", num_layers, 0),),
+    ),
+    Experiment(
+        "tower-layers-swapped",
+        "two neighboring layers of the tower change places",
+        "Encoder",
+        "residual",
+        (
+            Edit(
+                FILE,
+                "Encoder.forward",
+                LOOP,
+                "order = list(self.layers)\n"
+                "order[{layer}], order[{layer} + 1] = order[{layer} + 1], order[{layer}]\n"
+                "for layer in order:",
+            ),
+        ),
+        "Layers 1 and 2 in the other order. All layers read and write the same stream; does the order "
+        "matter?",
+        """Less than it might: [two cats are still two cats](1 detect: 2 boxes; 1 caption: says two
+        cats), and [the umbrella's place is right](1 where: same), though it is named "car". At the ends
+        it is different: with layers [0 and 1](0 detect: nothing) or [3 and 4](3 detect: nothing)
+        exchanged, no box is left. Layers in the middle speak the same language, the one of the stream,
+        and the first one translates into it.""",
+        (Parameter("layer", lambda config: num_layers(config) - 1, 1),),
+    ),
+    Experiment(
+        "no-post-layernorm",
+        "the tower's last norm is left out",
+        "VisionTransformer",
+        "residual",
+        (
+            Edit(
+                FILE,
+                "VisionTransformer.forward",
+                "return self.post_layernorm(hidden_states)",
+                "return hidden_states",
+            ),
+        ),
+        "One norm of eleven, and all the layers are done by then. Can it matter?",
+        """It matters more than most: the umbrella is forgotten (["two cats"](cats caption: "two
+        cats")), the rocket becomes ["two rockets"](night caption: "two rockets"), and [a third
+        box](cats detect: 3 boxes) appears. In a pre-norm transformer every layer adds to the stream and
+        nothing ever shrinks it, so what comes out at the end has whatever length it has. The closing
+        norm brings it to the length that the projector was trained for. Compare with
+        `picture-undivided`, where the picture's vectors are too long as well: the captions are the
+        same.""",
+    ),
+)

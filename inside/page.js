@@ -212,7 +212,7 @@ function drawTop() {
   $("prompt").textContent = facts.prompt || "(no prompt)";
   $("said").textContent = facts.answer || "(no answer)";
   $("facts").textContent = `${facts.model} · ${grouped(facts.parameters)} parameters in ${facts.dtype} · ` +
-    facts.image + (facts.seconds === null ? "" : ` · ${clock(facts.seconds)}`);
+    facts.image + (facts.set === "1" ? "" : ` · set ${facts.set}, your code`) + (facts.seconds === null ? "" : ` · ${clock(facts.seconds)}`);
   const whole = {input: [1, 3, picture.size, picture.size]};
   const stops = [["Picture", shapeOf(whole.input)], ["Tokens", `${tokens.numImage} + ${tokens.list.length}`],
     ["Tower", shapeOf(merge.shapes.tower)], ["Merge", shapeOf(merge.shapes.merged)],

@@ -2,6 +2,7 @@
 
 import ast
 import functools
+import inspect
 import io
 import keyword
 import os
@@ -32,7 +33,7 @@ def code_of(thing):
         names = ("forward", "__call__", "update", *vars(thing))
         members = [vars(thing).get(name) for name in names]
         thing = next((member for member in members if hasattr(member, "__code__")), thing)
-    return getattr(thing, "__code__", None)
+    return getattr(inspect.unwrap(thing) if callable(thing) else None, "__code__", None)
 
 
 @functools.lru_cache(maxsize=32)

@@ -31,6 +31,7 @@ from torch import nn
 from inside.source import parse_file
 
 RETURNED = "return"  # the name of what a call gave back
+COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 MOST_PASSES = 64  # of one line whose values are kept
 
 
@@ -66,6 +67,7 @@ class Statement(NamedTuple):
     last: int
     stores: tuple[str, ...]
     body: range | None  # of `for`: lines that follow a store
+    comprehends: bool  # holds a comprehension, whose passes newer Pythons tell as lines of their own
 
 
 def base_name(target: ast.expr) -> str | None:
@@ -107,6 +109,7 @@ def statements_of(function: ast.FunctionDef) -> dict[int, Statement]:
         statement = Statement(
             node.lineno, max(node.lineno, last), stored_names(node),
             range(body[0].lineno, body[-1].end_lineno + 1) if isinstance(node, ast.For) else None,
+            body is None and any(isinstance(inner, COMPREHENSIONS) for inner in ast.walk(node)),
         )  # fmt: skip
         for line in range(statement.first, statement.last + 1):
             found[line] = statement
@@ -147,7 +150,8 @@ def code_objects(things: Iterable) -> set[CodeType]:
         members = vars(thing).values() if isinstance(thing, type) else [thing]
         for member in members:
             member = getattr(member, "__func__", getattr(member, "fget", member))
-            code = getattr(member, "__code__", None)
+            # A decorator, as @torch.no_grad(), puts a function of its own around it.
+            code = getattr(inspect.unwrap(member) if callable(member) else None, "__code__", None)
             # A generator's frame comes and goes: its lines are not one call's.
             if isinstance(code, CodeType) and not code.co_flags & inspect.CO_GENERATOR:
                 found.add(code)
@@ -237,7 +241,7 @@ class Tracer:
     def same_statement(layout: Layout, line: int, other: int) -> bool:
         """Python comes back to the first line of a statement of several lines: that is no new one."""
         one, two = layout.statements.get(line), layout.statements.get(other)
-        return one is not None and one is two and one.body is None and line != other
+        return one is not None and one is two and one.body is None and (line != other or one.comprehends)
 
     def keep(self, call: TracedCall, line: int, name: str, value):
         # Python traces nothing that a trace function calls, so `see` may use what is being watched.

@@ -160,6 +160,12 @@ def fails(x):
     y = x + 1
     raise ValueError(y)
 
+@torch.no_grad()
+def decorated(x):
+    x = [one + 1 for one in x]
+    while len(x) < 6: x = x + x
+    return x
+
 def recursive(n):
     below = recursive(n - 1) if n else 0
     return below + n
@@ -206,6 +212,11 @@ def test_changes_in_place_are_seen(module):
     assert values["y.mul_(", "y"] == [20, 6] and values["z = y - 1", "z"] == [19, 5]
     assert [line for line, name, _ in made if name == "half"] == ["while (half := z.sum()) > 10:"] * 3
     assert ("(a, b), *c = (1, 2), 3", "c", [3]) in made
+
+
+def test_decorated_functions_comprehensions_and_loops_in_one_line(module):
+    lists = [(name, len(value)) for _, name, value in made_by(module.decorated, [1, 2])]
+    assert lists == [("x", 2), ("x", 2), ("x", 4), ("x", 8), (RETURNED, 8)]
 
 
 def test_errors_and_recursion(module):

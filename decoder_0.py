@@ -77,7 +77,7 @@ class KVCache:
 
         Output: int.
         Source: as the class.
-        Exercise KVCache.num_items.
+        Exercise KVCache.num_items. Lesson: docs/lessons/cache.md.
         """
         # TODO 1. While no layer has stored keys, there are 0 tokens.
         # TODO 2. Otherwise take the keys of any layer: all hold the same number of tokens.
@@ -97,7 +97,7 @@ class KVCache:
         the tensors that it held before are not changed. Gradients flow through, because training
         uses it too.
         Source: as the class.
-        Exercise KVCache.update. Builds on: KVCache.num_items.
+        Exercise KVCache.update. Lesson: docs/lessons/cache.md. Builds on: KVCache.num_items.
         """
         # TODO 1. Find out whether the layer has stored anything yet.
         # TODO 2. If it has not, keep the new keys and values as its entries of the two lists.
@@ -120,7 +120,7 @@ class GemmaRMSNorm(nn.Module):
     the `1 +`.
     Source: "Root Mean Square Layer Normalization" (Zhang and Sennrich 2019), section 4,
     equation 4; eps and the offset are Gemma's.
-    Exercise GemmaRMSNorm.
+    Exercise GemmaRMSNorm. Lesson: docs/lessons/residual.md.
     """
 
     def __init__(self, dim: int, eps: float = 1e-6):
@@ -150,7 +150,7 @@ class GemmaRotaryEmbedding(nn.Module):
     a head). Angles, cos and sin are computed in float32 (in bfloat16, position 257 is 256), and
     only the results are cast to the dtype of x.
     Source: "RoFormer" (Su et al. 2021), section 3.2.2.
-    Exercise GemmaRotaryEmbedding.
+    Exercise GemmaRotaryEmbedding. Lesson: docs/lessons/positions.md.
     """
 
     def __init__(self, head_dim: int, rope_theta: float):
@@ -180,7 +180,7 @@ def rotate_half(x: torch.Tensor) -> torch.Tensor:
 
     Input and output: [..., Hd], in the dtype of x; Hd is even.
     Source: RoFormer, section 3.4.2, equation 34, with its pairs in another order.
-    Exercise rotate_half.
+    Exercise rotate_half. Lesson: docs/lessons/positions.md.
     """
     # TODO 1. Cut the last axis into its two halves, a and b.
     # TODO 2. Flip the sign of b.
@@ -199,7 +199,8 @@ def apply_rotary_pos_emb(
     all heads.
     Output: query and key, rotated, in their shapes and dtype.
     Source: RoFormer, section 3.4.2.
-    Exercise apply_rotary_pos_emb. Builds on: GemmaRotaryEmbedding, rotate_half.
+    Exercise apply_rotary_pos_emb. Lesson: docs/lessons/positions.md. Builds on:
+    GemmaRotaryEmbedding, rotate_half.
     """
     # TODO 1. Give cos and sin an axis of length 1 for the heads, so that they fit every head.
     # TODO 2. Rotate the queries: the vectors times cos, plus the vectors turned by a right angle
@@ -220,7 +221,7 @@ def repeat_kv(hidden_states: torch.Tensor, num_repeats: int) -> torch.Tensor:
 
     Input: [B, K, L, Hd]. Output: [B, K * num_repeats, L, Hd], in the same dtype.
     Source: "GQA" (Ainslie et al. 2023), section 2.2.
-    Exercise repeat_kv.
+    Exercise repeat_kv. Lesson: docs/lessons/sharing.md.
     """
     # TODO 1. Insert an axis of length 1 after the axis of heads.
     # TODO 2. Stretch that axis to num_repeats.
@@ -247,7 +248,7 @@ def prefix_lm_mask(attention_mask: torch.Tensor, token_type_ids: torch.Tensor) -
                            11110                                         mask [1 1 1 1 1]
                            11111                                         -> 11111
     Source: PaliGemma, section 3.1 and figure 2.
-    Exercise prefix_lm_mask.
+    Exercise prefix_lm_mask. Lesson: docs/lessons/mask.md.
     """
     # TODO 1. Number the L keys. The T queries are the last T of these numbers.
     # TODO 2. Which keys are not later than the query: [T, L]?
@@ -269,7 +270,7 @@ class GemmaMLP(nn.Module):
     biases.
     Source: "GLU Variants Improve Transformer" (Shazeer 2020), section 2; GELU by its tanh formula:
     Gemma, section 2.
-    Exercise GemmaMLP.
+    Exercise GemmaMLP. Lesson: docs/lessons/gates.md.
     """
 
     def __init__(self, config: GemmaConfig):
@@ -300,8 +301,8 @@ class GemmaAttention(nn.Module):
     `o_proj`, weight [D, H * Hd]. No biases.
     Source: Gemma, section 2; "Fast Transformer Decoding" (Shazeer 2019), section 3, for
     multi-query attention.
-    Exercise GemmaAttention. Builds on: KVCache.update, apply_rotary_pos_emb, repeat_kv,
-    prefix_lm_mask.
+    Exercise GemmaAttention. Lesson: docs/lessons/sharing.md. Builds on: KVCache.update,
+    apply_rotary_pos_emb, repeat_kv, prefix_lm_mask.
     """
 
     def __init__(self, config: GemmaConfig, layer_idx: int):
@@ -340,7 +341,8 @@ class GemmaDecoderLayer(nn.Module):
     Attributes: `input_layernorm`, `self_attn`, `post_attention_layernorm` (the one before the
     MLP, whatever its name says) and `mlp`; the norms take their eps from config.rms_norm_eps.
     Source: Gemma, section 2 (pre-norm, as the vision tower's EncoderLayer).
-    Exercise GemmaDecoderLayer. Builds on: GemmaRMSNorm, GemmaMLP, GemmaAttention.
+    Exercise GemmaDecoderLayer. Lesson: docs/lessons/residual.md. Builds on: GemmaRMSNorm, GemmaMLP,
+    GemmaAttention.
     """
 
     def __init__(self, config: GemmaConfig, layer_idx: int):
@@ -375,7 +377,8 @@ class GemmaModel(nn.Module):
     `layers`, a list of num_hidden_layers blocks; `norm`. `rotary_emb` has no weights.
     Source: Gemma, section 2; "Attention Is All You Need" (Vaswani et al. 2017), section 3.4, for
     the factor sqrt(D).
-    Exercise GemmaModel. Builds on: GemmaRMSNorm, GemmaRotaryEmbedding, GemmaDecoderLayer.
+    Exercise GemmaModel. Lesson: docs/lessons/joining.md. Builds on: GemmaRMSNorm,
+    GemmaRotaryEmbedding, GemmaDecoderLayer.
     """
 
     def __init__(self, config: GemmaConfig):
@@ -412,7 +415,8 @@ class GemmaForCausalLM(nn.Module):
     the weights.
     Attributes: `model`; `lm_head`, weight [V, D], tied from the start. No bias.
     Source: Gemma, section 2; "Using the Output Embedding" (Press and Wolf 2017) for the tying.
-    Exercise GemmaForCausalLM. Builds on: GemmaModel, GemmaForCausalLM.tie_weights.
+    Exercise GemmaForCausalLM. Lesson: docs/lessons/logits.md. Builds on: GemmaModel,
+    GemmaForCausalLM.tie_weights.
     """
 
     def __init__(self, config: GemmaConfig):
@@ -429,7 +433,8 @@ class GemmaForCausalLM(nn.Module):
 
         Output: None.
         Source: "Using the Output Embedding" (Press and Wolf 2017).
-        Exercise GemmaForCausalLM.tie_weights. Builds on: GemmaModel.
+        Exercise GemmaForCausalLM.tie_weights. Lesson: docs/lessons/logits.md. Builds on:
+        GemmaModel.
         """
         # TODO 1. Find the parameter that has to stay: the one that the checkpoint holds.
         # TODO 2. Put that very object, not a copy, in place of the other.
@@ -462,7 +467,7 @@ class PaliGemmaMultiModalProjector(nn.Module):
     Input: [B, N, C]. Output: [B, N, D], in the dtype of the weights.
     Attributes: `linear`, weight [D, C] and bias; D is config.projection_dim.
     Source: PaliGemma, sections 3.1 and 5.5.
-    Exercise PaliGemmaMultiModalProjector.
+    Exercise PaliGemmaMultiModalProjector. Lesson: docs/lessons/joining.md.
     """
 
     def __init__(self, config: PaliGemmaConfig):
@@ -491,8 +496,8 @@ class PaliGemmaForConditionalGeneration(nn.Module):
     Attributes: `config`; `vision_tower`, a VisionModel; `multi_modal_projector`;
     `language_model`, a GemmaForCausalLM.
     Source: PaliGemma, section 3.1 and figure 1.
-    Exercise PaliGemmaForConditionalGeneration. Builds on: VisionModel, GemmaForCausalLM,
-    PaliGemmaMultiModalProjector.
+    Exercise PaliGemmaForConditionalGeneration. Lesson: docs/lessons/joining.md. Builds on:
+    VisionModel, GemmaForCausalLM, PaliGemmaMultiModalProjector.
     """
 
     def __init__(self, config: PaliGemmaConfig):
@@ -521,8 +526,8 @@ class PaliGemmaForConditionalGeneration(nn.Module):
         Raises ValueError if a row does not have N image tokens: no feature may be left over, or
         slip into another picture's row.
         Source: PaliGemma, section 3.1.
-        Exercise _merge_input_ids_with_image_features. Builds on: GemmaModel,
-        PaliGemmaMultiModalProjector, PaliGemmaForConditionalGeneration.
+        Exercise _merge_input_ids_with_image_features. Lesson: docs/lessons/joining.md. Builds on:
+        GemmaModel, PaliGemmaMultiModalProjector, PaliGemmaForConditionalGeneration.
         """
         # TODO 1. Find the image tokens: [B, T].
         # TODO 2. Refuse, with a ValueError, a row that does not hold N of them.
@@ -569,8 +574,9 @@ class PaliGemmaForConditionalGeneration(nn.Module):
         Raises ValueError for labels without token_type_ids, because a prefix that sees the answer
         would learn to copy it, and for a row with a picture that does not have N image tokens.
         Source: PaliGemma, section 3.1; section 5.2 for the loss, which is on the answer alone.
-        Exercise PaliGemmaForConditionalGeneration.forward. Builds on: KVCache.num_items,
-        prefix_lm_mask, GemmaForCausalLM, _merge_input_ids_with_image_features.
+        Exercise PaliGemmaForConditionalGeneration.forward. Lesson: docs/lessons/words.md. Builds
+        on: KVCache.num_items, prefix_lm_mask, GemmaForCausalLM,
+        _merge_input_ids_with_image_features.
         """
         # TODO 1. Refuse, with a ValueError, labels without token_type_ids.
         # TODO 2. Fill in what was not given: an empty cache, a mask without padding over cached and

@@ -77,7 +77,7 @@ class KVCache:
 
         Output: int.
         Source: as the class.
-        Exercise KVCache.num_items.
+        Exercise KVCache.num_items. Lesson: docs/lessons/cache.md.
         """
         return self.key_cache[0].shape[2] if self.key_cache else 0
 
@@ -94,7 +94,7 @@ class KVCache:
         the tensors that it held before are not changed. Gradients flow through, because training
         uses it too.
         Source: as the class.
-        Exercise KVCache.update. Builds on: KVCache.num_items.
+        Exercise KVCache.update. Lesson: docs/lessons/cache.md. Builds on: KVCache.num_items.
         """
         if layer_idx == len(self.key_cache):
             self.key_cache.append(key)
@@ -118,7 +118,7 @@ class GemmaRMSNorm(nn.Module):
     the `1 +`.
     Source: "Root Mean Square Layer Normalization" (Zhang and Sennrich 2019), section 4,
     equation 4; eps and the offset are Gemma's.
-    Exercise GemmaRMSNorm.
+    Exercise GemmaRMSNorm. Lesson: docs/lessons/residual.md.
     """
 
     def __init__(self, dim: int, eps: float = 1e-6):
@@ -145,7 +145,7 @@ class GemmaRotaryEmbedding(nn.Module):
     a head). Angles, cos and sin are computed in float32 (in bfloat16, position 257 is 256), and
     only the results are cast to the dtype of x.
     Source: "RoFormer" (Su et al. 2021), section 3.2.2.
-    Exercise GemmaRotaryEmbedding.
+    Exercise GemmaRotaryEmbedding. Lesson: docs/lessons/positions.md.
     """
 
     def __init__(self, head_dim: int, rope_theta: float):
@@ -171,7 +171,7 @@ def rotate_half(x: torch.Tensor) -> torch.Tensor:
 
     Input and output: [..., Hd], in the dtype of x; Hd is even.
     Source: RoFormer, section 3.4.2, equation 34, with its pairs in another order.
-    Exercise rotate_half.
+    Exercise rotate_half. Lesson: docs/lessons/positions.md.
     """
     first, second = x.chunk(2, dim=-1)
     return torch.cat([-second, first], dim=-1)
@@ -188,7 +188,8 @@ def apply_rotary_pos_emb(
     all heads.
     Output: query and key, rotated, in their shapes and dtype.
     Source: RoFormer, section 3.4.2.
-    Exercise apply_rotary_pos_emb. Builds on: GemmaRotaryEmbedding, rotate_half.
+    Exercise apply_rotary_pos_emb. Lesson: docs/lessons/positions.md. Builds on:
+    GemmaRotaryEmbedding, rotate_half.
     """
     cos, sin = cos[:, None], sin[:, None]                             # [B, 1, T, Hd]
     query = query * cos + rotate_half(query) * sin
@@ -204,7 +205,7 @@ def repeat_kv(hidden_states: torch.Tensor, num_repeats: int) -> torch.Tensor:
 
     Input: [B, K, L, Hd]. Output: [B, K * num_repeats, L, Hd], in the same dtype.
     Source: "GQA" (Ainslie et al. 2023), section 2.2.
-    Exercise repeat_kv.
+    Exercise repeat_kv. Lesson: docs/lessons/sharing.md.
     """
     B, K, L, Hd = hidden_states.shape
     hidden_states = hidden_states[:, :, None].expand(B, K, num_repeats, L, Hd)
@@ -230,7 +231,7 @@ def prefix_lm_mask(attention_mask: torch.Tensor, token_type_ids: torch.Tensor) -
                            11110                                         mask [1 1 1 1 1]
                            11111                                         -> 11111
     Source: PaliGemma, section 3.1 and figure 2.
-    Exercise prefix_lm_mask.
+    Exercise prefix_lm_mask. Lesson: docs/lessons/mask.md.
     """
     T, L = token_type_ids.shape[1], attention_mask.shape[1]
     positions = torch.arange(L, device=attention_mask.device)
@@ -253,7 +254,7 @@ class GemmaMLP(nn.Module):
     biases.
     Source: "GLU Variants Improve Transformer" (Shazeer 2020), section 2; GELU by its tanh formula:
     Gemma, section 2.
-    Exercise GemmaMLP.
+    Exercise GemmaMLP. Lesson: docs/lessons/gates.md.
     """
 
     def __init__(self, config: GemmaConfig):
@@ -282,8 +283,8 @@ class GemmaAttention(nn.Module):
     `o_proj`, weight [D, H * Hd]. No biases.
     Source: Gemma, section 2; "Fast Transformer Decoding" (Shazeer 2019), section 3, for
     multi-query attention.
-    Exercise GemmaAttention. Builds on: KVCache.update, apply_rotary_pos_emb, repeat_kv,
-    prefix_lm_mask.
+    Exercise GemmaAttention. Lesson: docs/lessons/sharing.md. Builds on: KVCache.update,
+    apply_rotary_pos_emb, repeat_kv, prefix_lm_mask.
     """
 
     def __init__(self, config: GemmaConfig, layer_idx: int):
@@ -336,7 +337,8 @@ class GemmaDecoderLayer(nn.Module):
     Attributes: `input_layernorm`, `self_attn`, `post_attention_layernorm` (the one before the
     MLP, whatever its name says) and `mlp`; the norms take their eps from config.rms_norm_eps.
     Source: Gemma, section 2 (pre-norm, as the vision tower's EncoderLayer).
-    Exercise GemmaDecoderLayer. Builds on: GemmaRMSNorm, GemmaMLP, GemmaAttention.
+    Exercise GemmaDecoderLayer. Lesson: docs/lessons/residual.md. Builds on: GemmaRMSNorm, GemmaMLP,
+    GemmaAttention.
     """
 
     def __init__(self, config: GemmaConfig, layer_idx: int):
@@ -372,7 +374,8 @@ class GemmaModel(nn.Module):
     `layers`, a list of num_hidden_layers blocks; `norm`. `rotary_emb` has no weights.
     Source: Gemma, section 2; "Attention Is All You Need" (Vaswani et al. 2017), section 3.4, for
     the factor sqrt(D).
-    Exercise GemmaModel. Builds on: GemmaRMSNorm, GemmaRotaryEmbedding, GemmaDecoderLayer.
+    Exercise GemmaModel. Lesson: docs/lessons/joining.md. Builds on: GemmaRMSNorm,
+    GemmaRotaryEmbedding, GemmaDecoderLayer.
     """
 
     def __init__(self, config: GemmaConfig):
@@ -411,7 +414,8 @@ class GemmaForCausalLM(nn.Module):
     the weights.
     Attributes: `model`; `lm_head`, weight [V, D], tied from the start. No bias.
     Source: Gemma, section 2; "Using the Output Embedding" (Press and Wolf 2017) for the tying.
-    Exercise GemmaForCausalLM. Builds on: GemmaModel, GemmaForCausalLM.tie_weights.
+    Exercise GemmaForCausalLM. Lesson: docs/lessons/logits.md. Builds on: GemmaModel,
+    GemmaForCausalLM.tie_weights.
     """
 
     def __init__(self, config: GemmaConfig):
@@ -429,7 +433,8 @@ class GemmaForCausalLM(nn.Module):
 
         Output: None.
         Source: "Using the Output Embedding" (Press and Wolf 2017).
-        Exercise GemmaForCausalLM.tie_weights. Builds on: GemmaModel.
+        Exercise GemmaForCausalLM.tie_weights. Lesson: docs/lessons/logits.md. Builds on:
+        GemmaModel.
         """
         self.lm_head.weight = self.model.embed_tokens.weight
 
@@ -454,7 +459,7 @@ class PaliGemmaMultiModalProjector(nn.Module):
     Input: [B, N, C]. Output: [B, N, D], in the dtype of the weights.
     Attributes: `linear`, weight [D, C] and bias; D is config.projection_dim.
     Source: PaliGemma, sections 3.1 and 5.5.
-    Exercise PaliGemmaMultiModalProjector.
+    Exercise PaliGemmaMultiModalProjector. Lesson: docs/lessons/joining.md.
     """
 
     def __init__(self, config: PaliGemmaConfig):
@@ -474,8 +479,8 @@ class PaliGemmaForConditionalGeneration(nn.Module):
     Attributes: `config`; `vision_tower`, a VisionModel; `multi_modal_projector`;
     `language_model`, a GemmaForCausalLM.
     Source: PaliGemma, section 3.1 and figure 1.
-    Exercise PaliGemmaForConditionalGeneration. Builds on: VisionModel, GemmaForCausalLM,
-    PaliGemmaMultiModalProjector.
+    Exercise PaliGemmaForConditionalGeneration. Lesson: docs/lessons/joining.md. Builds on:
+    VisionModel, GemmaForCausalLM, PaliGemmaMultiModalProjector.
     """
 
     def __init__(self, config: PaliGemmaConfig):
@@ -501,8 +506,8 @@ class PaliGemmaForConditionalGeneration(nn.Module):
         Raises ValueError if a row does not have N image tokens: no feature may be left over, or
         slip into another picture's row.
         Source: PaliGemma, section 3.1.
-        Exercise _merge_input_ids_with_image_features. Builds on: GemmaModel,
-        PaliGemmaMultiModalProjector, PaliGemmaForConditionalGeneration.
+        Exercise _merge_input_ids_with_image_features. Lesson: docs/lessons/joining.md. Builds on:
+        GemmaModel, PaliGemmaMultiModalProjector, PaliGemmaForConditionalGeneration.
         """
         B, N, D = image_features.shape
         is_image = input_ids == self.config.image_token_index         # [B, T]
@@ -549,8 +554,9 @@ class PaliGemmaForConditionalGeneration(nn.Module):
         Raises ValueError for labels without token_type_ids, because a prefix that sees the answer
         would learn to copy it, and for a row with a picture that does not have N image tokens.
         Source: PaliGemma, section 3.1; section 5.2 for the loss, which is on the answer alone.
-        Exercise PaliGemmaForConditionalGeneration.forward. Builds on: KVCache.num_items,
-        prefix_lm_mask, GemmaForCausalLM, _merge_input_ids_with_image_features.
+        Exercise PaliGemmaForConditionalGeneration.forward. Lesson: docs/lessons/words.md. Builds
+        on: KVCache.num_items, prefix_lm_mask, GemmaForCausalLM,
+        _merge_input_ids_with_image_features.
         """
         if labels is not None and token_type_ids is None:
             raise ValueError("labels need token_type_ids (0 prefix, 1 suffix): the answer must be causal")

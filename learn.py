@@ -2,6 +2,7 @@
 
     python learn.py                 the state of every exercise, what is next, how long the rest takes
     python learn.py list            all exercises, without trying them
+    python learn.py why NAME        the idea behind an exercise, and its lesson
     python learn.py hint NAME       a hint; once more, another; three in all
     python learn.py show NAME       the smallest case: its input, your output, the right one
     python learn.py try NAME        what the small model answers with your code in it
@@ -35,6 +36,8 @@ def build_parser() -> Parser:
     hint = commands.add_parser("hint", help="a hint, one more each time")
     hint.add_argument("name", nargs="?", metavar="NAME", help="of an exercise (default: the next one)")
     hint.add_argument("--reset", action="store_true", help="forget how many hints were given")
+    why = commands.add_parser("why", help="the idea behind an exercise")
+    why.add_argument("name", metavar="NAME", help="of an exercise")
     show = commands.add_parser("show", help="the smallest case in numbers")
     show.add_argument("name", metavar="NAME", help="of an exercise")
     try_ = commands.add_parser("try", help="what the small model answers with your code in it")
@@ -116,6 +119,12 @@ def hint(name: str | None, forget_them: bool):
         write(after_success(result) if result.state == "solved" else next_hint(result))
 
 
+def why(name: str):
+    from course import lessons
+
+    write(lessons.why(exercise_named(name).name))
+
+
 def show(name: str):
     from course.learner_file import LearnerFile
     from course.worker import show_apart
@@ -183,6 +192,8 @@ def run(args: argparse.Namespace):
         list_exercises()
     elif args.command == "hint":
         hint(args.name, args.reset)
+    elif args.command == "why":
+        why(args.name)
     elif args.command == "show":
         show(args.name)
     elif args.command == "reset":

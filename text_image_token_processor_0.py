@@ -34,7 +34,7 @@ def add_image_tokens_to_prompt(prompt: str, num_image_tokens: int) -> str:
     Input: the prompt, and N. Output: the text, as one string.
     Example: ("detect cat", 3) -> "<image><image><image><bos>detect cat\\n"
     Source: PaliGemma, section 3.1.
-    Exercise add_image_tokens_to_prompt.
+    Exercise add_image_tokens_to_prompt. Lesson: docs/lessons/joining.md.
     """
     return f"{IMAGE_TOKEN * num_image_tokens}{BOS_TOKEN}{prompt}{NEWLINE}"
 
@@ -50,7 +50,7 @@ def resize(image: Image.Image, image_size: int) -> np.ndarray:
     from top to bottom.
     Source: PaliGemma, section 3.1 for the square, 3.2.6 for the varied method; the hub's
     preprocessor_config.json for bicubic.
-    Exercise resize.
+    Exercise resize. Lesson: docs/lessons/patches.md.
     """
     # TODO 1. Squeeze the picture to image_size in both directions, with bicubic interpolation, and
     #         without cutting anything off.
@@ -67,7 +67,7 @@ def rescale(image: np.ndarray, scale: float = 1 / 255) -> np.ndarray:
     Input: uint8 array, any shape. Output: float32, the same shape.
     Source: big_vision, where SigLIP and PaliGemma were trained: with normalize,
     `value_range(-1, 1)`.
-    Exercise rescale.
+    Exercise rescale. Lesson: docs/lessons/patches.md.
     """
     # TODO 1. Turn the bytes into float32 first.
     # TODO 2. Multiply by scale, in float32 too.
@@ -82,7 +82,7 @@ def normalize(image: np.ndarray, mean: float = 0.5, std: float = 0.5) -> np.ndar
 
     Input and output: float32 array, any shape; the input is left as it was.
     Source: big_vision, where SigLIP and PaliGemma were trained: `value_range(-1, 1)`.
-    Exercise normalize. Builds on: rescale.
+    Exercise normalize. Lesson: docs/lessons/patches.md. Builds on: rescale.
     """
     # TODO 1. Subtract mean from every value.
     # TODO 2. Divide by std.
@@ -100,7 +100,7 @@ def process_images(images: list[Image.Image], image_size: int) -> torch.Tensor:
     -1 to 1.
     Source: as rescale and normalize; channels first is what nn.Conv2d reads. White is this
     project's choice.
-    Exercise process_images. Builds on: resize, rescale, normalize.
+    Exercise process_images. Lesson: docs/lessons/patches.md. Builds on: resize, rescale, normalize.
     """
     # TODO 1. If a picture has transparent parts, lay it on a white background of its size.
     # TODO 2. Convert each picture to one with three color channels, whatever its mode.
@@ -120,7 +120,7 @@ class PaliGemmaProcessor:
     special tokens: `image_token_id`, `bos_token_id`, `pad_token_id`, `newline_token_id`.
     Raises ValueError if the tokenizer lacks one of the four.
     Source: PaliGemma, section 3.1.
-    Exercise PaliGemmaProcessor.
+    Exercise PaliGemmaProcessor. Lesson: docs/lessons/joining.md.
     """
 
     def __init__(self, tokenizer: Tokenizer, num_image_tokens: int, image_size: int):
@@ -150,8 +150,8 @@ class PaliGemmaProcessor:
         the left with `<pad>`, and `attention_mask` int64 [B, T], 1 for a token and 0 for padding.
         Raises ValueError if the lists differ in length or a prompt contains `<image>`.
         Source: PaliGemma, section 3.1 and figure 2.
-        Exercise PaliGemmaProcessor.__call__. Builds on: add_image_tokens_to_prompt, process_images,
-        PaliGemmaProcessor.
+        Exercise PaliGemmaProcessor.__call__. Lesson: docs/lessons/joining.md. Builds on:
+        add_image_tokens_to_prompt, process_images, PaliGemmaProcessor.
         """
         # TODO 1. Refuse, with a ValueError, lists of different lengths and a prompt that contains
         #         `<image>`.

@@ -59,7 +59,7 @@ class VisionEmbeddings(nn.Module):
     Attributes: `patch_embedding`, weight [C, 3, P, P] and bias; `position_embedding`, weight
     [N, C].
     Source: ViT, section 3.1, equation 1 (without the class token).
-    Exercise VisionEmbeddings.
+    Exercise VisionEmbeddings. Lesson: docs/lessons/patches.md.
     """
 
     def __init__(self, config: VisionConfig):
@@ -89,7 +89,7 @@ class Attention(nn.Module):
     Input and output: [B, N, C], in the dtype of the weights.
     Attributes: `q_proj`, `k_proj`, `v_proj` and `out_proj`, weight [C, C] and bias each.
     Source: "Attention Is All You Need" (Vaswani et al. 2017), section 3.2.
-    Exercise Attention.
+    Exercise Attention. Lesson: docs/lessons/attention.md.
     """
 
     def __init__(self, config: VisionConfig):
@@ -119,7 +119,7 @@ class MLP(nn.Module):
     Input and output: [B, N, C], in the dtype of the weights.
     Attributes: `fc1`, weight [M, C] and bias; `fc2`, weight [C, M] and bias.
     Source: ViT, section 3.1, equation 3; GELU by its tanh formula, with which SigLIP was trained.
-    Exercise MLP.
+    Exercise MLP. Lesson: docs/lessons/gates.md.
     """
 
     def __init__(self, config: VisionConfig):
@@ -144,7 +144,7 @@ class EncoderLayer(nn.Module):
     Attributes: `layer_norm1`, `self_attn`, `layer_norm2` and `mlp`; the norms take their eps
     from config.layer_norm_eps.
     Source: ViT, section 3.1, equations 2 and 3 (pre-norm).
-    Exercise EncoderLayer. Builds on: Attention, MLP.
+    Exercise EncoderLayer. Lesson: docs/lessons/residual.md. Builds on: Attention, MLP.
     """
 
     def __init__(self, config: VisionConfig):
@@ -169,7 +169,7 @@ class Encoder(nn.Module):
     Input and output: [B, N, C], in the dtype of the weights.
     Attributes: `layers`, an nn.ModuleList of config.num_hidden_layers blocks.
     Source: ViT, section 3.1.
-    Exercise Encoder. Builds on: EncoderLayer.
+    Exercise Encoder. Lesson: docs/lessons/residual.md. Builds on: EncoderLayer.
     """
 
     def __init__(self, config: VisionConfig):
@@ -194,7 +194,8 @@ class VisionTransformer(nn.Module):
     Attributes: `embeddings`, `encoder`, and `post_layernorm`, whose eps is
     config.layer_norm_eps.
     Source: ViT, section 3.1, equation 4, here for every patch; PaliGemma, section 3.1.
-    Exercise VisionTransformer. Builds on: VisionEmbeddings, Encoder.
+    Exercise VisionTransformer. Lesson: docs/lessons/residual.md. Builds on: VisionEmbeddings,
+    Encoder.
     """
 
     def __init__(self, config: VisionConfig):
@@ -217,7 +218,7 @@ class VisionModel(nn.Module):
     Input: float [B, 3, S, S]. Output: [B, N, C], in the dtype of the weights.
     Attributes: `vision_model`.
     Source: the tensor names of google/paligemma-3b-pt-224.
-    Exercise VisionModel. Builds on: VisionTransformer.
+    Exercise VisionModel. Lesson: docs/lessons/siglip.md. Builds on: VisionTransformer.
     """
 
     def __init__(self, config: VisionConfig):

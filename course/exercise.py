@@ -6,6 +6,8 @@ from types import FunctionType
 
 import torch
 
+from course.lessons import lesson_of
+
 # What a known mistake or another right way does to the reference's lines: old text and new text, or
 # real code, a function in place of the exercise's or a class whose methods take the place of its own.
 Change = dict[str, str] | FunctionType | type
@@ -89,7 +91,7 @@ class Exercise:
     @property
     def line(self) -> str:
         """The last line of the docstring."""
-        text = f"Exercise {self.name}."
+        text = f"Exercise {self.name}. Lesson: {lesson_of(self.name).file}."
         return text + (f" Builds on: {', '.join(self.builds_on)}." if self.builds_on else "")
 
     @property

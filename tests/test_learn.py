@@ -10,6 +10,7 @@ import time
 
 import pytest
 
+import learn
 from course import process, worker
 from course.exercises import EXERCISES, FILES, named, number_of
 from course.learner_file import LearnerFile
@@ -175,6 +176,12 @@ def test_show(exercise):
         assert "\n    is not done yet\n" in show(
             exercise, LearnerFile(exercise.file, skeleton(exercise.file))
         )
+
+
+def test_why(capsys):
+    learn.main(["why", "RMSNorm"])
+    out = capsys.readouterr().out
+    assert out.startswith("The residual stream and norms\n") and "docs/lessons/residual.md" in out
 
 
 # ------------------------------------------------------------- code that ends or hangs the process

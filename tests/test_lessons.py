@@ -16,12 +16,12 @@ import pytest
 import torch
 from PIL import Image
 
-from course import shapes, shapes_1
+from course import lessons, shapes, shapes_1
 from course.exercises import EXERCISES
-from docs import lessons, outputs
+from docs import outputs
 from docs.lessons import canvas, draw
 
-PAGES = sorted(lessons.HERE.glob("*.md"))
+PAGES = sorted(lessons.PAGES.glob("*.md"))
 NUMBER = re.compile(r"(?<![\w.])\d[\d,_]*(?:\.\d+)?(?:e-?\d+)?(?![\w])")
 HOLDS = re.compile(r"<!-- holds: (.*?) -->")
 NOT_COUNTED = re.compile(
@@ -120,7 +120,7 @@ def test_why_is_the_part_for_the_terminal():
 
 
 def test_the_list_of_lessons_is_complete():
-    text = (lessons.HERE / "README.md").read_text(encoding="utf-8")
+    text = (lessons.PAGES / "README.md").read_text(encoding="utf-8")
     for lesson in lessons.lessons():
         row = next(line for line in text.splitlines() if line.startswith(f"| {lesson.number} |"))
         assert f"[{lesson.title}]({lesson.path.name})" in row

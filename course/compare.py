@@ -170,13 +170,13 @@ def answer(model: nn.Module, batch: dict, tokens: list[int], watch: Watch) -> li
 
 
 def in_words(name: str) -> str:
-    """`language_model.model.layers.2.mlp` -> `decoder layer 3, mlp`."""
+    """`language_model.model.layers.2.mlp` -> `decoder layer 2, mlp`."""
     parts = name.split(".")
     if "layers" in parts[:-1]:
         i = parts.index("layers")
         inner = ".".join(parts[i + 2 :])
         stack = "decoder" if parts[0] == "language_model" else "vision tower"
-        return f"{stack} layer {int(parts[i + 1]) + 1}" + (f", {inner}" if inner else "")
+        return f"{stack} layer {parts[i + 1]}" + (f", {inner}" if inner else "")
     for beginning, words in (("vision_tower.vision_model.", "vision tower"), ("language_model.", "decoder")):
         if name.startswith(beginning):
             return f"{words}, {name.removeprefix(beginning).removeprefix('model.')}"

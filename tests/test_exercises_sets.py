@@ -542,7 +542,7 @@ def test_set_0_says_what_went_wrong(name, code, words, results):
             1,
             [
                 "What agrees: pixel_values, input_ids and attention_mask; then ",
-                "First difference: decoder layer 1, input_layernorm\n",
+                "First difference: decoder layer 0, input_layernorm\n",
                 "language_model.model.layers.0.input_layernorm: GemmaRMSNorm (decoder_0.py:",
                 "Its input agrees, its output does not.",
                 "Largest difference: ",
@@ -554,7 +554,7 @@ def test_set_0_says_what_went_wrong(name, code, words, results):
             "wrong rotate_half, compared",
             1,
             [
-                "First difference: decoder layer 1, self_attn\n",
+                "First difference: decoder layer 0, self_attn\n",
                 "hands to o_proj",
                 "To look at: rotate_half (wrong)",
             ],
@@ -571,9 +571,9 @@ def test_set_0_says_what_went_wrong(name, code, words, results):
             "an error, compared",
             1,
             [
-                "the last of them vision tower layer 1, self_attn.v_proj",
+                "the last of them vision tower layer 0, self_attn.v_proj",
                 "stopped with RuntimeError",
-                "vision tower layer 1, self_attn, your code",
+                "vision tower layer 0, self_attn, your code",
                 "query @ key",
             ],
         ),

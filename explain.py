@@ -32,6 +32,7 @@ from program.pictures import open_picture
 from speed.loading import PRECISIONS
 
 PAGES = (".html", ".htm")
+LONGEST_PROMPT = 512  # tokens; the page holds all that they attend to
 
 
 def build_parser() -> Parser:
@@ -83,7 +84,9 @@ def make_page(args: argparse.Namespace, folder: Path) -> tuple[str, dict]:
     picture = open_picture(args.image[0])
     model_set = inference.set_of(args)
     model, tokenizer, processor = inference.load(args, "cpu", model_set)
-    inference.rows_that_fit(model, tokenizer, args.prompt, "cpu")  # refuses a prompt that is too long
+    num_tokens = len(tokenizer.encode(args.prompt[0], add_special_tokens=False).ids)
+    if num_tokens > LONGEST_PROMPT:
+        raise InputError(f"--prompt: {num_tokens:,} tokens, and a page shows at most {LONGEST_PROMPT}")
 
     log("Running the model")
     reduce = functools.partial(keep_weights, model.config)

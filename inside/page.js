@@ -292,9 +292,11 @@ function drawTokens() {
 
   // Nothing reads the last token, so it looks at nothing.
   const all = [image, ...tokens.list];
-  const columns = all.map((token, i) => make("th", {scope: "col", class: token.kind}, make("div", {}, token.label || visible(token.text))));
-  const rows = all.map((token, i) => make("tr", {}, make("th", {scope: "row", class: token.kind}, token.label || visible(token.text)),
-    ...all.map((other, j) => {
+  // Of a long prompt the middle is left out: its tokens see and are seen as their neighbors.
+  const numPrompt = all.length - answer.length, shown = all.map((_, i) => i).filter(i => numPrompt <= 40 || i < 12 || i >= numPrompt - 6);
+  const columns = shown.map(i => all[i]).map((token, i) => make("th", {scope: "col", class: token.kind}, make("div", {}, token.label || visible(token.text))));
+  const rows = shown.map(i => [all[i], i]).map(([token, i]) => make("tr", {}, make("th", {scope: "row", class: token.kind}, token.label || visible(token.text)),
+    ...shown.map(j => [all[j], j]).map(([other, j]) => {
       const yes = tokens.mask[i][j] === "1";
       return make("td", {class: `${j ? "" : "wide "}${yes ? "yes " : ""}${other.kind}`, title:
         `${visible(token.text)} ${yes ? "sees" : "does not see"} ${visible(other.text)}`},
@@ -302,7 +304,8 @@ function drawTokens() {
     })));
   fill($("mask"), make("thead", {}, make("tr", {}, make("td", {style: {background: "none"}}), ...columns)), make("tbody", {}, ...rows));
   $("maskWords").textContent = `Colored: may be looked at. The ${tokens.numImage} image tokens see and are seen alike, so they share one ` +
-    "row and one column.";
+    "row and one column." + (shown.length < all.length ? ` ${all.length - shown.length} tokens in the middle of the prompt are left out: they see and ` +
+    "are seen as their neighbors." : "");
   const total = tokens.numImage + tokens.list.length, canvas = $("wholeMask"), context = canvas.getContext("2d");
   const edge = i => Math.round((i ? tokens.numImage + i - 1 : 0) / total * canvas.width);
   const style = getComputedStyle($("mask")), color = kind => getComputedStyle($("mask").querySelector(`th.${kind}`)).color;

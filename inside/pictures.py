@@ -112,27 +112,33 @@ def draw_patches(description: dict) -> Image.Image:
 
 
 def draw_mask(description: dict) -> Image.Image:
-    """Rows look, columns are looked at; all image tokens share a row and a column."""
+    """Rows look, columns are looked at; all image tokens share a row and a column.
+
+    Of a long prompt the cells are small, and too small for words.
+    """
     tokens = description["tokens"]
     names = [(f"<image> x {tokens['numImage']}", "image")]
     names += [(visible(token["text"]), token["kind"]) for token in tokens["list"]]
-    cell, wide, letters = 34, 120, font(20)
-    margin = GAP + round(max(letters.getlength(name) for name, _ in names)) + 14
+    cell = max(3, min(34, 1600 // len(names)))
+    wide, gap, letters = max(120, cell), cell // 10, font(max(8, round(cell * 0.6)))
+    named = cell >= 14
+    margin = GAP + (round(max(letters.getlength(name) for name, _ in names)) + 14 if named else 0)
     left = [margin + (wide - cell) * (i > 0) + i * cell for i in range(len(names))]
     canvas = Image.new("RGB", (left[-1] + cell + GAP, margin + len(names) * cell + GAP), PAPER)
     draw = ImageDraw.Draw(canvas)
     for i, (name, kind) in enumerate(names):
         y = margin + i * cell
-        draw.text((margin - 14, y + cell / 2), name, fill=KINDS[kind], font=letters, anchor="rm")
-        # Turned words: drawn on a strip of their own, which is then turned.
-        strip = Image.new("RGB", (margin - GAP, cell), PAPER)
-        ImageDraw.Draw(strip).text((0, cell / 2), name, fill=KINDS[kind], font=letters, anchor="lm")
-        middle = left[i] + (wide - cell) // 2 * (i == 0)
-        canvas.paste(strip.rotate(90, expand=True), (middle, GAP - 14))
+        if named:
+            draw.text((margin - 14, y + cell / 2), name, fill=KINDS[kind], font=letters, anchor="rm")
+            # Turned words: drawn on a strip of their own, which is then turned.
+            strip = Image.new("RGB", (margin - GAP, cell), PAPER)
+            ImageDraw.Draw(strip).text((0, cell / 2), name, fill=KINDS[kind], font=letters, anchor="lm")
+            middle = left[i] + (wide - cell) // 2 * (i == 0)
+            canvas.paste(strip.rotate(90, expand=True), (middle, GAP - 14))
         for j, (_, other) in enumerate(names):
             right = left[j] + (cell if j else wide)
             color = KINDS[other] if tokens["mask"][i][j] == "1" else WELL
-            draw.rectangle((left[j], y, right - 3, y + cell - 3), fill=color)
+            draw.rectangle((left[j], y, right - 1 - gap, y + cell - 1 - gap), fill=color)
     return canvas
 
 
@@ -212,7 +218,7 @@ def check_folder(folder: Path):
         try:
             with Image.open(path) as picture:
                 made_here = picture.info.get("Software") == MADE_HERE
-        except OSError:
+        except (OSError, Image.DecompressionBombError):
             made_here = False
         if not made_here:
             why = "was not made by explain.py, so it is not overwritten"

@@ -604,6 +604,7 @@ def test_bad_arguments(refused, tmp_path):
     refused("--prompt", "<image> cat", words=["<image>"])
     refused("--model", tmp_path / "nothing", words=["nothing", "does not exist"])
     refused("--max-tokens", "0", words=["--max-tokens"])
+    refused("--prompt", "x " * 3000, words=["--prompt", "tokens", "at most 512"])
     refused("--png", tmp_path / "file", "--out", tmp_path / "p.html", words=["is a file"])
     refused("--png", tmp_path / "no" / "folder", "--out", tmp_path / "p.html", words=["no folder"])
     shutil.copy(tmp_path / "given.png", tmp_path / "explain-mask.png")

@@ -138,7 +138,7 @@ def draw_mask(description: dict) -> Image.Image:
         for j, (_, other) in enumerate(names):
             right = left[j] + (cell if j else wide)
             color = KINDS[other] if tokens["mask"][i][j] == "1" else WELL
-            draw.rectangle((left[j], y, right - 1 - gap, y + cell - 1 - gap), fill=color)
+            draw.rectangle((left[j], y, right - gap, y + cell - gap), fill=color)
     return canvas
 
 

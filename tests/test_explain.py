@@ -1146,3 +1146,20 @@ def test_pictures_in_docs_are_those_of_the_first_page():
         )
         # Pillow's own font may be drawn a little differently by another version.
         assert found.shape == expected.shape and abs(found - expected).mean() < 1, REMAKE
+
+
+def test_a_long_prompt_stays_readable(checkpoint, tmp_path, opened):
+    arguments = ["--model", str(checkpoint), "--image", str(draw_sample(tmp_path / "a.png"))]
+    arguments += ["--prompt", "x " * 60, "--out", str(tmp_path / "p.html"), "--png", str(tmp_path / "png")]
+    explain.main([*arguments, "--max-tokens", "3"])
+    explain.main([*arguments, "--max-tokens", "3"])  # its own pictures are known again
+    with Image.open(tmp_path / "png" / "explain-mask.png") as picture:
+        assert max(picture.size) < 2000
+    tab, told = opened(tmp_path / "p.html"), data_of(tmp_path / "p.html")["tokens"]
+    assert len(told["list"]) > 60
+    rows = tab.locator("#mask tbody tr").count()
+    assert (
+        rows < 30
+        and f"{len(told['list']) + 1 - rows} tokens in the middle" in tab.locator("#maskWords").inner_text()
+    )
+    assert tab.evaluate(CUT_OFF) == [] and tab.evaluate(OVERLAPS) == []

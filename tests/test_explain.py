@@ -26,7 +26,8 @@ import generation_1
 import inference
 import vision_transformer_1
 from decoder_1 import prefix_lm_mask
-from inside import description, make_docs, pictures
+from docs import make_pages
+from inside import description, pictures
 from inside.code import definition
 from inside.description import coverage, pool, principal_colors, token_boxes
 from inside.page import build_page
@@ -1107,11 +1108,11 @@ def test_unseen_maps_are_told(checkpoint, tmp_path, monkeypatch, opened):
 
 
 DOCS = PROGRAM.parent / "docs"
-REMAKE = "run python -m inside.make_docs"
+REMAKE = "run python -m docs.make_pages"
 
 
 @needs_tiny
-@pytest.mark.parametrize("name", make_docs.SAMPLES)
+@pytest.mark.parametrize("name", make_pages.SAMPLES)
 def test_pages_in_docs_are_up_to_date(name):
     """What is cheap to tell: words, drawing code, links, the code that is shown, and the answer."""
     page, model_set = DOCS / "pages" / f"{name}.html", import_set(1)
@@ -1122,15 +1123,15 @@ def test_pages_in_docs_are_up_to_date(name):
         source = find_source(definition(thing, model_set))
         text = ["".join(one if isinstance(one, str) else one[1] for one in line) for line in unit["lines"]]
         assert (source.first_line, source.lines) == (unit["line"], text), REMAKE
-    made = Made(page, TINY, str(inference.SAMPLES / f"{name}.png"), make_docs.SAMPLES[name])
+    made = Made(page, TINY, str(inference.SAMPLES / f"{name}.png"), make_pages.SAMPLES[name])
     (expected, *_) = zip(*generation_1.generate(made.model, made.batch, 1, 24), strict=True)
     assert made.answer == list(expected), REMAKE
 
 
 def test_the_index_in_docs_leads_to_them(opened):
-    told = {name: data_of(DOCS / "pages" / f"{name}.html") for name in make_docs.SAMPLES}
-    assert make_docs.build_index(told) == (DOCS / "index.html").read_text("utf-8"), REMAKE
-    for name in make_docs.SAMPLES:
+    told = {name: data_of(DOCS / "pages" / f"{name}.html") for name in make_pages.SAMPLES}
+    assert make_pages.build_index(told) == (DOCS / "index.html").read_text("utf-8"), REMAKE
+    for name in make_pages.SAMPLES:
         tab = opened(DOCS / "pages" / f"{name}.html", 390)
         assert tab.evaluate("document.documentElement.scrollWidth") <= 390
         assert tab.locator("#modules thead th").count() == 7  # none for the times of a machine
@@ -1138,7 +1139,7 @@ def test_the_index_in_docs_leads_to_them(opened):
 
 
 def test_pictures_in_docs_are_those_of_the_first_page():
-    first = data_of(DOCS / "pages" / f"{next(iter(make_docs.SAMPLES))}.html")
+    first = data_of(DOCS / "pages" / f"{next(iter(make_pages.SAMPLES))}.html")
     for name, png in pictures.draw_all(first).items():
         found, expected = (
             np.asarray(Image.open(file).convert("RGB"), dtype=int)

@@ -1,6 +1,6 @@
 """Makes what docs/ shows of explain.py: the pictures, and pages to look at before cloning.
 
-    python -m inside.make_docs
+    python -m docs.make_pages
 
 docs/index.html leads to three pages in docs/pages/, as GitHub Pages serves them; docs/pictures/ holds
 the main pictures of the first. They depend on the code, the tiny model and the pictures alone: times
@@ -16,7 +16,7 @@ from inside import pictures
 from inside.page import FOLDER, build_page
 from program.files import replace_file
 
-DOCS = Path(__file__).resolve().parent.parent / "docs"
+DOCS = Path(__file__).resolve().parent
 SAMPLES = {
     "cats": "detect cat",
     "street": "answer en how many cars are there?",

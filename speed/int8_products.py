@@ -11,6 +11,7 @@ out of the rounding; oneDNN's guide, "Nuances of int8 computations", for what a 
 """
 
 import functools
+from typing import NamedTuple
 
 import torch
 
@@ -88,17 +89,23 @@ def whole_numbers(x: torch.Tensor, step: torch.Tensor | float) -> torch.Tensor:
     return (x / step).add_(middle() + 0.5).to(torch.uint8)            # to the nearest: 0.5, then cut
 
 
-def round_rows(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Whole numbers, and a step for each row: x [R, I] -> uint8 [R, I], float32 [R, 1]."""
-    step = largest(x, dim=1)[:, None].clamp(min=1e-30) / middle()
-    return whole_numbers(x, step), step
-
-
 def round_row(x: torch.Tensor) -> tuple[torch.Tensor, float]:
     """As `round_rows` for one row, in half as many operations: each takes longer to begin than to do."""
     low, high = x.aminmax()
     step = max(-low.item(), high.item(), 1e-30) / middle()
     return whole_numbers(x, step), step
+
+
+class Rounded(NamedTuple):
+    """Many rows as whole numbers, but for the columns that hold numbers far beyond the others.
+
+    x ~ (numbers - middle) * steps, and in the columns k x itself
+    """
+
+    numbers: torch.Tensor                                             # uint8 [R, I], `middle` in columns k
+    steps: torch.Tensor                                               # float32 [R, 1]
+    columns: torch.Tensor                                             # int64 [k], k <= 64
+    outliers: torch.Tensor                                            # float32 [R, k]
 
 
 def outlier_columns(x: torch.Tensor) -> torch.Tensor:
@@ -108,6 +115,24 @@ def outlier_columns(x: torch.Tensor) -> torch.Tensor:
     """
     peaks, columns = largest(x, dim=0).topk(min(64, x.shape[1] // 32))
     return columns[peaks > OUTLIER * root_mean_square(x)]
+
+
+def round_rows(x: torch.Tensor) -> Rounded:
+    """x [R, I]; in blocks of rows that stay in the cache, and in one piece of memory."""
+    columns = outlier_columns(x)
+    numbers, steps = torch.empty_like(x, dtype=torch.uint8), x.new_empty(len(x), 1)
+    size = max(1, 2**18 // x.shape[1])
+    memory = x.new_empty(min(size, len(x)), x.shape[1])
+    for start in range(0, len(x), size):
+        rows = slice(start, start + size)
+        block = part = x[rows]
+        work = memory[:len(block)]
+        if len(columns):
+            part = work.copy_(block).index_fill_(1, columns, 0)
+        steps[rows] = largest(part, dim=1)[:, None].clamp_(min=1e-30) / middle()
+        # To the nearest: 0.5 is added, then the fraction is cut off.
+        numbers[rows] = torch.mul(part, 1 / steps[rows], out=work).add_(middle() + 0.5)
+    return Rounded(numbers, steps, columns, x[:, columns])
 
 
 def int8_row(x: torch.Tensor, weight: torch.Tensor, scale: torch.Tensor, zero: torch.Tensor) -> torch.Tensor:
@@ -125,22 +150,33 @@ def int8_row(x: torch.Tensor, weight: torch.Tensor, scale: torch.Tensor, zero: t
     return torch.cat(parts, dim=1).sub_(zero * (step + fine)).mul_(scale)
 
 
-def int8_both(x: torch.Tensor, weight: torch.Tensor, scale: torch.Tensor, zero: torch.Tensor) -> torch.Tensor:
-    """Products of many rows, as in `int8_row`, but the outliers' columns are multiplied in float32.
+def parts_of(weight: torch.Tensor) -> list[slice]:
+    """Slices of the outputs, all of nearly one size: a rest would cost as many operations as the others.
+
+    A multiple of 64, which is what is multiplied at a time.
+    """
+    number = max(1, round(len(weight) / SLICE))
+    size = -(-len(weight) // (64 * number)) * 64
+    return [slice(start, min(start + size, len(weight))) for start in range(0, len(weight), size)]
+
+
+def products_of_rounded(
+    x: Rounded, weight: torch.Tensor, scale: torch.Tensor, zero: torch.Tensor
+) -> torch.Tensor:
+    """Products of many rows: the outliers' columns are multiplied in float32.
 
     x W^T = (x without the columns k, rounded) W^T + x[:, k] W[:, k]^T
     """
-    columns = outlier_columns(x)
-    outliers, weight_columns = x[:, columns], weight[:, columns].float()       # [R, k], [O, k]
-    out = x.new_empty(len(x), len(weight))
-    rounded, steps = torch.empty_like(x, dtype=torch.uint8), x.new_empty(len(x), 1)
-    block = max(1, 2**18 // x.shape[1])                               # rows that stay in the cache
-    for rows in (slice(start, start + block) for start in range(0, len(x), block)):
-        rounded[rows], steps[rows] = round_rows(x[rows].index_fill(1, columns, 0))
-    for start in range(0, len(weight), SLICE):
-        part = slice(start, start + SLICE)
-        product = int_mm(rounded, weight[part]).sub_(zero[part]).mul_(steps)           # [R, SLICE]
-        if len(columns):
-            product.addmm_(outliers, weight_columns[part].t())
+    weight_columns = weight.index_select(1, x.columns).float()        # [O, k]
+    out = x.steps.new_empty(len(x.steps), len(weight))
+    for part in parts_of(weight):
+        product = int_mm(x.numbers, weight[part]).sub_(zero[part]).mul_(x.steps)       # [R, a slice]
+        if len(x.columns):
+            product.addmm_(x.outliers, weight_columns[part].t())
         torch.mul(product, scale[part], out=out[:, part])
     return out
+
+
+def int8_both(x: torch.Tensor, weight: torch.Tensor, scale: torch.Tensor, zero: torch.Tensor) -> torch.Tensor:
+    """Products of many rows: weight and input are whole numbers of 8 bits, their sum has 32."""
+    return products_of_rounded(round_rows(x), weight, scale, zero)

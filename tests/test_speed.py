@@ -98,7 +98,7 @@ def test_rows_of_zeros():
     assert (int8_products.int8_row(x[:1], weight, scale, zero) == 0).all()
 
 
-def test_outliers_do_not_blur_the_rest():
+def test_outliers_do_not_blur_the_rest(monkeypatch):
     """Two columns a thousand times as large as the others, as large models have them."""
     x = random(50, 256, seed=1)
     x[:, [7, 100]] *= 1000
@@ -110,7 +110,11 @@ def test_outliers_do_not_blur_the_rest():
     assert sorted(int8_products.outlier_columns(x).tolist()) == [7, 100]
     assert error_of(int8_products.int8_both(x, weight, scale, zero), expected) < most
     assert error_of(int8_products.int8_row(x[:1], weight, scale, zero), expected[:1]) < most
-    rounded, steps = int8_products.round_rows(x)
+    rounded = int8_products.round_rows(x)
+    assert rounded.outliers.equal(x[:, rounded.columns]) and sorted(rounded.columns.tolist()) == [7, 100]
+    monkeypatch.setattr(int8_products, "OUTLIER", 1e9)                # there are none
+    rounded, steps, columns, _ = int8_products.round_rows(x)
+    assert len(columns) == 0
     plain = F.linear((rounded.float() - int8_products.middle()) * steps, weight * scale.float()[:, None])
     assert error_of(plain, expected) > 0.2, "without it this test would show nothing"
 
@@ -139,7 +143,7 @@ def test_inputs_of_seven_bits(monkeypatch):
     x, original = random(20, 256, seed=1), random(64, 256)
     weight, scale = quantize(original)
     zero = int8_products.products_of_zeros(row_sums(weight))
-    rounded, _ = int8_products.round_rows(x)
+    rounded = int8_products.round_rows(x).numbers
     assert rounded.amin() >= 0 and rounded.amax() <= 126
     expected = F.linear(x, weight * scale.float()[:, None])
     assert error_of(int8_products.int8_both(x, weight, scale, zero), expected) < 0.03
@@ -163,6 +167,34 @@ def test_modules_take_the_place_of_linear(shape, bias):
             found = module(x)
         assert found.dtype == dtype and found.shape == expected.shape
         assert error_of(found, expected.detach()) < 0.02 * 127 / int8_products.middle()
+
+
+def test_an_input_is_rounded_once_unless_it_changes(monkeypatch):
+    """As for queries, keys and values; also if a model changes it in place between two of them."""
+    calls, original = [], int8_products.round_rows
+    monkeypatch.setattr(linear, "round_rows", lambda x: calls.append(1) or original(x))
+    always("int8_both", monkeypatch)
+    monkeypatch.setattr(linear, "LAST", [])
+    weight, scale = quantize(random(40, 96))
+    layer = Int8Linear(weight, scale, row_sums(weight), None)
+    x = random(1, 9, 96, seed=1)
+    with torch.inference_mode():
+        first = layer(x)
+        assert torch.equal(layer(x), first) and len(calls) == 1
+        x[0, 3, 5] += 1e-3
+        layer(x)
+        assert len(calls) == 2
+        x.mul_(2)
+        assert error_of(layer(x), 2 * first) < 0.01 and len(calls) == 3
+        assert error_of(layer(x[:, :4]), 2 * first[:, :4]) < 0.01 and len(calls) == 4
+
+
+@pytest.mark.parametrize("outputs", [1, 63, 64, 257, 1024, 1152, 1499, 4304, 16384])
+def test_slices_are_even_and_leave_nothing_out(outputs):
+    parts = int8_products.parts_of(torch.empty(outputs, 1))
+    sizes = [part.stop - part.start for part in parts]
+    assert [row for part in parts for row in range(outputs)[part]] == list(range(outputs))
+    assert max(sizes) <= 1600 and (len(sizes) == 1 or min(sizes) > max(sizes) / 2)
 
 
 def test_one_tokens_queries_keys_and_values_are_float32():

@@ -129,9 +129,10 @@ def round_rows(x: torch.Tensor) -> Rounded:
         work = memory[:len(block)]
         if len(columns):
             part = work.copy_(block).index_fill_(1, columns, 0)
-        steps[rows] = largest(part, dim=1)[:, None].clamp_(min=1e-30) / middle()
+        peaks = largest(part, dim=1)[:, None].clamp_(min=1e-30)
+        steps[rows] = peaks / middle()
         # To the nearest: 0.5 is added, then the fraction is cut off.
-        numbers[rows] = torch.mul(part, 1 / steps[rows], out=work).add_(middle() + 0.5)
+        numbers[rows] = torch.mul(part, middle() / peaks, out=work).add_(middle() + 0.5)
     return Rounded(numbers, steps, columns, x[:, columns])
 
 

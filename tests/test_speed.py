@@ -691,6 +691,41 @@ def test_programs_say_it_before_torch_is_imported(program, tmp_path):
     assert result.stdout.strip() == "passive"
 
 
+def test_the_loader_knows_nothing_of_this(folder, no_size_is_small):
+    code = "import sys, load_weights; print([name for name in sys.modules if name.split('.')[0] == 'speed'])"
+    command = [sys.executable, "-c", code]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
+    for precision in ("auto", "bfloat16", "stored"):
+        model, _ = load_weights.load_hf_model(folder, precision=precision)
+        homes = {type(module).__module__.split(".")[0] for module in model.modules()}
+        assert homes == {"torch", "decoder_1", "vision_transformer_1"}
+        assert not any(module._forward_pre_hooks for module in model.modules())
+
+
+def test_only_what_was_measured_is_skipped(folder, no_size_is_small):
+    for precision, is_skipped in (("auto", True), ("int8", True), ("float32", False), ("bfloat16", False)):
+        model, _ = load_model(folder, precision=precision)
+        assert any(module._forward_pre_hooks for module in model.modules()) is is_skipped
+
+
+def test_threads_are_chosen_before_the_first_product(folder, monkeypatch):
+    torch.set_num_threads(2)
+    seen = []
+    noted = lambda weight: seen.append(torch.get_num_threads()) or quantize(weight)               # noqa: E731
+    monkeypatch.setattr(int8_file, "quantize", noted)
+    load_model(folder, precision="int8")
+    assert set(seen) == {1}
+
+
+def test_a_left_over_int8_file_is_not_a_model(tmp_path, monkeypatch, capsys):
+    for name in (int8_file.NAME, f"{int8_file.NAME}.123.part", "model.int8.safetensors"):
+        (tmp_path / name).write_bytes(b"left over")
+    monkeypatch.setattr(inference, "FULL_MODEL", tmp_path)
+    inference.main(["--max-tokens", "1"])
+    assert "holds no weights yet" in capsys.readouterr().err
+
+
 def test_inference_says_what_int8_costs(folder, tmp_path, capsys):
     picture = tmp_path / "picture.png"
     Image.new("RGB", (20, 20), "red").save(picture)

@@ -32,7 +32,7 @@ RESULTS, README = HERE / "results", HERE / "README.md"
 BEGIN, END = "<!-- written by compare.py --keep -->", "<!-- end -->"
 # transformers' float32 model comes last: it leaves no room for the files in the system's cache.
 QUEUE = [("transformers", "bfloat16"), ("ours", "auto"), ("ours", "int8"), ("transformers", "float32")]
-PROMPT_TOKENS = 6         # after the picture's: 262 tokens with the 3B model, as "caption en" has
+PROMPT_TOKENS = 6  # after the picture's: 262 tokens with the 3B model, as "caption en" has
 ROWS = [
     ("load, s", "load", "s"),
     ("first token, s", "first", "s"),
@@ -41,8 +41,14 @@ ROWS = [
 ]
 NAMES = ["transformers float32", "transformers bfloat16", "ours auto", "ours int8"]
 # What tells kinds of CPU apart where the name does not, the newest first; Linux' names of them.
-INSTRUCTIONS = {"amx_tile": "AMX", "avx512_bf16": "AVX-512 with bfloat16", "avx512_vnni": "AVX-512 with VNNI",
-                "avx512f": "AVX-512", "avx_vnni": "AVX2 with VNNI", "avx2": "AVX2"}
+INSTRUCTIONS = {
+    "amx_tile": "AMX",
+    "avx512_bf16": "AVX-512 with bfloat16",
+    "avx512_vnni": "AVX-512 with VNNI",
+    "avx512f": "AVX-512",
+    "avx_vnni": "AVX2 with VNNI",
+    "avx2": "AVX2",
+}
 
 
 # ------------------------------------------------------------------ one run, in its own process
@@ -103,7 +109,7 @@ def memory_speed(model) -> float:
     import torch
 
     weight = model.language_model.lm_head.weight.detach()
-    part = weight[:2**28 // weight[0].nbytes].view(torch.int32)
+    part = weight[: 2**28 // weight[0].nbytes].view(torch.int32)
     start = time.perf_counter()
     part.amax()
     return part.nbytes / (time.perf_counter() - start)
@@ -193,7 +199,7 @@ def run_transformers(folder: Path, dtype: str, num_tokens: int) -> dict:
     start = time.perf_counter()
     with torch.inference_mode():
         output = model.generate(**batch, max_new_tokens=num_tokens, do_sample=False, streamer=clock)
-    tokens = output[0, batch["input_ids"].shape[1]:].tolist()
+    tokens = output[0, batch["input_ids"].shape[1] :].tolist()
     steps = steps_between([start, *clock.times[1:]])
     found = {"load": load, "steps": steps, "tokens": tokens, "logits": first_logits[0]}
     return found | {"memory": peak_memory()}
@@ -216,7 +222,7 @@ def work(args: argparse.Namespace):
     if program == "ours":
         from speed import threads
 
-        threads.sleep_while_waiting()                                 # as inference.py does
+        threads.sleep_while_waiting()  # as inference.py does
     import torch
 
     import_all(program)
@@ -345,7 +351,8 @@ def bytes_read_for_a_token(folder: Path) -> dict[str, float]:
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     shapes = tensor_shapes(config)
     numbers = sum(
-        shape[0] * shape[1] for name, shape in shapes.items()
+        shape[0] * shape[1]
+        for name, shape in shapes.items()
         if name.startswith("language_model.") and len(shape) == 2
     )
     return {"auto": 2.0 * numbers, "int8": 1.0 * numbers}
@@ -458,8 +465,13 @@ def table(found: dict) -> str:
     lines += ["| | " + " | ".join(NAMES) + " | auto : tf | int8 : tf |", "|---" * (len(NAMES) + 3) + "|"]
     lines += [f"| {title} | " + " | ".join(values) + " |" for title, values in rows_of(found).items()]
     first = found["runs"]["ours int8, first start"]
-    lines += ["", f"First start of int8, the weights rounded and kept: load {first['load']:.1f} s, "
-                  f"peak memory {first['memory']:.2f} GB.", "", *found["limited_by"]]
+    lines += [
+        "",
+        f"First start of int8, the weights rounded and kept: load {first['load']:.1f} s, "
+        f"peak memory {first['memory']:.2f} GB.",
+        "",
+        *found["limited_by"],
+    ]
     return "\n".join(lines)
 
 
@@ -531,8 +543,13 @@ def main(argv: list[str] | None = None):
     parser.add_argument("--folder", type=Path, help="the checkpoint, made if it is not there (default: here)")
     parser.add_argument("--rounds", type=int, default=3, help="how often each is run (default: 3)")
     parser.add_argument("--tokens", type=int, default=16, help="how many are written (default: 16)")
-    parser.add_argument("--busy", type=int, default=0, metavar="N",
-        help="then the same beside N programs that compute all the time")
+    parser.add_argument(
+        "--busy",
+        type=int,
+        default=0,
+        metavar="N",
+        help="then the same beside N programs that compute all the time",
+    )
     parser.add_argument("--keep", action="store_true", help="puts the figures in benchmarks/README.md")
     parser.add_argument("--json", type=Path, help="also writes what was found to this file")
     parser.add_argument("--run", nargs=2, help=argparse.SUPPRESS)

@@ -9,7 +9,7 @@ Letters in shapes: R rows (tokens) of an input, I inputs and O outputs of a line
 import torch
 import torch.nn.functional as F
 
-CONVERTED = 2**21         # bfloat16 weights that are made float32 at a time, to stay in the cache
+CONVERTED = 2**21  # bfloat16 weights that are made float32 at a time, to stay in the cache
 
 
 def bf16_vector(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
@@ -27,7 +27,7 @@ def bf16_row(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
 
     Not with `torch.backends.mkldnn.flags`: that sets other switches as well, for each product, and warns.
     """
-    was_enabled = torch.backends.mkldnn.enabled                       # oneDNN, by its older name
+    was_enabled = torch.backends.mkldnn.enabled  # oneDNN, by its older name
     torch.backends.mkldnn.enabled = False
     try:
         return F.linear(x, weight)
@@ -45,5 +45,5 @@ def float32_rows(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     x, out = x.float(), x.new_empty(len(x), len(weight))
     step = max(1, CONVERTED // x.shape[1])
     for start in range(0, len(weight), step):
-        out[:, start:start + step] = F.linear(x, weight[start:start + step].float())
+        out[:, start : start + step] = F.linear(x, weight[start : start + step].float())
     return out

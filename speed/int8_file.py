@@ -39,10 +39,10 @@ from speed.int8_products import quantize, row_sums
 
 NAME = "paligemma-from-scratch.int8"
 MARK, VERSION = "int8 weights of PaliGemma from scratch", "2"
-HEAD_BYTES = 2**20        # where the mark lies, if anywhere
-PAGE = 4096               # bytes that a checksum adds up at a time
-PIECE = 512               # bytes of a tensor that are looked at in three places, to tell checkpoints apart
-ALIGNED = 64              # bytes; tensors begin at multiples, where vector instructions may read
+HEAD_BYTES = 2**20  # where the mark lies, if anywhere
+PAGE = 4096  # bytes that a checksum adds up at a time
+PIECE = 512  # bytes of a tensor that are looked at in three places, to tell checkpoints apart
+ALIGNED = 64  # bytes; tensors begin at multiples, where vector instructions may read
 
 
 # ------------------------------------------------------------- is it the right file, and whole
@@ -50,10 +50,12 @@ ALIGNED = 64              # bytes; tensors begin at multiples, where vector inst
 
 def source_of(files: list[Path]) -> str:
     """What the weights are made from: other weights get another text, even at the same size and time."""
-    return json.dumps([
-        [file.name, file.stat().st_size, file.stat().st_mtime_ns, digest_of_pieces(file)]
-        for file in sorted(files)
-    ])
+    return json.dumps(
+        [
+            [file.name, file.stat().st_size, file.stat().st_mtime_ns, digest_of_pieces(file)]
+            for file in sorted(files)
+        ]
+    )
 
 
 def digest_of_pieces(path: Path) -> str:
@@ -139,8 +141,8 @@ class Writer:
     def __init__(self, path: Path, shapes: dict[str, tuple[int, int]], source: str):
         self.path, self.aside = path, path.with_name(f"{path.name}.{os.getpid()}.part")
         self.shapes, self.source = shapes, source
-        self.checksums = dict.fromkeys(layout(shapes), "0" * 16)      # as long as those to come
-        self.small = {}                                               # written after all weights
+        self.checksums = dict.fromkeys(layout(shapes), "0" * 16)  # as long as those to come
+        self.small = {}  # written after all weights
         self.problem, self.file = None, None
         self.handlers, self.received, self.is_ending = {}, None, False
         self.writer, self.written = ThreadPoolExecutor(max_workers=1), None
@@ -165,7 +167,7 @@ class Writer:
                 raise OSError("another program's file has this name")
             self.file = self.aside.open("wb")
             self.file.write(self.head())
-            self.file.flush()                                         # with its mark, should it be left over
+            self.file.flush()  # with its mark, should it be left over
         except OSError as error:
             self.give_up(error)
         if threading.current_thread() is threading.main_thread():
@@ -205,7 +207,7 @@ class Writer:
     def add(self, name: str, weight: torch.Tensor, scale: torch.Tensor, sums: torch.Tensor):
         self.small |= {f"{name}.scale": scale, f"{name}.sum": sums}
         if self.written is not None:
-            self.written.result()                                     # or what waits would fill the memory
+            self.written.result()  # or what waits would fill the memory
         self.written = self.writer.submit(self.write, f"{name}.weight", weight)
 
     def write(self, name: str, tensor: torch.Tensor):
@@ -266,7 +268,7 @@ def int8_of(
     if kept is not None:
         return kept
     with Writer(path, shapes, source) as writer:
-        if not writer.problem:                                        # a folder that cannot be written in
+        if not writer.problem:  # a folder that cannot be written in
             for name, *tensors in rounded_in_turn(shapes, read):
                 writer.add(name, *tensors)
                 if writer.problem:

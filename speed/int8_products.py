@@ -15,8 +15,8 @@ from typing import NamedTuple
 
 import torch
 
-SLICE = 1024              # rows of a weight that are worked on at a time, to stay in the cache
-OUTLIER = 6.0             # times the root mean square of all
+SLICE = 1024  # rows of a weight that are worked on at a time, to stay in the cache
+OUTLIER = 6.0  # times the root mean square of all
 
 
 def quantize(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -26,13 +26,13 @@ def quantize(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     In slices that stay in the cache, and in one piece of memory, for it is memory that this waits
     for: the system may take longer to give a new piece than it takes to round what it holds.
     """
-    O, I = weight.shape                                               # noqa: E741 (a letter of the legend)
+    O, I = weight.shape  # noqa: E741 (a letter of the legend)
     rounded, scales = torch.empty(O, I, dtype=torch.int8), torch.empty(O, dtype=torch.bfloat16)
     step = max(1, 2**18 // I)
     memory = torch.empty(step, I)
     for start in range(0, O, step):
         rows = slice(start, start + step)
-        part = memory[:len(weight[rows])].copy_(weight[rows])
+        part = memory[: len(weight[rows])].copy_(weight[rows])
         # 126.5, so that a scale rounded down to bfloat16 still has room for the largest number.
         scales[rows] = (largest(part, dim=1) / 126.5).clamp(min=1e-30)
         rounded[rows] = part.div_(scales[rows].float()[:, None]).round_()
@@ -86,7 +86,7 @@ def products_of_zeros(sums: torch.Tensor) -> torch.Tensor:
 
 def whole_numbers(x: torch.Tensor, step: torch.Tensor | float) -> torch.Tensor:
     """The uint8 numbers, of x's shape, with x ~ (number - middle) * step."""
-    return (x / step).add_(middle() + 0.5).to(torch.uint8)            # to the nearest: 0.5, then cut
+    return (x / step).add_(middle() + 0.5).to(torch.uint8)  # to the nearest: 0.5, then cut
 
 
 def round_row(x: torch.Tensor) -> tuple[torch.Tensor, float]:
@@ -102,10 +102,10 @@ class Rounded(NamedTuple):
     x ~ (numbers - middle) * steps, and in the columns k x itself
     """
 
-    numbers: torch.Tensor                                             # uint8 [R, I], `middle` in columns k
-    steps: torch.Tensor                                               # float32 [R, 1]
-    columns: torch.Tensor                                             # int64 [k], k <= 64
-    outliers: torch.Tensor                                            # float32 [R, k]
+    numbers: torch.Tensor  # uint8 [R, I], `middle` in columns k
+    steps: torch.Tensor  # float32 [R, 1]
+    columns: torch.Tensor  # int64 [k], k <= 64
+    outliers: torch.Tensor  # float32 [R, k]
 
 
 def outlier_columns(x: torch.Tensor) -> torch.Tensor:
@@ -126,7 +126,7 @@ def round_rows(x: torch.Tensor) -> Rounded:
     for start in range(0, len(x), size):
         rows = slice(start, start + size)
         block = part = x[rows]
-        work = memory[:len(block)]
+        work = memory[: len(block)]
         if len(columns):
             part = work.copy_(block).index_fill_(1, columns, 0)
         peaks = largest(part, dim=1)[:, None].clamp_(min=1e-30)
@@ -144,7 +144,7 @@ def int8_row(x: torch.Tensor, weight: torch.Tensor, scale: torch.Tensor, zero: t
     with each slice of the weight while that is still in the cache.
     """
     rounded, step = round_row(x)
-    if middle() * step <= OUTLIER * root_mean_square(x):              # the largest number, and all others
+    if middle() * step <= OUTLIER * root_mean_square(x):  # the largest number, and all others
         return int_mm(rounded, weight).sub_(zero).mul_(step).mul_(scale)
     rest, fine = round_row(x - (rounded.float() - middle()) * step)
     parts = [int_mm(rounded, part) * step + int_mm(rest, part) * fine for part in weight.split(SLICE)]
@@ -168,10 +168,10 @@ def products_of_rounded(
 
     x W^T = (x without the columns k, rounded) W^T + x[:, k] W[:, k]^T
     """
-    weight_columns = weight.index_select(1, x.columns).float()        # [O, k]
+    weight_columns = weight.index_select(1, x.columns).float()  # [O, k]
     out = x.steps.new_empty(len(x.steps), len(weight))
     for part in parts_of(weight):
-        product = int_mm(x.numbers, weight[part]).sub_(zero[part]).mul_(x.steps)       # [R, a slice]
+        product = int_mm(x.numbers, weight[part]).sub_(zero[part]).mul_(x.steps)  # [R, a slice]
         if len(x.columns):
             product.addmm_(x.outliers, weight_columns[part].t())
         torch.mul(product, scale[part], out=out[:, part])

@@ -43,12 +43,12 @@ class Bf16Linear(nn.Module):
 class LastInput(NamedTuple):
     """What was rounded last: queries, keys and values have the same input, and so have gate and up."""
 
-    rows: torch.Tensor                                                # kept, so that its memory is not reused
-    seen: torch.Tensor                                                # what tells whether it was changed
+    rows: torch.Tensor  # kept, so that its memory is not reused
+    seen: torch.Tensor  # what tells whether it was changed
     rounded: Rounded
 
 
-LAST: list[LastInput] = []                                            # one, or none yet
+LAST: list[LastInput] = []  # one, or none yet
 
 
 def rounded_once(rows: torch.Tensor) -> Rounded:
@@ -84,7 +84,7 @@ class Int8Linear(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         rows = x.reshape(-1, x.shape[-1]).float()
         way = int8_row if len(rows) == 1 else int8_both
-        if rows.shape[1] % 16 == 0:                                   # the other takes 16 at a time
+        if rows.shape[1] % 16 == 0:  # the other takes 16 at a time
             way = quickest((int8_weights, way), rows, self.weight, self.scale, self.zero)
         if way is int8_both:
             out = products_of_rounded(rounded_once(rows), self.weight, self.scale, self.zero)
@@ -99,7 +99,7 @@ class Int8Embedding(nn.Module):
 
     def __init__(self, linear: Int8Linear):
         super().__init__()
-        self.weight, self.scale = linear.weight, linear.scale          # tied: the same parameters
+        self.weight, self.scale = linear.weight, linear.scale  # tied: the same parameters
 
     def forward(self, ids: torch.Tensor) -> torch.Tensor:
         return self.weight[ids] * self.scale[ids][..., None]

@@ -11,7 +11,7 @@ from load_weights import CheckpointError, ModelSet, find_tensors, load_hf_model,
 from speed import int8_file, memory
 from speed.linear import Bf16Linear, Int8Embedding, Int8Linear
 
-PRECISIONS = ("auto", *load_weights.PRECISIONS, "int8")               # what --precision takes
+PRECISIONS = ("auto", *load_weights.PRECISIONS, "int8")  # what --precision takes
 # In parameters: models below LARGE are quick as they are, and stay as they are; below ONE_THREAD, threads
 # that wait for each other cost more than they save.
 LARGE, ONE_THREAD = 100_000_000, 20_000_000
@@ -44,7 +44,7 @@ def use_bf16(model: nn.Module):
     """Makes a loaded bfloat16 model a quick one. No weight is copied, and the tied ones stay tied."""
     memory.keep_freed_memory()
     for parameter in tqdm([*model.parameters()], desc="Loading", delay=1, leave=False):
-        memory.map_now(parameter)                                     # which reads the disk, if need be
+        memory.map_now(parameter)  # which reads the disk, if need be
     for name, linear in linears_of(model).items():
         is_attended = name.startswith("language_model.") and name.endswith((".q_proj", ".k_proj", ".v_proj"))
         model.set_submodule(name, Bf16Linear(linear, is_attended))
@@ -73,7 +73,7 @@ def use_int8(model: nn.Module, folder: Path):
         model.set_submodule(name, Int8Linear(*parts, linear.bias))
         if name == LM_HEAD:
             model.set_submodule(TABLE, Int8Embedding(model.get_submodule(name)))
-    model.float()                                                     # all but what is int8
+    model.float()  # all but what is int8
 
 
 def skip_unread(model: nn.Module):
@@ -113,7 +113,7 @@ def load_model(model_path, device="cpu", precision: str = "auto", model_set: Mod
     model, tokenizer = load_hf_model(model_path, device, loaded_as, model_set)
     numbers = sum(parameter.numel() for parameter in model.parameters())
     if numbers < ONE_THREAD:
-        torch.set_num_threads(1)                                      # before the first product
+        torch.set_num_threads(1)  # before the first product
     is_bf16 = precision == "auto" and model.get_submodule(TABLE).weight.dtype == torch.bfloat16
     if precision == "int8":
         use_int8(model, Path(model_path))

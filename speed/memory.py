@@ -19,8 +19,8 @@ def keep_freed_memory():
     """
     with contextlib.suppress(OSError, AttributeError, TypeError):
         mallopt = ctypes.CDLL(None).mallopt
-        mallopt(-3, 2**25)                                            # M_MMAP_THRESHOLD, at its largest
-        mallopt(-1, 2**30)                                            # M_TRIM_THRESHOLD
+        mallopt(-3, 2**25)  # M_MMAP_THRESHOLD, at its largest
+        mallopt(-1, 2**30)  # M_TRIM_THRESHOLD
 
 
 def map_now(tensor: torch.Tensor):
@@ -31,4 +31,4 @@ def map_now(tensor: torch.Tensor):
     if sys.platform == "linux":
         page = tensor.data_ptr() // mmap.PAGESIZE * mmap.PAGESIZE
         size = tensor.data_ptr() + tensor.nbytes - page
-        ctypes.CDLL(None).madvise(ctypes.c_void_p(page), ctypes.c_size_t(size), 22)      # MADV_POPULATE_READ
+        ctypes.CDLL(None).madvise(ctypes.c_void_p(page), ctypes.c_size_t(size), 22)  # MADV_POPULATE_READ

@@ -5,10 +5,10 @@ import time
 
 import torch
 
-SLICE = 1024              # rows of the weight that are multiplied with many rows, to stay in the cache
-FETCHED = 2**25           # bytes of it that are multiplied with one, so that they come from memory
+SLICE = 1024  # rows of the weight that are multiplied with many rows, to stay in the cache
+FETCHED = 2**25  # bytes of it that are multiplied with one, so that they come from memory
 
-CHOSEN: dict[tuple, object] = {}                                      # what was timed in this process
+CHOSEN: dict[tuple, object] = {}  # what was timed in this process
 
 
 def quickest(ways: tuple, x: torch.Tensor, weight: torch.Tensor, *others: torch.Tensor):
@@ -21,16 +21,16 @@ def quickest(ways: tuple, x: torch.Tensor, weight: torch.Tensor, *others: torch.
     """
     key = (ways, x.shape[1], len(x).bit_length())
     if key not in CHOSEN:
-        clock = time.perf_counter if os.name == "nt" else time.thread_time        # too coarse on Windows
+        clock = time.perf_counter if os.name == "nt" else time.thread_time  # too coarse on Windows
         if len(x) == 1:
             size = FETCHED // (x.shape[1] * weight.element_size())
         else:
-            size = SLICE if others else SLICE // 4                    # more where inputs are rounded first
+            size = SLICE if others else SLICE // 4  # more where inputs are rounded first
         arguments = [x[:64], weight[:size], *(other[:size] for other in others)]
         threads, times = torch.get_num_threads(), []
         torch.set_num_threads(1)
         for way in ways:
-            way(*arguments)                                           # memory and kernels are made ready
+            way(*arguments)  # memory and kernels are made ready
             trials = []
             for _ in range(2):
                 start = clock()

@@ -13,9 +13,9 @@ The runtimes read these variables once, as they are loaded with torch: libgomp (
 import os
 
 POLICY = {
-    "OMP_WAIT_POLICY": "passive",    # all three
-    "GOMP_SPINCOUNT": "0",           # libgomp: how often it asks before it sleeps
-    "KMP_BLOCKTIME": "0",            # LLVM's and Intel's: milliseconds of the same
+    "OMP_WAIT_POLICY": "passive",  # all three
+    "GOMP_SPINCOUNT": "0",  # libgomp: how often it asks before it sleeps
+    "KMP_BLOCKTIME": "0",  # LLVM's and Intel's: milliseconds of the same
 }
 
 

@@ -21,6 +21,7 @@ import load_weights
 from benchmarks import compare
 from course.learner_set import mixed_set
 from load_weights import CheckpointError, ModelSet
+from program import questions
 from random_weights.small import random_checkpoint, random_tensors, small_config, write_tensors
 from speed import bf16_products, int8_file, int8_products, linear, loading, quickest, threads
 from speed.int8_products import quantize, row_sums
@@ -62,7 +63,7 @@ def test_bf16_ways_agree_with_float32(rows, outputs, monkeypatch):
     for way in ways:
         found = way(x, weight)
         assert found.dtype == torch.bfloat16 and found.shape == expected.shape
-        assert error_of(found, expected) < 0.003                      # bfloat16 keeps 8 bits
+        assert error_of(found, expected) < 0.003  # bfloat16 keeps 8 bits
         assert torch.backends.mkldnn.enabled, "bf16_row switches it off for others as well"
 
 
@@ -73,7 +74,7 @@ def test_int8_ways_agree_with_the_weights_they_hold(rows, outputs, inputs):
     weight, scale = quantize(random(outputs, inputs))
     expected = F.linear(x, weight * scale.float()[:, None])
     both = weight, scale, int8_products.products_of_zeros(row_sums(weight))
-    most = 0.015 * 127 / int8_products.middle()               # steps are twice as long with 7 bits
+    most = 0.015 * 127 / int8_products.middle()  # steps are twice as long with 7 bits
     assert error_of(int8_products.int8_weights(x, *both), expected) < 0.004
     assert error_of(int8_products.int8_both(x, *both), expected) < most
     if rows == 1:
@@ -103,7 +104,7 @@ def test_outliers_do_not_blur_the_rest(monkeypatch):
     x = random(50, 256, seed=1)
     x[:, [7, 100]] *= 1000
     original = random(64, 256)
-    original[:, [7, 100]] = 0                                         # so that the rest can be seen
+    original[:, [7, 100]] = 0  # so that the rest can be seen
     weight, scale = quantize(original)
     expected, zero = F.linear(x, original), int8_products.products_of_zeros(row_sums(weight))
     most = 0.02 * 127 / int8_products.middle()
@@ -112,7 +113,7 @@ def test_outliers_do_not_blur_the_rest(monkeypatch):
     assert error_of(int8_products.int8_row(x[:1], weight, scale, zero), expected[:1]) < most
     rounded = int8_products.round_rows(x)
     assert rounded.outliers.equal(x[:, rounded.columns]) and sorted(rounded.columns.tolist()) == [7, 100]
-    monkeypatch.setattr(int8_products, "OUTLIER", 1e9)                # there are none
+    monkeypatch.setattr(int8_products, "OUTLIER", 1e9)  # there are none
     rounded, steps, columns, _ = int8_products.round_rows(x)
     assert len(columns) == 0
     plain = F.linear((rounded.float() - int8_products.middle()) * steps, weight * scale.float()[:, None])
@@ -239,7 +240,7 @@ def checkpoint(tmp_path_factory):
     tensors = random_tensors(config, dtype=torch.bfloat16)
     for name, tensor in tensors.items():
         if name.endswith("k_proj.weight"):
-            tensor *= 0.25                                            # attention that is not all or nothing
+            tensor *= 0.25  # attention that is not all or nothing
     folder = random_checkpoint(tmp_path_factory.mktemp("quantize") / "model", config)
     write_tensors(folder, tensors)
     return folder
@@ -303,16 +304,21 @@ def always(way: str, monkeypatch):
 
 
 @pytest.mark.parametrize("prompts", [1, 2])
-@pytest.mark.parametrize(("precision", "way", "most"), [
-    ("auto", "float32_rows", 0.03), ("auto", "bf16_rows", 0.03), ("int8", "int8_weights", 0.04),
-    ("int8", "int8_both", 0.1),
-])
+@pytest.mark.parametrize(
+    ("precision", "way", "most"),
+    [
+        ("auto", "float32_rows", 0.03),
+        ("auto", "bf16_rows", 0.03),
+        ("int8", "int8_weights", 0.04),
+        ("int8", "int8_both", 0.1),
+    ],
+)
 def test_models_answer_alike(
     folder, exact, rounded, precision, way, most, prompts, no_size_is_small, monkeypatch
 ):
     always(way, monkeypatch)
     load_model(folder, precision=precision)
-    model, _ = load_model(folder, precision=precision)             # the second time: from the file kept
+    model, _ = load_model(folder, precision=precision)  # the second time: from the file kept
     kinds = {type(module) for module in model.modules()}
     assert nn.Linear not in kinds and ({"auto": Bf16Linear, "int8": Int8Linear}[precision] in kinds)
     plain = exact if precision == "auto" else rounded
@@ -333,7 +339,7 @@ def test_auto_loses_nothing_against_bfloat16(folder, exact, way, no_size_is_smal
         precision: error_of(logits_of(load_model(folder, precision=precision)[0], prompts)[0], expected)
         for precision in ("auto", "bfloat16")
     }
-    assert errors["auto"] < 1.1 * errors["bfloat16"]                  # chance, where both are alike
+    assert errors["auto"] < 1.1 * errors["bfloat16"]  # chance, where both are alike
 
 
 def test_output_layer_and_table_stay_tied(folder, no_size_is_small):
@@ -416,8 +422,10 @@ def test_a_learners_set_is_as_quick(folder, exact, rounded, no_size_is_small, mo
     decoder.PaliGemmaForConditionalGeneration = OwnModel
     own = ModelSet(vision_transformer_1, text_image_token_processor_1, decoder, is_reference=False)
     for model_set in (mixed_set().modules, own):
-        for precision, way, plain, most in (("auto", "float32_rows", exact, 0.03),
-                                            ("int8", "int8_weights", rounded, 0.04)):
+        for precision, way, plain, most in (
+            ("auto", "float32_rows", exact, 0.03),
+            ("int8", "int8_weights", rounded, 0.04),
+        ):
             always(way, monkeypatch)
             model, _ = load_model(folder, precision=precision, model_set=model_set)
             kind = OwnLinear if model_set == own else type(model.language_model.model.layers[0].mlp.up_proj)
@@ -478,7 +486,7 @@ def damage_head(path):
 
 def damage_weights(path):
     content = bytearray(path.read_bytes())
-    content[len(content) // 4:] = bytes(len(content) - len(content) // 4)
+    content[len(content) // 4 :] = bytes(len(content) - len(content) // 4)
     path.write_bytes(content)
 
 
@@ -513,7 +521,7 @@ def test_other_weights_of_the_same_size_and_time_are_noticed(folder, monkeypatch
     before, content = source.stat(), bytearray(source.read_bytes())
     with safe_open(source, framework="pt") as stored:
         last = stored.get_tensor("language_model.model.norm.weight").nbytes
-    content[-last * 8:] = bytes(last * 8)
+    content[-last * 8 :] = bytes(last * 8)
     source.write_bytes(content)
     os.utime(source, ns=(before.st_atime_ns, before.st_mtime_ns))
     assert source.stat().st_size == before.st_size
@@ -537,7 +545,7 @@ def is_accepted(folder, content) -> bool:
     with safe_open(folder / "model.safetensors", framework="pt") as stored:
         shapes = {
             name.removesuffix(".weight"): tuple(stored.get_slice(name).get_shape())
-            for name in stored.keys()                                 # noqa: SIM118
+            for name in stored.keys()  # noqa: SIM118
             if loading.is_matrix(name, tuple(stored.get_slice(name).get_shape()))
         }
     return int8_file.read_file(path, shapes, int8_file.source_of([folder / "model.safetensors"])) is not None
@@ -553,10 +561,10 @@ def test_every_flipped_bit_is_noticed(checkpoint, kept):
         damaged[place] ^= 1 << place % 8
         assert not is_accepted(checkpoint, damaged), place
         damaged = bytearray(content)
-        damaged[place:place + 512] = bytes(len(damaged[place:place + 512]))
+        damaged[place : place + 512] = bytes(len(damaged[place : place + 512]))
         assert not is_accepted(checkpoint, damaged), place
-    first, second = content[start:start + 4096], content[start + 4096:start + 8192]
-    damaged = content[:start] + second + first + content[start + 8192:]
+    first, second = content[start : start + 4096], content[start + 4096 : start + 8192]
+    damaged = content[:start] + second + first + content[start + 8192 :]
     assert len(damaged) == len(content) and not is_accepted(checkpoint, damaged)
     (checkpoint / int8_file.NAME).write_bytes(content)
 
@@ -571,10 +579,20 @@ def test_another_programs_file_of_that_name_stays(folder, rounded, monkeypatch, 
     assert "another program's file" in message and message.count("\n") == 1
 
 
-@pytest.mark.parametrize("where", ["open", "replace", pytest.param("write", marks=pytest.mark.skipif(
-    not Path("/dev/full").exists(), reason="there is no /dev/full here"))])
+@pytest.mark.parametrize(
+    "where",
+    [
+        "open",
+        "replace",
+        pytest.param(
+            "write",
+            marks=pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here"),
+        ),
+    ],
+)
 def test_file_that_cannot_be_written(folder, rounded, where, monkeypatch, capsys):
     """A read-only folder or a full disk: said in a line, and the answer comes all the same."""
+
     def fail(*_, **__):
         raise OSError(28, "No space left on device")
 
@@ -597,8 +615,10 @@ def test_file_that_cannot_be_written(folder, rounded, where, monkeypatch, capsys
     assert not list(folder.glob(f"{int8_file.NAME}*"))
 
 
-@pytest.mark.skipif(os.name == "nt" or not hasattr(os, "geteuid") or os.geteuid() == 0,
-                    reason="to root and on Windows no folder is read-only")
+@pytest.mark.skipif(
+    os.name == "nt" or not hasattr(os, "geteuid") or os.geteuid() == 0,
+    reason="to root and on Windows no folder is read-only",
+)
 def test_read_only_folder(folder, capsys):
     folder.chmod(stat.S_IRUSR | stat.S_IXUSR)
     try:
@@ -712,7 +732,7 @@ def test_only_what_was_measured_is_skipped(folder, no_size_is_small):
 def test_threads_are_chosen_before_the_first_product(folder, monkeypatch):
     torch.set_num_threads(2)
     seen = []
-    noted = lambda weight: seen.append(torch.get_num_threads()) or quantize(weight)               # noqa: E731
+    noted = lambda weight: seen.append(torch.get_num_threads()) or quantize(weight)  # noqa: E731
     monkeypatch.setattr(int8_file, "quantize", noted)
     load_model(folder, precision="int8")
     assert set(seen) == {1}
@@ -721,7 +741,7 @@ def test_threads_are_chosen_before_the_first_product(folder, monkeypatch):
 def test_a_left_over_int8_file_is_not_a_model(tmp_path, monkeypatch, capsys):
     for name in (int8_file.NAME, f"{int8_file.NAME}.123.part", "model.int8.safetensors"):
         (tmp_path / name).write_bytes(b"left over")
-    monkeypatch.setattr(inference, "FULL_MODEL", tmp_path)
+    monkeypatch.setattr(questions, "FULL_MODEL", tmp_path)
     inference.main(["--max-tokens", "1"])
     assert "holds no weights yet" in capsys.readouterr().err
 

@@ -42,7 +42,6 @@ def is_matrix(name: str, shape: tuple[int, ...]) -> bool:
 
 def use_bf16(model: nn.Module):
     """Makes a loaded bfloat16 model a quick one. No weight is copied, and the tied ones stay tied."""
-    memory.keep_freed_memory()
     for parameter in tqdm([*model.parameters()], desc="Loading", delay=1, leave=False):
         memory.map_now(parameter)  # which reads the disk, if need be
     for name, linear in linears_of(model).items():

@@ -46,6 +46,7 @@ def build_parser() -> Parser:
     experiment.add_argument("name", nargs="?", metavar="NAME", help="of an experiment (default: list them)")
     experiment.add_argument("--no-wait", action="store_true", help="do not wait for Enter after the question")
     experiment.add_argument("--draw", metavar="OUT.png", help="write the pictures with their boxes")
+    experiment.add_argument("--overwrite", action="store_true", help="let --draw replace a file of yours")
     for name in ("layer", "head", "layers"):
         experiment.add_argument(f"--{name}", type=int, metavar="N", help="not the experiment's own")
     reset = commands.add_parser("reset", help="put an exercise back to what it was")

@@ -40,12 +40,18 @@ class Effect:
 
 
 def effect_of(model_set) -> Effect:
-    """Asks a model of these modules. Whatever stops it is told, and not raised."""
+    """Asks a model of these modules. Whatever stops it is told, and not raised.
+
+    Raises a Flaw if the reference cannot answer either, because the small model or a picture is gone.
+    """
     from course.experiments.run import ROOT, Kit, reference_answers
     from course.tracebacks import LearnersError, explained
     from load_weights import CheckpointError, load_hf_model
 
-    effect = Effect(reference_answers())
+    try:
+        effect = Effect(reference_answers())
+    except (OSError, CheckpointError) as error:
+        raise Flaw("missing", f"the small model or a picture cannot be read: {error}") from None
     try:
         with explained(CheckpointError, FloatingPointError), warnings.catch_warnings():
             warnings.simplefilter("ignore")

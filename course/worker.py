@@ -80,9 +80,10 @@ def checked(exercise: Exercise, file: LearnerFile, seconds: float) -> dict:
     result = check(exercise, file, seconds)
     if result.mistake:
         effect = tried_at_work(exercise, file, min(seconds, 3))
-        stopped = isinstance(effect, Flaw)
-        said = f"With this, the model does not answer: {effect}" if stopped else sentence(effect)
-        result.message += f"\n\n  {said}"
+        if isinstance(effect, Effect):
+            result.message += f"\n\n  {sentence(effect)}"
+        elif effect.kind != "missing":
+            result.message += f"\n\n  With this, the model does not answer: {effect}"
     return {name: value for name, value in vars(result).items() if name != "exercise"}
 
 

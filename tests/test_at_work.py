@@ -102,6 +102,19 @@ def test_code_that_does_not_end():
         at_work(exercise, file, 0.5)
 
 
+def test_without_the_small_model(monkeypatch):
+    """Then nothing can be said of it, and the rest of the message stands."""
+
+    def gone():
+        raise FileNotFoundError(2, "No such file or directory", "images/cats.png")
+
+    monkeypatch.setattr("course.experiments.run.reference_answers", gone)
+    exercise, file = learners("prefix_lm_mask", CAUSAL)
+    result = worker.checked(exercise, file, 10)
+    assert result["mistake"] and "With this" not in result["message"]
+    assert worker.tried_at_work(exercise, file, 10).kind == "missing"
+
+
 def test_the_reference_has_no_effect():
     effect = effect_of(import_set(1))
     assert effect.after == effect.before == reference_answers()

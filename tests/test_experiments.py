@@ -346,6 +346,7 @@ def test_parameters_on_the_command_line(program):
         (["tower-cut", "--layers", "-1"], "takes 0 to 4"),
         (["no-rope", "--draw", "nowhere/out.png"], "--draw nowhere/out.png"),
         (["no-rope", "--draw", "out.txt"], "--draw out.txt"),
+        (["no-rope", "--draw", str(ROOT / "images" / "street.png")], "or add --overwrite"),
         (["no-rope", "--draw", str(ROOT / "images" / "cats.png")], "never overwritten"),
     ],
 )

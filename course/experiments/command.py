@@ -36,7 +36,9 @@ def run(args: argparse.Namespace):
         from program.pictures import check_drawing
 
         check_drawing(
-            Path(args.draw), [str(ROOT / "images" / f"{name}.png") for name in PICTURES], overwrite=False
+            Path(args.draw),
+            [str(ROOT / "images" / f"{name}.png") for name in PICTURES],
+            overwrite=args.overwrite,
         )
     import torch
 

@@ -34,10 +34,12 @@ class Kit(NamedTuple):
 
     def ask(self, prompts: Sequence[str], pictures: Sequence[Image.Image]) -> list[Said]:
         """The answers to some questions, as one batch."""
+        return self.ask_batch(self.processor(list(prompts), list(pictures)))
+
+    def ask_batch(self, batch: dict[str, torch.Tensor]) -> list[Said]:
         tokenizer = self.processor.tokenizer
         eos_token_id = tokenizer.token_to_id("<eos>")
-        rows = [[] for _ in prompts]
-        batch = self.processor(list(prompts), list(pictures))
+        rows = [[] for _ in batch["input_ids"]]
         for tokens in self.generation.generate(self.model, batch, eos_token_id, MAX_TOKENS):
             for row, token in zip(rows, tokens, strict=True):
                 row += [token] if token is not None else []
@@ -134,9 +136,9 @@ def ask_without_heads(kit: Kit, experiment: Experiment, heads: list[tuple[int, i
 
         projection = attention.out_proj if hasattr(attention, "out_proj") else attention.o_proj
         projection.register_forward_pre_hook(switch_off)
-    place = PICTURES[0], "detect"
-    prompts, pictures = [QUESTIONS[place]] * len(heads), [picture(PICTURES[0])] * len(heads)
-    return kit._replace(model=model).ask(prompts, pictures)
+    batch = kit.processor([QUESTIONS[PICTURES[0], "detect"]], [picture(PICTURES[0])])
+    batch = {name: tensor.expand(len(heads), *tensor.shape[1:]) for name, tensor in batch.items()}
+    return kit._replace(model=model).ask_batch(batch)
 
 
 @torch.no_grad()

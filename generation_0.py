@@ -35,8 +35,8 @@ def keep_top_p(probabilities: torch.Tensor, top_p: float) -> torch.Tensor:
 
     The likeliest tokens stay, as many as are needed to reach top_p together; the others become 0.
 
-    The likeliest one always stays. The rest is not scaled up to a sum of one: torch.multinomial,
-    which draws from it, takes weights of any sum.
+    The likeliest one always stays. What stays need not be scaled up to a sum of one:
+    torch.multinomial, which draws from it, takes weights of any sum.
 
     Input: probabilities [V], float, which sum to one; top_p, above 0 and at most 1.
     Output: [V], in the same dtype and order; a new tensor, the input is left as it was.

@@ -46,7 +46,7 @@ def when_all_is_read_again_at_each_step(
         finished = [finished[row] or tokens[row] == eos_token_id for row in range(B)]
         if all(finished):
             return
-        new = torch.tensor(tokens)[:, None]
+        new = torch.tensor(tokens, device=logits.device)[:, None]
         for name, more in (("input_ids", new), ("attention_mask", torch.ones_like(new))):
             batch[name] = torch.cat([batch[name], more], dim=1)
 
@@ -70,7 +70,7 @@ def with_one_call_of_the_model_too_many(
         ]
         yield [None if finished[row] else tokens[row] for row in range(B)]
         finished = [finished[row] or tokens[row] == eos_token_id for row in range(B)]
-        new = torch.tensor(tokens)[:, None]
+        new = torch.tensor(tokens, device=logits.device)[:, None]
         attention_mask = torch.cat([attention_mask, torch.ones_like(new)], dim=1)
         cache = output["kv_cache"]
         output = model(new, attention_mask=attention_mask, kv_cache=cache, logits_to_keep=1)
@@ -97,7 +97,7 @@ def when_nothing_comes_before_the_end(
         finished = [finished[row] or tokens[row] == eos_token_id for row in range(B)]
         if all(finished) or len(steps) == max_tokens:
             return steps
-        new = torch.tensor(tokens)[:, None]
+        new = torch.tensor(tokens, device=logits.device)[:, None]
         attention_mask = torch.cat([attention_mask, torch.ones_like(new)], dim=1)
         cache = output["kv_cache"]
         output = model(new, attention_mask=attention_mask, kv_cache=cache, logits_to_keep=1)
@@ -130,7 +130,7 @@ def with_eos_for_rows_that_have_ended(
         yield tokens
         running -= {row for row in rows if tokens[row] == eos_token_id}
         mask = torch.nn.functional.pad(mask, (0, 1), value=1)
-        read = torch.tensor([[eos_token_id if token is None else token] for token in tokens])
+        read = mask.new_tensor([[eos_token_id if token is None else token] for token in tokens])
         inputs = {"input_ids": read, "attention_mask": mask}
 
 
@@ -153,7 +153,7 @@ def with_the_loop_behind_the_first_token(
     for _ in range(max_tokens - 1):
         if all(ended):
             break
-        new = torch.tensor(tokens).unsqueeze(1)
+        new = torch.tensor(tokens, device=mask.device).unsqueeze(1)
         mask = torch.hstack([mask, mask.new_ones(len(mask), 1)])
         out = model(input_ids=new, attention_mask=mask, kv_cache=out["kv_cache"], logits_to_keep=1)
         tokens = choose(out["logits"])
@@ -224,6 +224,12 @@ EXERCISE = Exercise(
                 "top_p": 0.9, "seed": 11,
             },
             call=answered,
+        ),
+        Case(
+            "a device that is not the default one",
+            lambda: {"ends": (3, 4), "batch": batch(ONE, SHORT), "max_tokens": 6},
+            call=answered,
+            other_device=True,
         ),
         Case(
             "logits that are NaN at the third step",
@@ -323,6 +329,11 @@ EXERCISE = Exercise(
             "with the scores of the first position",
             {"model(**batch, logits_to_keep=1)": "model(**batch)", '["logits"][:, -1]': '["logits"][:, 0]'},
             "those say what follows the first token, an image token.",
+        ),
+        Mistake(
+            "without saying where the new tokens are to be",
+            {", device=logits.device": ""},
+            "on a GPU they have to be there, where the model is.",
         ),
         Mistake(
             "when the temperature is left out",

@@ -61,7 +61,7 @@ class SmallModel:
         )
         ends_at = range(tokens.shape[1] - scored + 1, tokens.shape[1] + 1)
         rows = [[self._logits(row, length, mask, cache) for length in ends_at] for row in range(len(tokens))]
-        return {"logits": torch.tensor(rows), "kv_cache": cache}
+        return {"logits": torch.tensor(rows, device=tokens.device), "kv_cache": cache}
 
     def _logits(self, row: int, length: int, mask: torch.Tensor, cache: SmallCache) -> list[float]:
         """The scores behind the first `length` tokens of a row."""

@@ -226,12 +226,6 @@ EXERCISE = Exercise(
             call=answered,
         ),
         Case(
-            "a device that is not the default one",
-            lambda: {"ends": (3, 4), "batch": batch(ONE, SHORT), "max_tokens": 6},
-            call=answered,
-            other_device=True,
-        ),
-        Case(
             "logits that are NaN at the third step",
             lambda: {"ends": (None,), "batch": batch(ONE), "max_tokens": 6, "broken_at": 2},
             call=answered,
@@ -329,11 +323,6 @@ EXERCISE = Exercise(
             "with the scores of the first position",
             {"model(**batch, logits_to_keep=1)": "model(**batch)", '["logits"][:, -1]': '["logits"][:, 0]'},
             "those say what follows the first token, an image token.",
-        ),
-        Mistake(
-            "without saying where the new tokens are to be",
-            {", device=logits.device": ""},
-            "on a GPU they have to be there, where the model is.",
         ),
         Mistake(
             "when the temperature is left out",

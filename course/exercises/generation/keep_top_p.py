@@ -31,6 +31,12 @@ def with_a_threshold_for_each_token(probabilities, top_p):
     return probabilities * (probabilities >= top_p)
 
 
+def with_the_order_taken_for_the_way_back(probabilities, top_p):
+    in_order, tokens = probabilities.sort(descending=True)
+    stays = in_order.cumsum(dim=-1) - in_order < top_p
+    return probabilities * stays[tokens]
+
+
 def sorted_by_likelihood(probabilities, top_p):
     in_order = probabilities.sort(descending=True).values
     return in_order * (in_order.cumsum(dim=-1) - in_order < top_p)
@@ -160,6 +166,16 @@ EXERCISE = Exercise(
             "with top_p as a threshold for each token",
             with_a_threshold_for_each_token,
             "the kept ones reach top_p together; hardly any token reaches it alone.",
+        ),
+        Mistake(
+            "with all below 1 - top_p cut off",
+            {"tokens[reached_before >= top_p]": "probabilities < 1 - top_p"},
+            "the tail is what is left over together; how large a single token is says nothing about that.",
+        ),
+        Mistake(
+            "with the order taken for the way back",
+            with_the_order_taken_for_the_way_back,
+            "mask[tokens] takes from the places where tokens points; kept[tokens[...]] = 0 writes to them.",
         ),
         Mistake(
             "with minus infinity in place of 0",

@@ -216,6 +216,11 @@ EXERCISE = Exercise(
             "PyTorch's own generator draws then, and --seed has no effect.",
         ),
         Mistake(
+            "with a new generator for each token",
+            {"generator=generator": "generator=torch.Generator().manual_seed(0)"},
+            "the one that is given goes on from token to token; a new one draws the same again and again.",
+        ),
+        Mistake(
             "with the place in order of likelihood in place of the token",
             with_the_rank_in_place_of_the_token,
             "what is drawn has to be the token's id.",

@@ -35,14 +35,14 @@ def keep_top_p(probabilities: torch.Tensor, top_p: float) -> torch.Tensor:
 
     The likeliest tokens stay, as many as are needed to reach top_p together; the others become 0.
 
-    The likeliest one always stays. The rest is not scaled up to a sum of one: torch.multinomial,
-    which draws from it, takes weights of any sum.
+    The likeliest one always stays. What stays need not be scaled up to a sum of one:
+    torch.multinomial, which draws from it, takes weights of any sum.
 
     Input: probabilities [V], float, which sum to one; top_p, above 0 and at most 1.
     Output: [V], in the same dtype and order; a new tensor, the input is left as it was.
     Example: ([0.1, 0.5, 0.05, 0.3, 0.05], 0.7) -> [0, 0.5, 0, 0.3, 0]
     Source: Holtzman et al., section 3.1 (nucleus sampling).
-    Exercise (medium, 15 minutes).
+    Exercise keep_top_p. Lesson: docs/lessons/words.md.
     """
     in_order, tokens = probabilities.sort(descending=True)
     reached_before = in_order.cumsum(dim=-1) - in_order               # by the likelier ones alone
@@ -66,7 +66,7 @@ def sample_next_token(
     Computed in float64: dividing by a very small temperature must give neither NaN nor infinity,
     so the largest logit is taken off first (softmax stays the same).
     Source: Holtzman et al., section 3.3, for the temperature.
-    Exercise (medium, 15 minutes). Builds on: keep_top_p.
+    Exercise sample_next_token. Lesson: docs/lessons/words.md. Builds on: keep_top_p.
     """
     if temperature == 0:
         return int(logits.argmax())
@@ -102,7 +102,7 @@ def generate(
     do not see each other, and each draws from a generator of its own, all with the same seed.
     Raises FloatingPointError if a logit is not finite: whatever was chosen would mean nothing.
     Source: "Fast Transformer Decoding" (Shazeer 2019), section 2 (incremental attention).
-    Exercise (hard, 40 minutes). Builds on: sample_next_token.
+    Exercise generate. Lesson: docs/lessons/words.md. Builds on: sample_next_token.
     """
     B = len(batch["input_ids"])
     generators = [torch.Generator().manual_seed(seed) for _ in range(B)]
@@ -153,7 +153,7 @@ class Answer:
         Special tokens are kept: `<loc>` and `<seg>` are part of the answer.
         Example: "é" may be two tokens, of one byte each: "" and then "é".
         Source: the byte fallback of SentencePiece, which Gemma's tokenizer uses.
-        Exercise (medium, 15 minutes).
+        Exercise Answer.append. Lesson: docs/lessons/words.md.
         """
         self.tokens.append(token)
         text = self.tokenizer.decode(self.tokens, skip_special_tokens=False)
@@ -179,7 +179,7 @@ def parse_boxes(answer: str, width: int, height: int) -> list[dict]:
     Input: the text of an answer; width and height of the picture as it was given, in pixels.
     Output: a list of dicts with `label` (str) and `box` (four floats), in the answer's order.
     Source: PaliGemma, sections 3.2.5 and 5.3; big_vision, for the rounding.
-    Exercise (medium, 20 minutes).
+    Exercise parse_boxes. Lesson: docs/lessons/words.md.
     """
     boxes = []
     for *locations, label in re.findall(r"<loc(\d{4})>" * 4 + r"(?:<seg\d{3}>)*([^;<]*)", answer):

@@ -399,7 +399,8 @@ def run(args: argparse.Namespace):
         raise InputError(f"--draw and --mask cannot both be written to {args.mask}")
     device = choose_device(args.device)
     model_set = set_of(args)
-    vqvae = load_mask_decoder(args.model, model_set.masks)
+    # A learner's is not needed before an answer holds a shape: it may not be done yet.
+    vqvae = load_mask_decoder(args.model, model_set.masks) if args.set != "0" else None
     model, tokenizer, processor = load(args, device, model_set)
     generation = model_set.generation
     num_rows = rows_that_fit(model, tokenizer, args.prompt, device)
@@ -422,7 +423,11 @@ def run(args: argparse.Namespace):
                 answer_batch(batch, pictures, model, processor, generation, args, device, times, stream)
             for question, picture in zip(batch, pictures, strict=True):
                 boxes = generation.parse_boxes(question.answer.text, *question.size)
-                masks, new_notes = find_masks(question.answer.text, boxes, vqvae, *question.size)
+                if args.set == "0" and vqvae is None and "<seg" in question.answer.text:
+                    vqvae = load_mask_decoder(args.model, model_set.masks)
+                masks, new_notes = find_masks(
+                    question.answer.text, boxes, vqvae, *question.size, model_set.masks
+                )
                 with bar.external_write_mode(sys.stdout):
                     if not stream:
                         write_answer(question, boxes, masks, args.json)

@@ -19,7 +19,7 @@ What to notice:
 
 import contextlib
 import dataclasses
-import importlib.util
+import importlib
 import json
 import math
 import os
@@ -84,16 +84,13 @@ class ModelSet:
 
 def import_set(number: int) -> ModelSet:
     """Set 1 is the reference, set 0 the one to be filled in."""
-    names = ("vision_transformer", "text_image_token_processor", "decoder")
+    files = ("vision_transformer", "text_image_token_processor", "decoder", "generation", "mask_decoder")
     try:
-        modules = [importlib.import_module(f"{name}_{number}") for name in names]
-        # As long as there are no exercises of these two, a set has the reference's.
-        for name in ("generation", "mask_decoder"):
-            is_there = importlib.util.find_spec(f"{name}_{number}") is not None
-            modules.append(importlib.import_module(f"{name}_{number if is_there else 1}"))
+        vision, processor, decoder, generation, masks = (
+            importlib.import_module(f"{file}_{number}") for file in files
+        )
     except ModuleNotFoundError as error:
         raise CheckpointError(f"set {number} needs {error.name}, which is not here") from error
-    vision, processor, decoder, generation, masks = modules
     return ModelSet(vision, processor, decoder, number == 1, generation, masks)
 
 

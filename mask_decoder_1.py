@@ -63,7 +63,7 @@ class ResidualBlock(nn.Module):
     Attributes: `net`, an nn.Sequential with the convolutions at 0, 2 and 4, all M wide and with
     biases; a side keeps its length.
     Source: "Deep Residual Learning" (He et al. 2015), section 3.1.
-    Exercise (easy, 15 minutes).
+    Exercise ResidualBlock. Lesson: docs/lessons/masks.md.
     """
 
     def __init__(self, channels: int):
@@ -92,7 +92,7 @@ def make_decoder(config: MaskConfig) -> nn.Sequential:
     Output: a network from float [B, E, 4, 4] to [B, 1, 64, 64]. Its layers with weights are
     at 0, 2, 3, 4, 6, 8, 10 and 12, as in the names `decoder.0.weight` ... `decoder.12.bias`.
     Source: All in Tokens, section 3.
-    Exercise (medium, 25 minutes). Builds on: ResidualBlock.
+    Exercise make_decoder. Lesson: docs/lessons/masks.md. Builds on: ResidualBlock.
     """
     width = config.channels[-1]
     layers = [
@@ -121,7 +121,7 @@ def make_encoder(config: MaskConfig) -> nn.Sequential:
     Output: a network from float [B, 1, 64, 64] to [B, E, 4, 4]. Its layers with weights are
     at 0, 2, 4, 6, 8, 9 and 10, as in the names `encoder.0.weight` ... `encoder.10.bias`.
     Source: All in Tokens, section 3.
-    Exercise (medium, 20 minutes). Builds on: ResidualBlock.
+    Exercise make_encoder. Lesson: docs/lessons/masks.md. Builds on: ResidualBlock.
     """
     layers, width = [], 1
     for out_channels in config.channels:
@@ -154,7 +154,7 @@ class VectorQuantizer(nn.Module):
 
         Input: tokens int64 [B, 16], row by row from the top left. Output: float [B, E, 4, 4].
         Source: All in Tokens, section 3.
-        Exercise (easy, 10 minutes).
+        Exercise VectorQuantizer.look_up. Lesson: docs/lessons/masks.md.
         """
         codewords = self._embedding[tokens]                           # [B, 16, E]
         return codewords.transpose(1, 2).unflatten(2, (GRID_SIDE, GRID_SIDE))
@@ -167,7 +167,7 @@ class VectorQuantizer(nn.Module):
         Input: features float [B, E, 4, 4], from the encoder. Output: tokens int64 [B, 16], row by
         row from the top left.
         Source: VQ-VAE, section 3.1, equation 1.
-        Exercise (medium, 20 minutes).
+        Exercise VectorQuantizer.nearest. Lesson: docs/lessons/masks.md.
         """
         features = features.flatten(2).transpose(1, 2)                # [B, 16, E]
         # |f|^2 is left out: it is the same for every codeword.
@@ -197,7 +197,8 @@ class MaskVQVAE(nn.Module):
 
         Input: tokens int64 [B, 16]. Output: float [B, 64, 64], about -1 outside and 1 inside.
         Source: VQ-VAE, section 3.
-        Exercise (easy, 5 minutes). Builds on: make_decoder, VectorQuantizer.look_up.
+        Exercise MaskVQVAE.decode. Lesson: docs/lessons/masks.md. Builds on: make_decoder,
+        VectorQuantizer.look_up.
         """
         return self.decoder(self._vq_vae.look_up(tokens))[:, 0]
 
@@ -208,7 +209,8 @@ class MaskVQVAE(nn.Module):
 
         Input: shapes float [B, 64, 64], 0 outside to 1 inside. Output: tokens int64 [B, 16].
         Source: VQ-VAE, section 3.
-        Exercise (easy, 10 minutes). Builds on: make_encoder, VectorQuantizer.nearest.
+        Exercise MaskVQVAE.encode. Lesson: docs/lessons/masks.md. Builds on: make_encoder,
+        VectorQuantizer.nearest.
         """
         return self._vq_vae.nearest(self.encoder(2 * shapes[:, None] - 1))
 
@@ -222,7 +224,7 @@ def resize_shapes(shapes: torch.Tensor, height: int, width: int) -> torch.Tensor
     Input: float [B, any height, any width]. Output: float [B, height, width], the same dtype.
     What is lined up is the edges of both pictures, not the centers of their corner points.
     Source: PaliGemma's training code, which resizes so in both directions.
-    Exercise (easy, 10 minutes).
+    Exercise resize_shapes. Lesson: docs/lessons/masks.md.
     """
     return F.interpolate(shapes[:, None], size=(height, width), mode="bilinear", antialias=True)[:, 0]
 
@@ -243,7 +245,8 @@ def mask_from_tokens(
     the picture nothing is left. Output: bool [h, w].
     Source: PaliGemma's evaluation code for RefCOCO. (It rounds down here and rounds to the nearest
     when it makes training data. Here it is to the nearest both times.)
-    Exercise (hard, 30 minutes). Builds on: MaskVQVAE.decode, resize_shapes.
+    Exercise mask_from_tokens. Lesson: docs/lessons/masks.md. Builds on: MaskVQVAE.decode,
+    resize_shapes.
     """
     x1, y1, x2, y2 = (round(edge) for edge in box)
     left, top, right, bottom = max(x1, 0), max(y1, 0), min(x2, width), min(y2, height)
@@ -265,7 +268,8 @@ def tokens_from_mask(
     Output: tokens int64 [16].
     Raises ValueError if the box holds no pixel or does not lie in the picture.
     Source: PaliGemma's training code for RefCOCO; All in Tokens, section 3.
-    Exercise (medium, 20 minutes). Builds on: MaskVQVAE.encode, resize_shapes.
+    Exercise tokens_from_mask. Lesson: docs/lessons/masks.md. Builds on: MaskVQVAE.encode,
+    resize_shapes.
     """
     x1, y1, x2, y2 = (round(edge) for edge in box)
     height, width = mask.shape

@@ -6,13 +6,14 @@ shape is a matter of mask_decoder_1; the boxes are those of parse_boxes, in the 
 
 import itertools
 import re
+from types import ModuleType
 
 import torch
 from PIL import Image, ImageChops, ImageFilter
 
-from mask_decoder_1 import GRID_SIDE, MaskVQVAE, mask_from_tokens
+import mask_decoder_1
 
-NUM_WORDS = GRID_SIDE**2
+NUM_WORDS = mask_decoder_1.GRID_SIDE**2
 THING = r"(?:<loc\d{4}>){4}((?:<seg\d{3}>)*)"  # what begins a box in an answer
 TINT = 110  # of 255: how much of its color a mask lays over the picture
 
@@ -26,12 +27,15 @@ def seg_tokens(answer: str) -> list[list[int]]:
 
 
 def find_masks(
-    answer: str, boxes: list[dict], vqvae: MaskVQVAE | None, width: int, height: int
-) -> tuple[list[torch.Tensor | None], list[str]]:
+    answer: str, boxes: list[dict], vqvae: torch.nn.Module | None, width: int, height: int,
+    module: ModuleType = mask_decoder_1,
+) -> tuple[list[torch.Tensor | None], list[str]]:  # fmt: skip
     """The mask of each box in an answer, None where there is none, and notes that say why.
 
     A mask lies in its box as parse_boxes has it, so that both fit together in a drawing. (The
     tokens after the 16th are passed over, as PaliGemma's authors do.)
+
+    vqvae: a MaskVQVAE of module, or None if the checkpoint has none.
     """
     masks, notes = [], []
     words = seg_tokens(answer)
@@ -51,7 +55,7 @@ def find_masks(
                 what = f"<seg{max(tokens):03d}>, which is no word of the codebook"
             notes.append(f"{box['label'] or 'a box'} has {what}, so it has a box and no mask")
         elif tokens:
-            mask = mask_from_tokens(vqvae, torch.tensor(tokens), box["box"], height, width)
+            mask = module.mask_from_tokens(vqvae, torch.tensor(tokens), box["box"], height, width)
         masks.append(mask)
     return masks, list(dict.fromkeys(notes))
 

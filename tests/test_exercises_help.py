@@ -16,7 +16,7 @@ from course.learner_file import LearnerFile
 from course.outcome import Result
 from course.path import count_line, path_line
 from course.skeletons import skeleton
-from course.source import reference_source
+from course.source import ROOT, reference_source
 from course.write import BEGIN, END, exercise_list, pages_with_the_list
 
 skeleton_of = functools.cache(skeleton)
@@ -167,6 +167,12 @@ def test_list_in_the_readme():
         text = page.read_text(encoding="utf-8")
         shown = text[text.index(BEGIN) : text.index(END) + len(END)]
         assert shown == exercise_list(), "python -m course.write writes it again"
+
+
+def test_readme_says_how_many_exercises_there_are_and_how_long_they_take():
+    minutes = sum(exercise.minutes for exercise in EXERCISES)
+    words = f"The {len(EXERCISES)} exercises take about {round(minutes / 30) / 2:g} hours."
+    assert words in " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
 
 
 @pytest.mark.parametrize(

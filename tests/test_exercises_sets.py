@@ -5,6 +5,7 @@ the reference. What runs the programs does so in a copy of the repository.
 """
 
 import ast
+import inspect
 import json
 import os
 import random
@@ -25,11 +26,13 @@ from course.learner_set import LearnerSet, combine, make_set, set_named
 from course.skeletons import skeleton
 from course.source import ROOT, find, paste, reference_source
 from course.variants import apply_change, replace_functions
-from inference import generate, open_picture
-from load_weights import ModelSet, import_set, load_hf_model
+from inference import open_picture
+from load_weights import ModelSet, import_set, load_hf_model, load_mask_decoder
 
 PROMPT, PICTURE = "detect cat", ROOT / "images" / "cats.png"
 SKELETONS = {file: skeleton(file) for file in FILES}
+# In the order of ModelSet.modules.
+MODULES = ("vision_transformer", "text_image_token_processor", "decoder", "generation", "mask_decoder")
 
 
 def number(exercise):
@@ -76,14 +79,34 @@ def model_folder(checkpoint):
 
 
 def answer(folder, modules, precision="auto"):
-    """The tokens of an answer, and the logits of the prompt's last one."""
+    """The tokens of an answer, and the logits of the prompt's last one.
+
+    A shape is drawn, too: it would be the answer's if the model were asked for one.
+    """
     model, tokenizer = load_hf_model(folder, precision=precision, model_set=modules)
     config = model.config.vision_config
     processor = modules.processor.PaliGemmaProcessor(tokenizer, config.num_patches, config.image_size)
     batch = processor([PROMPT], [open_picture(PICTURE)])
     with torch.inference_mode():
         logits = model(**batch, logits_to_keep=1)["logits"]
-    return [row for step in generate(model, batch, 1, 6) for row in step], logits
+    tokens = [row for step in modules.generation.generate(model, batch, 1, 6) for row in step]
+    answer = modules.generation.Answer(tokenizer)
+    text = "".join(answer.append(token) for token in tokens if token != 1)
+    boxes = [(box["label"], *box["box"]) for box in modules.generation.parse_boxes(text, 300, 200)]
+    return [tokens, text, boxes, shape_words(folder, modules)], logits
+
+
+def shape_words(folder, modules):
+    """A mask that is said in words and drawn again; None if the checkpoint has no mask decoder."""
+    vqvae = load_mask_decoder(folder, modules.masks)
+    if vqvae is None:
+        return None
+    y, x = torch.meshgrid(torch.arange(40), torch.arange(60), indexing="ij")
+    mask, box = (x - 31) ** 2 / 3 + (y - 17) ** 2 < 200, (6.4, 3.4, 55.7, 31.5)
+    words = modules.masks.tokens_from_mask(vqvae, mask, box)
+    drawn = modules.masks.mask_from_tokens(vqvae, words, box, 40, 60)
+    assert (drawn & mask).sum() > 0.8 * (drawn | mask).sum()
+    return words.tolist(), drawn.tolist()
 
 
 @pytest.fixture(scope="session")
@@ -113,15 +136,12 @@ def test_half_solved_set_answers_as_the_reference(names, model_folder, right_ans
 def test_mixed_set_calls_the_learners_code(exercise):
     """And the reference's everywhere else, which finds the learner's in its place."""
     made_of = combine(files_of(SOLVED), [exercise])
-    modules = {
-        "vision_transformer": made_of.vision,
-        "text_image_token_processor": made_of.processor,
-        "decoder": made_of.decoder,
-    }
+    modules = dict(zip(MODULES, made_of.modules, strict=True))
+    assert set(MODULES) == set(FILES)
     for part in OWNERS:
         owner, _, method = part.partition(".")
         made = getattr(modules[OWNERS[part].file], owner)
-        code = (vars(made)[method] if method else made).__code__
+        code = inspect.unwrap(vars(made)[method] if method else made).__code__
         mine = part in exercise.parts
         assert Path(code.co_filename).name == f"{OWNERS[part].file}_{0 if mine else 1}.py", part
     if exercise.file == "vision_transformer":
@@ -349,6 +369,12 @@ for name, files, command in json.load(sys.stdin):
     results[name] = [code, out.getvalue(), err.getvalue(), imported]
 json.dump(results, sys.stdout)
 """
+# Besides the picture and the prompt of all scenarios.
+BATCH = ("--image", "small.png", "picture.png", "--max-tokens", "12")
+BATCH += ("--prompt", "caption en", "answer en how many cats are there?")
+DRAWN = ("--temperature", "2.5", "--top-p", "0.95", "--seed", "3")
+ONLY_GENERATION = SKELETONS | {"generation": SOLVED["generation"]}
+NO_MASKS = {"mask_decoder": SKELETONS["mask_decoder"]}
 SCENARIOS = [
     ("reference", SKELETONS, "inference", "1"),
     ("untouched", SKELETONS, "inference", "0"),
@@ -357,6 +383,14 @@ SCENARIOS = [
     ("solved", SOLVED, "inference", "0"),
     ("solved, mixed", SOLVED, "inference", "mixed"),
     ("solved, compared", SOLVED, "learn compare", None),
+    # Rows that end at different times, greedily and drawn.
+    ("reference, batch", SKELETONS, "inference", "1", *BATCH),
+    ("solved, batch", SOLVED, "inference", "0", *BATCH),
+    ("only generation, batch", ONLY_GENERATION, "inference", "mixed", *BATCH),
+    ("reference, drawn", SKELETONS, "inference", "1", *BATCH, *DRAWN),
+    ("solved, drawn", SOLVED, "inference", "0", *BATCH, *DRAWN),
+    ("only generation, drawn", ONLY_GENERATION, "inference", "mixed", *BATCH, *DRAWN),
+    ("solved but for the masks", SOLVED | NO_MASKS, "inference", "0"),
     ("only GemmaRMSNorm, mixed", texts_with("GemmaRMSNorm"), "inference", "mixed"),
     ("wrong GemmaRMSNorm, mixed", texts_with(changed=WITHOUT_OFFSET), "inference", "mixed"),
     ("wrong GemmaRMSNorm, compared", texts_with(*ALL, changed=WITHOUT_OFFSET), "learn compare", None),
@@ -439,6 +473,7 @@ def copy(tmp_path_factory):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "pyproject.toml", folder)
     shutil.copy(PICTURE, folder / "picture.png")
+    open_picture(PICTURE).crop((0, 0, 90, 70)).save(folder / "small.png")
     return folder
 
 
@@ -446,8 +481,12 @@ def copy(tmp_path_factory):
 def results(copy, model_folder):
     common = ["--model", str(model_folder), "--image", "picture.png", "--prompt", PROMPT]
     scenarios = [
-        (name, texts, [*program.split(), *common, *(["--set", which, "--max-tokens", "6"] if which else [])])
-        for name, texts, program, which in SCENARIOS
+        (
+            name,
+            texts,
+            [*program.split(), *common, *(["--set", which, "--max-tokens", "6"] if which else []), *more],
+        )
+        for name, texts, program, which, *more in SCENARIOS
     ]
     ran = subprocess.run(
         [sys.executable, "-c", DRIVER],
@@ -468,6 +507,19 @@ def test_whole_set_solved_answers_as_the_reference(results):
     assert results["solved"][:2] == right[:2]
     assert results["solved, mixed"][:2] == right[:2]
     assert f"Yours: all {len(ALL)} exercises.\n" in results["solved, mixed"][2]
+
+
+@pytest.mark.parametrize("how", ["batch", "drawn"])
+def test_the_learners_generation_writes_the_same_tokens_in_a_batch(how, results):
+    right = results[f"reference, {how}"]
+    assert right[0] == 0 and len(right[1].splitlines()) == 3
+    assert results[f"solved, {how}"][:2] == results[f"only generation, {how}"][:2] == right[:2]
+    assert results["reference, drawn"][1] != results["reference, batch"][1]
+
+
+def test_masks_that_are_not_done_yet_are_no_hindrance(results):
+    """As long as no answer holds a shape."""
+    assert results["solved but for the masks"][:2] == results["reference"][:2]
 
 
 def test_the_reference_is_run_without_the_exercises(results):

@@ -608,7 +608,8 @@ def test_weights_of_another_size_than_config_says(folder):
 def test_sets_are_never_mixed(checkpoint, tmp_path):
     """Set 0 is made of the `_0` files alone, set 1 of the `_1` files."""
     root = Path(load_weights.__file__).parent
-    for name in ("vision_transformer", "text_image_token_processor", "decoder"):
+    files = ("vision_transformer", "text_image_token_processor", "decoder", "generation", "mask_decoder")
+    for name in files:
         text = (root / f"{name}_1.py").read_text(encoding="utf-8")
         text = text.replace("from vision_transformer_1", "from vision_transformer_0")
         (tmp_path / f"{name}_0.py").write_text(text, encoding="utf-8")
@@ -617,15 +618,17 @@ def test_sets_are_never_mixed(checkpoint, tmp_path):
         "model_set = load_weights.import_set(int(sys.argv[2]))\n"
         "model, _ = load_weights.load_hf_model(sys.argv[1], model_set=model_set)\n"
         "endings = ('former_0', 'former_1', 'processor_0', 'processor_1', 'decoder_0', 'decoder_1')\n"
-        "print(sorted(name for name in sys.modules if name.endswith(endings) and name[:4] != 'mask'))"
+        "print(sorted(name for name in sys.modules if name.endswith(endings) and name[:4] != 'mask'),"
+        " *(module.__name__ for module in model_set.modules))"
     )
     env = os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{root}"}
     for number in (0, 1):
         command = [sys.executable, "-c", program, checkpoint, str(number)]
         result = subprocess.run(command, capture_output=True, text=True, check=True, env=env, cwd=tmp_path)
-        assert result.stdout.strip() == str(
-            [f"{x}_{number}" for x in ("decoder", "text_image_token_processor", "vision_transformer")]
-        )
+        imported = [f"{x}_{number}" for x in ("decoder", "text_image_token_processor", "vision_transformer")]
+        assert result.stdout.split("] ") == [
+            str(imported)[:-1], " ".join(f"{file}_{number}" for file in files) + "\n"
+        ]  # fmt: skip
 
 
 def test_set_that_is_not_there():

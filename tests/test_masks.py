@@ -146,3 +146,19 @@ def test_rle_against_pycocotools():
         expected = coco.encode(np.asfortranarray(mask.numpy().astype(np.uint8)))
         assert to_rle(mask) == {"size": expected["size"], "counts": expected["counts"].decode()}
         assert np.array_equal(coco.decode(to_rle(mask)), mask.numpy())
+
+
+def test_masks_are_drawn_by_the_module_that_is_given(vqvae):
+    """A learner's, say."""
+    words = "".join(f"<seg{n:03d}>" for n in range(16))
+    asked = []
+
+    class Module:
+        def mask_from_tokens(*given):
+            asked.append(given)
+            return "a mask"
+
+    assert find_masks(f"{LOCS}{words} cat", boxes_of("cat"), vqvae, 80, 70, Module) == (["a mask"], [])
+    [(model, tokens, box, height, width)] = asked
+    assert model is vqvae and tokens.tolist() == list(range(16))
+    assert (box, height, width) == (boxes_of("cat")[0]["box"], 70, 80)

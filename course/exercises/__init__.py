@@ -1,9 +1,10 @@
 """The table of exercises: the only place that lists them, in the order of the learning path.
 
-Each exercise is a module of its own, in the folder of its pair of files (processor, vision, decoder),
-with everything that belongs to it: steps, hints, cases, known mistakes and other right ways. From the
-table come the skeletons (skeletons.py), the learner's tests (tests/test_exercises.py), the hints
-(hints.py), the README's list, and the proof that all of it works (tests/test_exercises_proof.py).
+Each exercise is a module of its own, in the folder of its pair of files (processor, vision, decoder,
+generation, mask_decoder), with everything that belongs to it: steps, hints, cases, known mistakes and
+other right ways. From the table come the skeletons (skeletons.py), the learner's tests
+(tests/test_exercises.py), the hints (hints.py), the list in docs/exercises.md, and the proof that all of
+it works (tests/test_exercises_proof.py).
 
 To add one: its lines and docstring in the `_1` file (the docstring ends in a line that begins with
 `Exercise`), a module here, its name in the list of its folder, and `python -m course.write`. A new pair
@@ -57,14 +58,16 @@ of the exercise by some case. Give the likeliest first.
 import difflib
 
 from course.exercise import Exercise
-from course.exercises import decoder, processor, vision
+from course.exercises import decoder, generation, mask_decoder, processor, vision
 
-# In the order of the path, in which a file imports only from those before it. A folder has the name that
-# its pair of files has in load_weights.ModelSet, if the model is built out of it.
+# In the order of the path, in which a file imports only from those before it. By the name that a pair of
+# files has in load_weights.ModelSet.
 FOLDERS: dict[str, list[Exercise]] = {
     "processor": processor.EXERCISES,
     "vision": vision.EXERCISES,
     "decoder": decoder.EXERCISES,
+    "generation": generation.EXERCISES,
+    "masks": mask_decoder.EXERCISES,
 }
 EXERCISES: list[Exercise] = [exercise for exercises in FOLDERS.values() for exercise in exercises]
 FILES = tuple(dict.fromkeys(exercise.file for exercise in EXERCISES))  # without _0 or _1

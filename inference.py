@@ -32,6 +32,7 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
+from finetuning.adapter import base_model_of, load_adapter
 from generation_1 import Answer, generate, parse_boxes  # noqa: F401 (explain.py has them from here)
 from load_weights import (
     CheckpointError,
@@ -95,6 +96,7 @@ def build_parser() -> Parser:
     )
     add = parser.add_argument
     add("--model", metavar="DIR", help="checkpoint folder (default: the 3B model, else the tiny one)")
+    add("--adapter", metavar="DIR", help="what finetune.py or PEFT has learnt for this model (LoRA)")
     add("--image", metavar="FILE", nargs="+", action="extend", help="pictures, answered in their order")
     add(
         "--prompt",
@@ -381,6 +383,8 @@ def log_times(times: Times, device: str):
 
 
 def run(args: argparse.Namespace):
+    if args.adapter is not None and args.model is None:
+        args.model = base_model_of(args.adapter)
     fill_defaults(args)
     args.image = expand_patterns(args.image)
     check_prompts(args)
@@ -402,6 +406,8 @@ def run(args: argparse.Namespace):
     # A learner's is not needed before an answer holds a shape: it may not be done yet.
     vqvae = load_mask_decoder(args.model, model_set.masks) if args.set != "0" else None
     model, tokenizer, processor = load(args, device, model_set)
+    if args.adapter is not None:
+        log(f"Adapter {args.adapter}: beside {len(load_adapter(model, args.adapter))} layers")
     generation = model_set.generation
     num_rows = rows_that_fit(model, tokenizer, args.prompt, device)
 

@@ -44,7 +44,8 @@ NOT_HERE = ("photo.jpg", "photos", "paligemma-3b-pt-224", "random-3b", "my-", "N
 NOT_RUN = ("pip", "git", "cd", "hf", "source", "python3", ".venv")
 # The learner's tests end in the same words as all tests, which cannot run inside one of them.
 STANDS_FOR = {"python -m pytest": "python -m pytest tests/test_exercises.py"}
-LEFT_OUT = {".git", ".venv", "__pycache__", ".pytest_cache", ".ruff_cache", ".hypothesis"}
+LEFT_OUT = {".git", ".venv", "__pycache__", ".pytest_cache", ".ruff_cache", ".hypothesis", "training"}
+RESULTS = ("training-", "random-", "finetuned")                       # how names of results begin
 VOLATILE = (
     (r"\d+\.\d+ (seconds|GB|s)\b", r"# \1"),
     (r"\bin \d+\.\d+s\b(?: \(\d+:\d\d:\d\d\))?", "in #s"),
@@ -138,7 +139,7 @@ def copy_repository(folder: Path) -> None:
     """All files but those that tools keep for themselves, large weights and earlier outputs."""
 
     def left_out(_, names: list[str]) -> list[str]:
-        return [name for name in names if name in LEFT_OUT or name.startswith(("training", "random-"))]
+        return [name for name in names if name in LEFT_OUT or name.startswith(RESULTS)]
 
     shutil.copytree(ROOT, folder, ignore=left_out, dirs_exist_ok=True)
 

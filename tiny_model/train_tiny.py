@@ -51,9 +51,10 @@ from decoder_1 import (
     PaliGemmaForConditionalGeneration,
     prefix_lm_mask,
 )
-from text_image_token_processor_1 import add_image_tokens_to_prompt, resize
+from text_image_token_processor_1 import resize
 from tiny_model import scenes as tiny_scenes
 from tiny_model.scenes import HELD_OUT_STYLES, THINGS, TRAINING_STYLES
+from training_1 import IGNORE_INDEX, collate, training_row
 from vision_transformer_1 import VisionConfig
 
 PLAN = {
@@ -264,24 +265,11 @@ def questions(rng: np.random.Generator, scene: tiny_scenes.Scene) -> list[tuple[
 
 def training_rows(tokenizer: Tokenizer, asked: list[tuple[str, str]], num_image_tokens: int) -> dict:
     """Prompts with their answers, as one sequence each, padded on the left."""
-    rows = []
-    for prompt, answer in asked:
-        prefix = tokenizer.encode(
-            add_image_tokens_to_prompt(prompt, num_image_tokens), add_special_tokens=False
-        ).ids
-        suffix = tokenizer.encode(answer + "<eos>", add_special_tokens=False).ids
-        rows.append((prefix, suffix))
-    T = max(len(prefix) + len(suffix) for prefix, suffix in rows)
-
-    def padded(parts: list[list[int]]) -> torch.Tensor:
-        return torch.tensor([[0] * (T - len(row)) + row for row in parts])
-
-    return {
-        "input_ids": padded([prefix + suffix for prefix, suffix in rows]),
-        "attention_mask": padded([[1] * len(prefix + suffix) for prefix, suffix in rows]),
-        "token_type_ids": padded([[0] * len(prefix) + [1] * len(suffix) for prefix, suffix in rows]),
-        "answer_length": torch.tensor(max(len(suffix) for _, suffix in rows)),
-    }
+    rows = [training_row(tokenizer, prompt, answer, num_image_tokens) for prompt, answer in asked]
+    batch = collate(rows, tokenizer.token_to_id("<pad>"))
+    # Which tokens are learnt is told from their types; several rows share the pixels of a picture.
+    num_learnt = batch.pop("labels").ne(IGNORE_INDEX).sum(dim=1)
+    return batch | {"answer_length": num_learnt.max()}
 
 
 def thing_asked_for(prompt: str) -> int:

@@ -1,0 +1,275 @@
+"""Teaches PaliGemma something new, from the command line.
+
+    python finetune.py                                    a shipped set, on the small model, in two minutes
+    python finetune.py --data my.jsonl --model DIR        your own pictures
+
+The way of a training: read_examples (what is wrong with them is said now) -> training_row, a few shown ->
+the tower's features, once -> train (training_1.py) with an evaluation each epoch -> the best weights, as
+an adapter of PEFT's format or as a checkpoint -> before and after, side by side.
+
+Everything goes to the folder --out, and nothing of it can be lost by an interruption: --resume goes
+on to the same weights, to the last bit, as if there had been none.
+"""
+
+from program.command_line import end_quietly_on_ctrl_c
+from speed import threads
+
+if __name__ == "__main__":
+    end_quietly_on_ctrl_c()  # while PyTorch is being imported, too
+    threads.sleep_while_waiting()  # must be said before torch is imported
+
+import argparse
+import importlib.util
+import signal
+import sys
+from pathlib import Path
+
+import torch
+
+import training_1
+from finetuning import data, session, state
+from finetuning.adapter import write_json, write_whole
+from finetuning.learner import Learner
+from finetuning.settings import (
+    FINISHED,
+    PRODUCTS,
+    SETTINGS,
+    fingerprints,
+    make_out,
+    read_settings,
+    unmake_out,
+)
+from inference import choose_device, peak_memory, set_of
+from load_weights import CheckpointError, import_set, read_config, read_json, read_tokenizer, weight_files
+from program import command_line
+from program.command_line import InputError, Parser, log, number, set_up_streams, write
+from program.questions import FULL_MODEL, TINY_MODEL
+
+HERE = Path(__file__).parent
+SHIPPED = HERE / "finetuning" / "everything"  # train.jsonl, eval.jsonl, pictures/
+OUT = "finetuned"
+EXAMPLES = """\
+your data, one JSON object a line (paths are relative to the file):
+  {"image": "cat.jpg", "prefix": "detect cat", "suffix": "<loc0256><loc0128><loc0768><loc0640> cat"}
+or a folder of pictures with a text file beside each: cat.jpg and cat.txt, which holds its caption.
+
+examples:
+  python finetune.py
+  python finetune.py --data my.jsonl --eval my-eval.jsonl --out my-adapter
+  python finetune.py --data photos --model paligemma-3b-pt-224 --rank 8 --batch 1 --accumulate 8
+  python finetune.py --resume my-adapter
+"""
+
+
+# ------------------------------------------------------------------------------ the command line
+
+
+def build_parser() -> Parser:
+    parser = Parser(
+        prog="finetune.py",
+        description="Teaches PaliGemma something new.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    # fmt: off
+    add("--data", metavar="FILE", help="what is to be learnt, .jsonl or a folder (default: the shipped set)")
+    add("--eval", metavar="FILE", help="unseen examples to be asked about (default: a tenth of the pictures)")
+    add("--model", metavar="DIR",
+        help="checkpoint folder (default: the tiny model for the shipped set, else the 3B if it is there)")
+    add("--out", metavar="DIR",
+        help=f"folder for the results (default: {OUT}, or {OUT}-2 if that is there, ...)")
+    add("--train", choices=("lora", "attention", "all"), default="lora",
+        help="what learns: small matrices beside the decoder's (default), its attention, or everything")
+    add("--rank", type=number(int, 1, 1024), default=16, metavar="R",
+        help="of LoRA's matrices (default: 16)")
+    add("--rate", type=number(float, 1e-9, 1), metavar="X",
+        help="highest learning rate (default: by model)")
+    add("--epochs", type=number(int, 1, 10_000), default=8, metavar="N",
+        help="times through the data (default: 8)")
+    add("--batch", type=number(int, 1, 4096), metavar="N",
+        help="examples at a time (default: 16, large models 4)")
+    add("--accumulate", type=number(int, 1, 4096), default=1, metavar="N",
+        help="batches to a step (default: 1)")
+    add("--loss", choices=("token", "example"), default="token",
+        help="mean over all learnt tokens (default), or of each example's own mean")
+    add("--max-tokens", type=number(int, 1, 4096), default=128, metavar="N",
+        help="longest answer (default: 128)")
+    add("--recompute", action="store_true",
+        help="less memory, a third more time: activations are computed twice")
+    add("--merge", action="store_true", help="writes a whole checkpoint instead of an adapter")
+    add("--skip-bad", action="store_true", help="leaves bad examples out, and says how many")
+    add("--seed", type=number(int, 0, 2**31 - 1), default=0, metavar="N",
+        help="of the order and of the start (default: 0)")
+    add("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto",
+        help="where to compute (default: a GPU if there is one)")
+    add("--precision", choices=("auto", "float32", "bfloat16"), default="auto",
+        help="of what is frozen (default: 16 bits for large models, else float32); what learns is float32")
+    add("--set", choices=("0", "1", "mixed", "tried"), default="1",
+        help="1: the reference files (default), 0: yours, mixed: yours where they are solved, "
+        "tried: yours where you tried, right or wrong")
+    add("--resume", metavar="DIR", help="goes on with an interrupted training; all else is as it was")
+    # fmt: on
+    return parser
+
+
+def fill_defaults(args: argparse.Namespace):
+    """Chooses what was not given, and says so."""
+    chosen = []
+    if args.data is None:
+        args.data = str(SHIPPED / "train.jsonl")
+        args.eval = args.eval or str(SHIPPED / "eval.jsonl")
+        chosen.append(f"data {SHIPPED.name}/train.jsonl")
+        args.model = args.model or str(TINY_MODEL)
+    if args.model is None:
+        is_there = has_weights(FULL_MODEL)
+        args.model = str(FULL_MODEL if is_there else TINY_MODEL)
+        why = "its weights are there" if is_there else f"{FULL_MODEL.name} holds no weights yet"
+        chosen.append(f"model {Path(args.model).name}, since {why}")
+    if args.out is None:
+        numbers = (f"{OUT}-{i}" if i > 1 else OUT for i in range(1, 10_000))
+        args.out = next(name for name in numbers if not Path(name).exists())
+        chosen.append(f"results in {args.out}")
+    if args.train == "all" and args.precision == "bfloat16":
+        raise InputError("--train all needs --precision float32: no weight stays frozen")
+    if args.train != "lora":
+        args.merge = True  # there is no adapter to keep apart
+    if chosen:
+        log(f"Not given, so chosen: {'; '.join(chosen)}")
+
+
+def import_training(name: str):
+    """The lesson that the training follows: training_1, or the learner's.
+
+    As long as there is no exercise of it, every set trains with the reference.
+    """
+    if name in ("mixed", "tried"):
+        from course.learner_set import set_named
+
+        set_named(name)  # puts its modules where they are found
+        return sys.modules.get("training_mixed", training_1)
+    is_there = importlib.util.find_spec(f"training_{name}") is not None
+    return importlib.import_module(f"training_{name}") if is_there else training_1
+
+
+# ------------------------------------------------------------------------------------- the run
+
+
+def quoted(text: str) -> str:
+    return '"' + text.replace('"', '\\"') + '"'
+
+
+def run(args: argparse.Namespace):
+    if args.resume is None:
+        fill_defaults(args)
+    else:
+        args = read_settings(args, build_parser())
+        torch.set_num_threads(args.threads)
+    out = Path(args.out)
+    training, device = import_training(args.set), choose_device(args.device)
+    task = data.read_task(args, tokenizer_of(Path(args.model)))
+    if args.resume is None:
+        make_out(out)
+        settings = {"arguments": vars(args), "prints": fingerprints(args), "threads": torch.get_num_threads()}
+        write_whole(out, SETTINGS, lambda path: write_json(path, settings))
+
+    log(f"Device in use:  {device}")
+    try:
+        learner = Learner(args, training, set_of(args), task, device)
+        session.show_examples(learner)
+        session.say_memory(learner)
+    except (InputError, CheckpointError):
+        if args.resume is None:
+            unmake_out(out)
+        raise
+    learner.look_at_pictures()
+    before = session.answers_before(learner)
+    log(f"Before: {session.scores_line(learner, before)}")
+
+    history = {"step": 0, "steps": []}
+    if (out / state.STATE).exists():
+        history = state.load_state(out, learner.parameters, learner.optimizer, learner.best)
+        log(f"Goes on after step {history['step']}")
+    session.say_time(learner, history)
+    stop: list = []
+    earlier = session.catch_ctrl_c(stop)
+    is_done = session.train_until_done(learner, history, stop)
+    signal.signal(signal.SIGINT, earlier)
+    if not is_done:
+        learner.write_results(history, is_final=False)
+        log(f"Stopped after step {history['step']}; all of it is kept. To go on:")
+        log(f"  python finetune.py --resume {out}")
+        sys.exit(130)
+
+    learner.finish_weights()
+    after = learner.answers(task.held_out)
+    learner.model.vision_tower = learner.tower
+    learner.write_results(history, is_final=True)
+    examples = session.show_before_and_after(learner, before, after)
+    (out / FINISHED).touch()
+    learner.features = None  # no longer mapped: Windows keeps files that are
+    for name in (state.STATE, "features.bin", "before.json", PRODUCTS):
+        (out / name).unlink(missing_ok=True)
+    write(f"Before: {session.scores_line(learner, before)}")
+    write(f"After:  {session.scores_line(learner, after)}")
+    write(f"Side by side: {out / 'before-after.png'}; the curve: {out / 'curve.png'}")
+    log(f"Memory Usage: {peak_memory() / 1e9:.2f} GB")
+    write(f"Ask it yourself:\n  {command(args, examples[0])}")
+
+
+def command(args: argparse.Namespace, example: data.Example) -> str:
+    """What asks the new model about one of the unseen pictures."""
+
+    def short(path: Path) -> str:
+        path = path.resolve()
+        return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+
+    draw = f" --draw {args.out}/answer.png" if "<loc" in example.suffix else ""
+    model = f"--model {short(Path(args.model))} --adapter {args.out}"
+    if args.merge:
+        model = f"--model {args.out}"
+    elif Path(args.model).resolve() == TINY_MODEL.resolve() and not has_weights(FULL_MODEL):
+        model = f"--adapter {args.out}"
+    question = f"--image {short(example.picture)} --prompt {quoted(example.prefix)}"
+    return f"python inference.py {model} {question}{draw}"
+
+
+def has_weights(folder: Path) -> bool:
+    return any((folder / name).exists() for name in ("model.safetensors", "model.safetensors.index.json"))
+
+
+def tokenizer_of(folder: Path):
+    """The tokenizer alone: data is checked before weights are loaded."""
+    if not folder.is_dir():
+        raise CheckpointError(
+            f"model folder {folder} " + ("is a file" if folder.exists() else "does not exist")
+        )
+    weight_files(folder)
+    entries = read_json(folder / "config.json")
+    return read_tokenizer(folder, entries, read_config(entries, import_set(1)))
+
+
+def run_with_advice(args: argparse.Namespace):
+    """run, with what helps where memory runs out, and without a traceback for a learner's code."""
+    try:
+        if args.set == "1":
+            run(args)
+            return
+        from course.learner_set import explained
+
+        with explained(InputError, CheckpointError, OSError, MemoryError):
+            run(args)
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "memory" not in str(error):
+            raise
+        raise InputError("out of memory: try --batch 1 with --accumulate, or --recompute") from error
+
+
+def main(argv: list[str] | None = None):
+    parser = build_parser()
+    command_line.run_program(run_with_advice, parser.parse_args(argv), parser, CheckpointError)
+
+
+if __name__ == "__main__":
+    set_up_streams()
+    main()

@@ -1,0 +1,458 @@
+"""finetune.py as a user meets it: a line for bad data, nothing overwritten, an interruption costs nothing."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+import finetune
+import inference
+from finetuning import data, learner, memory, report, session
+from finetuning.adapter import load_adapter
+from load_weights import load_hf_model
+
+ROOT = Path(__file__).resolve().parent.parent
+BOX = "<loc0100><loc0200><loc0300><loc0400>"
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """Six pictures of one color each, in a folder of their own, which is the working folder."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pictures").mkdir()
+    for i in range(6):
+        Image.new("RGB", (20, 16), (40 * i, 255 - 40 * i, 90)).save(tmp_path / "pictures" / f"{i}.png")
+    return tmp_path
+
+
+def example(i=0, **changes):
+    return {"image": f"pictures/{i}.png", "prefix": "caption en", "suffix": f"a cat {i}"} | changes
+
+
+def write(folder, *entries, name="train.jsonl"):
+    """JSON lines of objects, or of whatever text or bytes is given."""
+    lines = [entry if isinstance(entry, str | bytes) else json.dumps(entry) for entry in entries]
+    lines = [line if isinstance(line, bytes) else line.encode() for line in lines]
+    (folder / name).write_bytes(b"".join(line + b"\n" for line in lines))
+    return name
+
+
+def run(capsys, *arguments):
+    """What the program prints, and its exit code."""
+    code = 0
+    try:
+        finetune.main([str(argument) for argument in arguments])
+    except SystemExit as error:
+        code = error.code
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def without(*keys):
+    return {key: value for key, value in example().items() if key not in keys}
+
+
+def pictures_of(folder):
+    (folder / "pictures" / "text.png").write_text("no picture")
+    (folder / "pictures" / "half.png").write_bytes((folder / "pictures" / "1.png").read_bytes()[:60])
+    (folder / "pictures" / "folder.png").mkdir()
+
+
+# What is in the second line of a file whose first is good, and words of the complaint about it.
+BAD = {
+    "broken JSON": ('{"image": "pictures/0.png", ', "not a JSON object in one line"),
+    "not an object": ("[1, 2]", "must be an object with image, prefix and suffix, not list"),
+    "not UTF-8": (b'{"image": "\xff"}', "not UTF-8"),
+    "no image": (without("image"), "no 'image'"),
+    "no prefix": (without("prefix"), "no 'prefix'"),
+    "no suffix": (without("suffix"), "no 'suffix'"),
+    "image is a number": (example(image=7), "image must be text, not 7"),
+    "suffix is null": (example(suffix=None), "suffix must be text, not null"),
+    "suffix is a list": (example(suffix=["a cat"]), "suffix must be text"),
+    "empty path": (example(image=""), "image is empty"),
+    "missing picture": (example(image="pictures/none.png"), "does not exist"),
+    "a folder as picture": (example(image="pictures/folder.png"), "is a folder"),
+    "no picture at all": (example(image="pictures/text.png"), "is not a picture in a format"),
+    "half a picture": (example(image="pictures/half.png"), "cannot read picture"),
+    "<image> in the prefix": (example(prefix="<image>caption en"), "prefix contains <image>"),
+    "<image> in the suffix": (example(suffix="<image> a cat"), "suffix contains <image>"),
+    "<eos> in the suffix": (example(suffix="a cat<eos>"), "suffix contains <eos>"),
+    "<bos> in the prefix": (example(prefix="<bos>caption en"), "prefix contains <bos>"),
+    "line break in the prefix": (example(prefix="caption en\n"), "prefix contains a line break"),
+    "line break in the suffix": (example(suffix="a cat\na dog"), "suffix contains a line break"),
+    "<loc1024>": (example(suffix="<loc0100><loc1024><loc0300><loc0400> cat"), "<loc1024>: there are"),
+    "<loc12>": (example(suffix="<loc12> cat"), "<loc12>: there are"),
+    "<seg128>": (example(suffix=BOX + "<seg128> cat"), "<seg128>: there are"),
+    "three <loc>": (example(suffix="<loc0100><loc0200><loc0300> cat"), "3 <loc> in a row"),
+    "a box upside down": (example(suffix="<loc0300><loc0200><loc0100><loc0400> cat"), "ends before it"),
+    "a long answer": (example(suffix="a cat " * 200), "more than the 128 of --max-tokens"),
+    "half a letter": ('{"image": "pictures/0.png", "prefix": "\\ud800", "suffix": "x"}', "not valid text"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_example_is_named_with_file_and_line(name, folder, checkpoint, capsys):
+    pictures_of(folder)
+    entry, words = BAD[name]
+    file = write(folder, example(1), entry, example(2), example(3))
+    arguments = ["--data", file, "--model", checkpoint, "--out", "out"]
+    code, out, errors = run(capsys, *arguments)
+    assert code == 2 and out == ""
+    [line] = errors.splitlines()[-1:]
+    assert line.startswith("finetune.py: error: train.jsonl:2: ") and words in line, line
+    assert "Traceback" not in errors and not (folder / "out").exists()
+
+
+def test_unknown_letter_is_named(folder, capsys):
+    """The tests' small tokenizer knows every byte; the shipped model's does not."""
+    file = write(folder, example(1), example(suffix="eine Straße 猫"), example(2))
+    code, _, errors = run(capsys, "--data", file, "--model", ROOT / "paligemma-tiny", "--out", "out")
+    assert code == 2 and "train.jsonl:2: suffix has '\\u732b', which the model's tokenizer" in errors
+
+
+def test_skip_bad_counts_and_goes_on(folder, checkpoint, capsys):
+    pictures_of(folder)
+    file = write(folder, *[example(i) for i in range(5)], *[entry for entry, _ in BAD.values()])
+    arguments = ["--data", file, "--model", checkpoint, "--out", "out", "--epochs", 1, "--rank", 2]
+    code, _, errors = run(capsys, *arguments, "--skip-bad")
+    assert code == 0 and f"Bad examples left out: {len(BAD)}" in errors
+    assert (folder / "out" / "adapter_model.safetensors").exists()
+
+
+def files_that_hold_nothing(folder):
+    (folder / "empty.jsonl").write_text("")
+    (folder / "blank.jsonl").write_text("\n\n")
+    (folder / "no-pictures").mkdir()
+    (folder / "captions").mkdir()
+    shutil.copy(folder / "pictures" / "0.png", folder / "captions")
+    write(folder, example(), name="one.jsonl")
+    write(folder, example(1), example(2), name="good.jsonl")
+    write(folder, example(2), example(3), name="same.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--data", "none.jsonl"], "none.jsonl does not exist"),
+        (["--data", "empty.jsonl"], "no examples: it is empty"),
+        (["--data", "blank.jsonl"], "no examples: it is empty"),
+        (["--data", "no-pictures"], "no pictures"),
+        (["--data", "captions"], "no 0.txt with its caption beside it"),
+        (["--data", "one.jsonl"], "one picture alone cannot be split"),
+        (["--data", "good.jsonl", "--eval", "none.jsonl"], "none.jsonl does not exist"),
+        (["--data", "good.jsonl", "--eval", "same.jsonl"], "same.jsonl:1 is learnt as well (good.jsonl:2)"),
+        (["--data", "good.jsonl", "--model", "nowhere"], "model folder nowhere does not exist"),
+        (["--data", "good.jsonl", "--out", "pictures"], "is there already and holds files"),
+        (["--data", "good.jsonl", "--out", "one.jsonl"], "is a file: nothing is overwritten"),
+        (["--data", "good.jsonl", "--rank", "0"], "0 is not from 1"),
+        (["--data", "good.jsonl", "--rate", "nan"], "nan is not from"),
+        (["--data", "good.jsonl", "--train", "all", "--precision", "bfloat16"], "needs --precision float32"),
+        (["--resume", "nowhere"], "does not exist, so there is nothing to go on with"),
+        (["--resume", "pictures"], "has no settings.json"),
+        (["--resume", "pictures", "--rate", "0.1"], "leave out --rate"),
+    ],
+)
+def test_one_line_for_what_cannot_be_used(arguments, words, folder, checkpoint, capsys):
+    files_that_hold_nothing(folder)
+    if "--model" not in arguments and "--resume" not in arguments:
+        arguments = [*arguments, "--model", checkpoint]
+    before = sorted(folder.rglob("*"))
+    code, out, errors = run(capsys, *arguments)
+    assert code == 2 and out == "" and words in errors.splitlines()[-1], errors
+    assert sorted(folder.rglob("*")) == before
+
+
+# ---------------------------------------------------------------------------------- a whole training
+
+
+def learn(folder, checkpoint, capsys, *more, out="out"):
+    """Four examples for three epochs; what was printed."""
+    file = write(folder, *[example(i) for i in range(4)])
+    unseen = write(folder, *[example(i) for i in (4, 5)], name="eval.jsonl")
+    arguments = ["--data", file, "--eval", unseen, "--model", checkpoint, "--out", out]
+    settings = ["--epochs", 3, "--batch", 2, "--rank", 2, "--max-tokens", 8]
+    code, printed, errors = run(capsys, *arguments, *settings, *more)
+    assert code == 0, errors
+    return printed + errors
+
+
+def test_what_is_in_the_folder(folder, checkpoint, capsys):
+    printed = learn(folder, checkpoint, capsys)
+    names = {path.name for path in (folder / "out").iterdir()}
+    assert names == {
+        "adapter_config.json", "adapter_model.safetensors", "before-after.png", "curve.png", "finished",
+        "log.jsonl", "settings.json",
+    }  # fmt: skip
+    steps = [json.loads(line) for line in (folder / "out" / "log.jsonl").read_text().splitlines()]
+    assert [step["step"] for step in steps] == [1, 2, 3, 4, 5, 6]
+    assert [step["step"] for step in steps if "right" in step] == [2, 4, 6]
+    assert steps[0]["loss"] > steps[-1]["loss"]
+    assert "[a]" in printed and "<image> x 9" in printed and "python inference.py" in printed
+    config = json.loads((folder / "out" / "adapter_config.json").read_text())
+    assert (config["r"], config["lora_alpha"]) == (2, 4)
+
+
+@pytest.mark.parametrize(
+    ("mode", "precision"),
+    [
+        ("attention", "float32"),
+        ("attention", "bfloat16"),
+        ("all", "float32"),
+        ("lora", "float32"),
+        ("lora", "bfloat16"),
+    ],
+)
+def test_a_checkpoint_of_what_was_learnt(mode, precision, folder, checkpoint, capsys):
+    learn(folder, checkpoint, capsys, "--train", mode, "--merge", "--precision", precision)
+    model, _ = load_hf_model(folder / "out")
+    old, _ = load_hf_model(checkpoint)
+    changed = {
+        name
+        for name, parameter in model.named_parameters()
+        if not torch.equal(parameter, old.get_parameter(name))
+    }
+    assert any("self_attn" in name for name in changed)
+    assert any("vision_tower" in name for name in changed) == (mode == "all")
+    assert any(".mlp." in name for name in changed) == (mode != "attention")
+    assert not (folder / "out" / "adapter_config.json").exists()
+
+
+def test_nothing_is_overwritten(folder, checkpoint, capsys):
+    learn(folder, checkpoint, capsys)
+    before = {path: path.read_bytes() for path in (folder / "out").iterdir()}
+    code, _, errors = run(capsys, "--data", "train.jsonl", "--model", checkpoint, "--out", "out")
+    assert code == 2 and "nothing is overwritten" in errors
+    code, _, errors = run(capsys, "--resume", "out")
+    assert code == 2 and "this training is finished" in errors
+    assert before == {path: path.read_bytes() for path in (folder / "out").iterdir()}
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        [],
+        ["--accumulate", 2],
+        ["--recompute"],
+        ["--loss", "example"],
+        ["--precision", "bfloat16"],
+    ],
+    ids=lambda more: more[0] if more else "plain",
+)
+def test_the_same_seed_gives_the_same_weights(more, folder, checkpoint, capsys):
+    for out in ("one", "two"):
+        learn(folder, checkpoint, capsys, *more, out=out)
+    weights = [load_file(folder / out / "adapter_model.safetensors") for out in ("one", "two")]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+def test_recomputation_and_parts_change_nothing(folder, checkpoint, capsys):
+    """Activations computed twice, or a batch in two parts: the same training, but for rounding."""
+    learn(folder, checkpoint, capsys, out="plain")
+    learn(folder, checkpoint, capsys, "--recompute", out="again")
+    learn(folder, checkpoint, capsys, "--batch", 1, "--accumulate", 2, out="parts")
+    plain, again, parts = (
+        load_file(folder / out / "adapter_model.safetensors") for out in ("plain", "again", "parts")
+    )
+    for name, tensor in plain.items():
+        torch.testing.assert_close(again[name], tensor, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(parts[name], tensor, rtol=1e-3, atol=1e-4)
+
+
+def test_stopped_and_gone_on_with(folder, checkpoint, capsys, monkeypatch):
+    """Ctrl-C in the middle of an epoch: what is there can be used, and the end is the same."""
+    learn(folder, checkpoint, capsys, out="through")
+    original, made = learner.Learner.make_batch, []
+
+    def interrupting(self, indices):
+        made.append(indices)
+        if len(made) == 4:  # the second epoch's first step
+            os.kill(os.getpid(), signal.SIGINT)
+        return original(self, indices)
+
+    monkeypatch.setattr(learner.Learner, "make_batch", interrupting)
+    arguments = ["--data", "train.jsonl", "--eval", "eval.jsonl", "--model", checkpoint, "--out", "out"]
+    arguments += ["--epochs", 3, "--batch", 2, "--rank", 2, "--max-tokens", 8]
+    code, _, errors = run(capsys, *arguments)
+    assert code == 130 and "python finetune.py --resume out" in errors
+    assert load_adapter(load_hf_model(checkpoint)[0], folder / "out")
+
+    monkeypatch.setattr(learner.Learner, "make_batch", original)
+    code, _, errors = run(capsys, "--resume", "out")
+    assert code == 0, errors
+    for name in ("adapter_model.safetensors", "log.jsonl"):
+        assert (folder / "out" / name).read_bytes() == (folder / "through" / name).read_bytes()
+
+
+def test_other_data_is_not_gone_on_with(folder, checkpoint, capsys):
+    learn(folder, checkpoint, capsys)
+    (folder / "out" / "finished").unlink()
+    write(folder, *[example(i) for i in range(3)])
+    code, _, errors = run(capsys, "--resume", "out")
+    assert code == 2 and "is not what it was when the training began" in errors
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="Windows has no SIGKILL")
+def test_killed_and_gone_on_with():
+    from benchmarks.interruptions import interrupt
+
+    killed, _ = interrupt(times=2, seed=0)
+    assert killed == 2
+
+
+def test_a_folder_of_pictures_with_captions(folder, checkpoint, capsys):
+    for i in range(6):
+        (folder / "pictures" / f"{i}.txt").write_text(f" a cat {i}\n")
+    examples, complaints = data.read_examples(
+        folder / "pictures", finetune.tokenizer_of(checkpoint), 128, skip_bad=False
+    )
+    assert [found.suffix for found in examples] == [f"a cat {i}" for i in range(6)] and not complaints
+    assert {found.prefix for found in examples} == {"caption en"}
+
+
+def ask(capsys, *arguments):
+    """What inference.py prints, and its exit code."""
+    code = 0
+    try:
+        inference.main([str(argument) for argument in arguments])
+    except SystemExit as error:
+        code = error.code
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def test_inference_takes_the_adapter_and_finds_its_model(folder, checkpoint, capsys):
+    learn(folder, checkpoint, capsys, "--rate", 0.05)
+    question = ["--image", "pictures/4.png", "--prompt", "caption en", "--max-tokens", 8]
+    code, old, _ = ask(capsys, *question, "--model", checkpoint)
+    code, new, errors = ask(capsys, *question, "--adapter", "out")
+    assert code == 0 and new != old and "Adapter out: beside 21 layers" in errors
+    again = ask(capsys, *question, "--adapter", "out", "--model", checkpoint)[1]
+    merged = learn(folder, checkpoint, capsys, "--rate", 0.05, "--merge", out="merged")
+    assert "--model merged" in merged
+    assert new == again == ask(capsys, *question, "--model", "merged")[1]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"peft_type": "IA3"}, "only LORA is read"),
+        ({"use_dora": True}, "use_dora is set (DoRA)"),
+        ({"bias": "all"}, "only none is supported"),
+        ({"lora_alpha": "much"}, "lora_alpha must be a number"),
+        ({"modules_to_save": ["lm_head"]}, "layers that are saved whole"),
+    ],
+)
+def test_an_adapter_that_cannot_be_used(change, words, folder, checkpoint, capsys):
+    learn(folder, checkpoint, capsys)
+    path = folder / "out" / "adapter_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    question = ["--image", "pictures/4.png", "--model", checkpoint]
+    code, out, errors = ask(capsys, *question, "--adapter", "out")
+    assert code == 2 and out == "" and words in errors.splitlines()[-1]
+
+
+def test_no_adapter_there(folder, checkpoint, capsys):
+    question = ["--image", "pictures/4.png", "--model", checkpoint, "--adapter"]
+    for name, words in (("nowhere", "does not exist"), ("pictures", "has no adapter_config.json")):
+        code, _, errors = ask(capsys, *question, name)
+        assert code == 2 and words in errors.splitlines()[-1]
+    code, _, errors = ask(capsys, *question, checkpoint)
+    assert code == 2 and "this is a checkpoint, use it with --model" in errors
+
+
+# ----------------------------------------------------------------------------------------- its parts
+
+
+def test_what_is_right():
+    assert report.judge("a cat", "a cat")["right"] and not report.judge("a cat.", "a cat")["right"]
+    near, far = "<loc0110><loc0190><loc0310><loc0400> cat", "<loc0500><loc0600><loc0700><loc0800> cat"
+    truth = BOX + " cat"
+    assert report.judge(near, truth)["right"] and not report.judge(far, truth)["right"]
+    assert not report.judge(near.replace("cat", "dog"), truth)["right"]
+    assert not report.judge(f"{near} ; {far}", truth)["right"]
+    assert report.judge("", truth) == {"right": False, "ious": [0.0]}
+    assert report.judge(truth, f"{truth} ; {far}")["ious"] == [1.0, 0.0]
+    assert report.scores(["no"], ["no"]) == {"right": 1.0, "iou": None}
+
+
+@pytest.mark.parametrize("way", memory.WAYS)
+def test_frozen_products_and_their_gradients_in_bfloat16(way):
+    torch.manual_seed(0)
+    linear = torch.nn.Linear(48, 40).bfloat16().requires_grad_(False)
+    x = torch.randn(3, 5, 48).bfloat16()
+    found = []
+    for layer in (linear, memory.FrozenLinear(linear, way)):
+        inputs = x.clone().requires_grad_()
+        out = layer(inputs)
+        out.float().square().sum().backward()
+        found.append((out, inputs.grad))
+    for theirs, ours in zip(*found, strict=True):
+        assert ours.dtype == torch.bfloat16
+        torch.testing.assert_close(ours.float(), theirs.float(), rtol=3e-2, atol=3e-2)
+
+
+def test_features_are_kept_and_an_interrupted_file_is_completed(tmp_path):
+    torch.manual_seed(0)
+    tower, pictures = torch.nn.Linear(6, 4), torch.randn(21, 1, 3, 6)
+    looked = []
+
+    def prepared(i):
+        looked.append(i)
+        return pictures[i]
+
+    def features():
+        return memory.cache_features(
+            tmp_path / "features.bin", tower, prepared, 21, (3, 4), torch.float32, "cpu"
+        )
+
+    whole = features().clone()
+    torch.testing.assert_close(whole, tower(pictures[:, 0]).detach())
+    (tmp_path / "features.bin").write_bytes((tmp_path / "features.bin").read_bytes()[: 11 * 48 + 7])
+    looked.clear()
+    assert torch.equal(features(), whole) and looked == list(range(8, 21))
+
+
+@pytest.mark.parametrize("name", ["all", "attention"])
+def test_memory_is_told_before(name, checkpoint):
+    model, _ = load_hf_model(checkpoint)
+    parts = dict(memory.bytes_needed(model, [*model.parameters()], 2, 20, 4, name == "all", False))
+    assert parts["weights"] >= sum(p.nbytes for p in model.parameters())
+    assert ("the tower's activations" in parts) == (name == "all")
+
+
+def test_too_little_memory_is_said_before_anything_is_learnt(folder, checkpoint, capsys, monkeypatch):
+    monkeypatch.setattr(
+        session, "psutil", SimpleNamespace(virtual_memory=lambda: SimpleNamespace(available=9))
+    )
+    file = write(folder, *[example(i) for i in range(4)])
+    code, _, errors = run(capsys, "--data", file, "--model", checkpoint, "--out", "out")
+    assert code == 2 and "are free: try --batch 1" in errors.splitlines()[-1]
+    assert not (folder / "out").exists()
+
+
+def test_the_program_starts_from_another_folder(tmp_path):
+    result = subprocess.run(
+        [sys.executable, str(ROOT / "finetune.py"), "--help"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert result.returncode == 0 and "--resume" in result.stdout and not list(tmp_path.iterdir())
+
+
+def test_the_shipped_set_is_small_and_whole():
+    folder = ROOT / "finetuning" / "everything"
+    tokenizer = finetune.tokenizer_of(ROOT / "paligemma-tiny")
+    train, held_out = (
+        data.read_examples(folder / name, tokenizer, 128, skip_bad=False)[0]
+        for name in ("train.jsonl", "eval.jsonl")
+    )
+    assert len(held_out) == 100 and {found.prefix for found in held_out} == {"detect everything"}
+    assert not {found.picture for found in train} & {found.picture for found in held_out}
+    assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) < 3_000_000

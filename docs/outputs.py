@@ -13,8 +13,9 @@ share their variables, as in a notebook. Under the comment `<!-- in NAME -->` it
 writes instead: it takes the place of all that stands below the docstring of that function or method.
 
 The commands of a document run one after the other, in a copy of the repository, so that nothing of
-the reader's is touched. What needs the network, an editor, or somebody's own photograph does not run;
-a block of output under such a command is refused.
+the reader's is touched; a command that changes a file there, or leaves one that git would show, is
+named. What needs the network, an editor, or somebody's own photograph does not run; a block of output
+under such a command is refused.
 """
 
 import argparse
@@ -135,6 +136,21 @@ def matches(shown: str, printed: str) -> bool:
     return re.fullmatch(pattern, "".join(line + "\n" for line in masked(printed))) is not None
 
 
+GIT = ["git", "-c", "user.name=reader", "-c", "user.email=reader@localhost", "-c", "core.autocrlf=false"]
+
+
+def watch(folder: Path) -> None:
+    """Has git remember what is in a folder."""
+    for command in (["init", "-q"], ["add", "-A"], ["commit", "-q", "-m", "as it was"]):
+        subprocess.run([*GIT, *command], cwd=folder, check=True)
+
+
+def left_behind(folder: Path) -> list[str]:
+    """What git would show of a folder since then, but for the files that a learner writes in."""
+    status = subprocess.run([*GIT, "status", "--porcelain"], cwd=folder, capture_output=True, text=True)
+    return [line[3:] for line in status.stdout.splitlines() if not line.endswith("_0.py")]
+
+
 def copy_repository(folder: Path) -> None:
     """All files but those that tools keep for themselves, large weights and earlier outputs."""
 
@@ -220,12 +236,15 @@ def walk(document: Path, folder: Path | None, variables: dict | None = None) -> 
             yield Shown(block, command, printed)
 
 
-def outputs(of: list[Path]) -> Iterator[Shown]:
-    """The outputs of documents, each with what was printed for it just now."""
-    for document in of:
-        with tempfile.TemporaryDirectory() as folder:
-            copy_repository(Path(folder))
-            yield from walk(document, Path(folder))
+def look_at(document: Path) -> tuple[list[Shown], list[str]]:
+    """The outputs of a document that are stale, and the files that its commands change or leave."""
+    with tempfile.TemporaryDirectory() as name:
+        folder, has_git = Path(name), shutil.which("git") is not None
+        copy_repository(folder)
+        if has_git:
+            watch(folder)
+        stale = [shown for shown in walk(document, folder) if shown.is_stale]
+        return stale, left_behind(folder) if has_git else []
 
 
 def write(stale: list[Shown]) -> None:
@@ -242,13 +261,17 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--write", action="store_true", help="put what was printed in their place")
     parser.add_argument("document", nargs="*", type=Path, help="those to look at (default: all)")
     args = parser.parse_args(argv)
-    of = [path.resolve() for path in args.document] or documents()
-    stale = [shown for shown in tqdm(outputs(of), unit="output") if shown.is_stale]
-    for shown in stale:
-        print(f"{shown.block.where}: stale: {shown.command}")
-    if args.write:
-        write(stale)
-    elif stale:
+    all_is_well = True
+    for document in tqdm([path.resolve() for path in args.document] or documents(), unit="document"):
+        stale, left = look_at(document)
+        for shown in stale:
+            print(f"{shown.block.where}: stale: {shown.command}\n{shown.printed}", flush=True)
+        for name in left:
+            print(f"{document.relative_to(ROOT)}: a command of it changes or leaves {name}", flush=True)
+        if args.write:
+            write(stale)
+        all_is_well = all_is_well and not left and (args.write or not stale)
+    if not all_is_well:
         sys.exit(1)
 
 

@@ -1,12 +1,45 @@
-"""Fixtures that several test files share."""
+"""Fixtures that several test files share, and what runs beside the tests."""
+
+import subprocess
+import sys
 
 import pytest
 import torch
 
+from docs import outputs
 from random_weights.small import random_checkpoint
 
 # The models here are too small to gain from threads, and CI machines have few cores.
 torch.set_num_threads(1)
+
+PROCESS = pytest.StashKey[subprocess.Popen]()
+DOCUMENTS_TEST = "test_outputs_are_what_is_printed"
+
+
+def pytest_collection_modifyitems(items):
+    """What README.md and docs/ say is looked at last: until then its commands have run, on another core."""
+    items.sort(key=lambda item: item.name == DOCUMENTS_TEST)
+
+
+def pytest_collection_finish(session):
+    if any(item.name == DOCUMENTS_TEST for item in session.items) and not session.config.option.collectonly:
+        # The lessons run in test_lessons.py.
+        documents = [path for path in outputs.documents() if path.parent.name != "lessons"]
+        session.config.stash[PROCESS] = subprocess.Popen(
+            [sys.executable, "-m", "docs.outputs", *map(str, documents)], cwd=outputs.ROOT, encoding="utf-8",
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+
+
+def pytest_sessionfinish(session):
+    process = session.config.stash.get(PROCESS, None)
+    if process is not None and process.poll() is None:
+        process.kill()
+
+
+@pytest.fixture
+def documents_process(request) -> subprocess.Popen:
+    return request.config.stash[PROCESS]
 
 
 @pytest.fixture(scope="session")

@@ -558,6 +558,8 @@ def main(argv: list[str] | None = None):
     args = parser.parse_args(argv)
     if args.rounds < 1 or args.tokens < 2:
         parser.error("--rounds is 1 or more, and --tokens 2 or more: the first one takes longer than others")
+    if args.keep and args.size != "full":
+        parser.error("--keep is for --size full: the small model's figures are of no use")
     if args.busy < 0:
         parser.error("--busy is 0 or more")
     if args.folder is None:

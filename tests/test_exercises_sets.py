@@ -469,8 +469,8 @@ def copy(tmp_path_factory):
     folder = tmp_path_factory.mktemp("copy")
     for path in ROOT.glob("*.py"):
         shutil.copy(path, folder)
-    for name in ("course", "program", "inside", "speed", "random_weights", "tests"):
-        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("course", "docs", "finetuning", "inside", "program", "random_weights", "speed", "tests"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "pictures"))
     shutil.copy(ROOT / "pyproject.toml", folder)
     shutil.copy(PICTURE, folder / "picture.png")
     open_picture(PICTURE).crop((0, 0, 90, 70)).save(folder / "small.png")

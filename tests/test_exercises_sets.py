@@ -469,7 +469,7 @@ def copy(tmp_path_factory):
     folder = tmp_path_factory.mktemp("copy")
     for path in ROOT.glob("*.py"):
         shutil.copy(path, folder)
-    for name in ("course", "program", "inside", "speed", "random_weights", "tests"):
+    for name in ("course", "docs", "program", "finetuning", "inside", "speed", "random_weights", "tests"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "pyproject.toml", folder)
     shutil.copy(PICTURE, folder / "picture.png")

@@ -37,6 +37,8 @@ def smallest_case(exercise: Exercise) -> int:
 def describe(name: str, value) -> list[str]:
     """A value, taken apart: one line for its kind, and its numbers below."""
     parts = leaves(value, name)
+    if not parts:  # an empty list
+        return [f"    {name}: {value!r}"]
     if len(parts) != 1 or parts[0][1] is not value:
         return [line for part_name, part in parts for line in describe(part_name, part)]
     if isinstance(value, torch.Tensor):

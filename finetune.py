@@ -19,14 +19,12 @@ if __name__ == "__main__":
     threads.sleep_while_waiting()  # must be said before torch is imported
 
 import argparse
-import importlib.util
 import signal
 import sys
 from pathlib import Path
 
 import torch
 
-import training_1
 from finetuning import data, session, state
 from finetuning.adapter import write_json, write_whole
 from finetuning.learner import Learner
@@ -138,20 +136,6 @@ def fill_defaults(args: argparse.Namespace):
         log(f"Not given, so chosen: {'; '.join(chosen)}")
 
 
-def import_training(name: str):
-    """The lesson that the training follows: training_1, or the learner's.
-
-    As long as there is no exercise of it, every set trains with the reference.
-    """
-    if name in ("mixed", "tried"):
-        from course.learner_set import set_named
-
-        set_named(name)  # puts its modules where they are found
-        return sys.modules.get("training_mixed", training_1)
-    is_there = importlib.util.find_spec(f"training_{name}") is not None
-    return importlib.import_module(f"training_{name}") if is_there else training_1
-
-
 # ------------------------------------------------------------------------------------- the run
 
 
@@ -166,7 +150,7 @@ def run(args: argparse.Namespace):
         args = read_settings(args, build_parser())
         torch.set_num_threads(args.threads)
     out = Path(args.out)
-    training, device = import_training(args.set), choose_device(args.device)
+    model_set, device = set_of(args), choose_device(args.device)
     task = data.read_task(args, tokenizer_of(Path(args.model)))
     if args.resume is None:
         make_out(out)
@@ -175,7 +159,7 @@ def run(args: argparse.Namespace):
 
     log(f"Device in use:  {device}")
     try:
-        learner = Learner(args, training, set_of(args), task, device)
+        learner = Learner(args, model_set.training, model_set, task, device)
         session.show_examples(learner)
         session.say_memory(learner)
     except (InputError, CheckpointError):

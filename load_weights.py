@@ -41,6 +41,7 @@ from tqdm import tqdm
 
 import generation_1
 import mask_decoder_1
+import training_1
 
 DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}  # safetensors' names
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -76,22 +77,22 @@ class ModelSet:
     is_reference: bool
     generation: ModuleType = generation_1
     masks: ModuleType = mask_decoder_1
+    training: ModuleType = training_1
 
     @property
     def modules(self) -> tuple[ModuleType, ...]:
-        return self.vision, self.processor, self.decoder, self.generation, self.masks
+        return self.vision, self.processor, self.decoder, self.generation, self.masks, self.training
 
 
 def import_set(number: int) -> ModelSet:
     """Set 1 is the reference, set 0 the one to be filled in."""
-    files = ("vision_transformer", "text_image_token_processor", "decoder", "generation", "mask_decoder")
+    files = ("vision_transformer", "text_image_token_processor", "decoder")
+    files += ("generation", "mask_decoder", "training")
     try:
-        vision, processor, decoder, generation, masks = (
-            importlib.import_module(f"{file}_{number}") for file in files
-        )
+        vision, processor, decoder, *others = (importlib.import_module(f"{file}_{number}") for file in files)
     except ModuleNotFoundError as error:
         raise CheckpointError(f"set {number} needs {error.name}, which is not here") from error
-    return ModelSet(vision, processor, decoder, number == 1, generation, masks)
+    return ModelSet(vision, processor, decoder, number == 1, *others)
 
 
 # ------------------------------------------------------------------------------ config.json

@@ -2,14 +2,14 @@
 
 What to notice:
   - an example is a picture, a prefix (the prompt) and a suffix (the answer); only the suffix and
-    the `<eos>` after it are learnt: their labels are their own ids, all others are -100;
-  - the attention mask is the one of the decoder: picture and prefix see each other in both
-    directions, the suffix is causal, or the model would learn to copy what it sees;
-  - all answers of a batch end at its last position, since it is padded on the left: the longest
+    the `<eos>` after it are learned: their labels are their own ids, all others are -100;
+  - the attention mask is the decoder's: picture and prefix see each other in both directions, the
+    suffix is causal, because a model that sees the next word would only learn to copy it;
+  - all answers of a batch end at its last position, because it is padded on the left: the longest
     answer and the position before it are the only logits that are needed;
   - answers differ in length, so "the mean loss" is two different things (by token, by example);
-  - with LoRA the weights stay as they are. Beside a matrix stands a product of two small ones,
-    which begins at zero: training begins at the model's old answers.
+  - with LoRA the weights stay as they are. The product of two small matrices is added to a large
+    one. It begins at zero, so training begins at the model's old answers.
 
     <image> <image> ... <image> <bos> detect ▁cat \\n | <loc0123> ... ▁cat <eos>
     token_type_ids   0 ...                          0 | 1             ...       1
@@ -19,8 +19,8 @@ Letters in shapes: B batch, N patches (= image tokens), T tokens of the sequence
 longest answer, K positions that have logits (A + 1), V vocabulary; I inputs and O outputs of a
 linear layer, R rank of LoRA.
 
-Sources: "PaliGemma" (Beyer et al. 2024, section 3.2) for the recipe, "LoRA" (Hu et
-al. 2021) for the small matrices.
+Sources: "PaliGemma" (Beyer et al. 2024: section 3.1 and figure 2 for rows and mask, 5.2 for the
+loss, 3.2.4 for the recipe), "LoRA" (Hu et al. 2021) for the small matrices.
 """
 
 import math
@@ -42,17 +42,18 @@ Batch = dict[str, torch.Tensor]
 
 
 def training_row(tokenizer: Tokenizer, prefix: str, suffix: str, num_image_tokens: int) -> dict:
-    """Turns the text of one example into a row: ids, their types, and what is to be learnt.
+    """Turns the text of one example into a row: ids, their types, and what is to be learned.
 
     ids = tokens(<image> * N <bos> prefix \\n) + tokens(suffix <eos>)
 
     Prefix and suffix are encoded one by one, so that no token reaches over the border: in use, the
-    model is given the prefix alone. `<eos>` is learnt too, or an answer would never end.
+    model is given the prefix alone. `<eos>` is learned too: without it, an answer would never end.
 
-    Input: PaliGemma's tokenizer, the prompt, the answer to be learnt (which may be empty), and N.
+    Input: PaliGemma's tokenizer, the prompt, the answer to be learned (which may be empty), and N.
     Returns a dict of three lists, T ints each: `input_ids`; `token_type_ids`, 0 in the prefix and
     1 in the suffix; `labels`, the id itself in the suffix and -100 in the prefix.
-    Source: PaliGemma, section 3.2 and figure 2.
+    Source: PaliGemma, section 3.1 and figure 2; section 5.2 for the labels.
+    Exercise training_row. Lesson: docs/lessons/training.md. Builds on: add_image_tokens_to_prompt.
     """
     prompt = add_image_tokens_to_prompt(prefix, num_image_tokens)
     prefix_ids = tokenizer.encode(prompt, add_special_tokens=False).ids
@@ -68,13 +69,14 @@ def training_row(tokenizer: Tokenizer, prefix: str, suffix: str, num_image_token
 def collate(rows: list[dict], pad_token_id: int) -> Batch:
     """Puts rows of different lengths into one batch, padded on the left.
 
-    row = <pad> ... <pad> ids, as long as the longest one; padding is of type 0 and never learnt
+    row = <pad> ... <pad> ids, as long as the longest one; padding is of type 0 and never learned
 
     Input: B rows as training_row makes them, left as they were, and the id of `<pad>`.
     Returns a dict of int64 tensors [B, T]: `input_ids`, `attention_mask` (1 for a token, 0 for
     padding), `token_type_ids` and `labels`. What is still missing is `pixel_values`, a picture for
     each row: process_images makes them.
-    Source: PaliGemma, section 3.2; on the left, so that all answers end at the same position.
+    Source: PaliGemma, section 3.1, which pads on the right; here, all answers end at one position.
+    Exercise collate. Lesson: docs/lessons/training.md. Builds on: training_row.
     """
     T = max(len(row["input_ids"]) for row in rows)
 
@@ -96,7 +98,7 @@ def shuffled_batches(num_examples: int, batch_size: int, epoch: int, seed: int) 
     known from seed and epoch alone, and an interrupted training can go on with the same numbers.
 
     Input: how many examples there are, how many a batch has, the epoch from 0, and the seed.
-    Output: lists of indices; the last one may be shorter, for no example is left out.
+    Output: lists of indices; the last one may be shorter, because no example is left out.
     Example: (5, 2, 0, 0) -> [[2, 0], [4, 3], [1]], perhaps.
     Source: "Stochastic Gradient Descent Tricks" (Bottou 2012), section 3.1.
     """
@@ -110,15 +112,16 @@ def shuffled_batches(num_examples: int, batch_size: int, epoch: int, seed: int) 
 
 
 def token_losses(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """The loss of every token that is to be learnt, and zero for all others.
+    """The loss of every token that is to be learned, and zero for all others.
 
     loss[t] = -log softmax(logits[t])[labels[t + 1]]: the logits at a position are about the token
     after it. This is the one place where labels are moved.
 
     Input: logits float32 [B, K, V], labels int64 [B, K] of the same positions, -100 for what is
-    not learnt.
+    not learned.
     Output: float32 [B, K - 1].
-    Source: PaliGemma, section 3.2.2: the loss is on the suffix alone.
+    Source: PaliGemma, section 5.2: the loss is on the suffix alone.
+    Exercise token_losses. Lesson: docs/lessons/training.md.
     """
     losses = F.cross_entropy(
         logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), ignore_index=IGNORE_INDEX, reduction="none"
@@ -129,7 +132,7 @@ def token_losses(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
 def sum_by_token(losses: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, int]:
     """Every token counts the same: a long answer counts more than a short one.
 
-    sum of all losses, and the number of learnt tokens; sum / number is what transformers computes
+    sum of all losses, and the number of learned tokens; sum / number is what transformers computes
 
     The two are not divided here: over several batches, sums are added and numbers are added, and
     the mean of the whole is not the mean of their means.
@@ -144,15 +147,16 @@ def sum_by_token(losses: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tens
 def sum_by_example(losses: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, int]:
     """Every example counts the same, however long its answer is.
 
-    sum over examples of (the mean over an example's learnt tokens), and the number of examples
+    sum over examples of (the mean over an example's learned tokens), and the number of examples
 
-    Input: losses float32 [B, K - 1] of token_losses, labels int64 [B, K]; each row learns at least
-    one token, `<eos>`.
+    Input: losses float32 [B, K - 1] of token_losses, labels int64 [B, K]; in each row at least
+    one token is learned, `<eos>`.
     Output: the sum, a float32 scalar with its gradients, and B.
     Source: big_vision's trainer of PaliGemma, which takes the mean of each example's own mean.
+    Exercise sum_by_example. Lesson: docs/lessons/training.md. Builds on: token_losses.
     """
-    num_learnt = (labels[:, 1:] != IGNORE_INDEX).sum(dim=1)           # [B]
-    return (losses.sum(dim=1) / num_learnt).sum(), len(labels)
+    num_learned = (labels[:, 1:] != IGNORE_INDEX).sum(dim=1)           # [B]
+    return (losses.sum(dim=1) / num_learned).sum(), len(labels)
 
 
 SumLoss = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, int]]
@@ -161,13 +165,15 @@ SumLoss = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, int]]
 def batch_loss(model: nn.Module, batch: Batch, sum_loss: SumLoss) -> tuple[torch.Tensor, int]:
     """Runs the model over a batch and compares what it says with what it should learn.
 
-    Only the last A + 1 positions get logits: an answer's first token is foretold by the newline
+    Only the last A + 1 positions get logits: an answer's first token is predicted at the newline
     before it. With a vocabulary of 257,216, logits for 260 more would be most of the memory.
 
     Input: a PaliGemmaForConditionalGeneration; a batch of collate with its `pixel_values`;
     sum_by_token or sum_by_example.
     Output: what sum_loss gives: a sum with gradients, and a number to divide it by.
-    Source: PaliGemma, section 3.2.2 and figure 2.
+    Source: PaliGemma, section 5.2 and figure 2.
+    Exercise batch_loss. Lesson: docs/lessons/training.md. Builds on: collate, token_losses,
+    sum_by_example.
     """
     inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
     A = int((batch["labels"] != IGNORE_INDEX).sum(dim=1).max())
@@ -194,6 +200,7 @@ class LoRALinear(nn.Module):
     weight [O, R], zeros, so that at the start y is base_layer(x); both float32, without bias;
     `scaling`, alpha / R.
     Source: LoRA, section 4.1 and equation 3. Names as in PEFT, whose files hold the same tensors.
+    Exercise LoRALinear. Lesson: docs/lessons/lora.md.
     """
 
     def __init__(self, base_layer: nn.Module, rank: int, alpha: float):
@@ -211,14 +218,15 @@ class LoRALinear(nn.Module):
         return (out + update).to(out.dtype)
 
     def merged(self) -> nn.Linear:
-        """One ordinary layer that computes the same, so that an answer costs no more than before.
+        """One ordinary layer that computes the same: an answer costs no more than before.
 
-        W' = W + (alpha / R) * B A, computed in float32 and rounded to the dtype of W once: in
-        bfloat16 a small change would get lost in the sum, digit by digit.
+        W' = W + (alpha / R) * B A, computed in float32 and rounded to the dtype of W once: each
+        rounding in between would cost digits, and bfloat16 has only two or three.
 
         Output: a new nn.Linear with the weight W' [O, I] and the bias of base_layer, if it has one;
         this module stays as it is.
         Source: LoRA, section 4.1, "No Additional Inference Latency".
+        Exercise LoRALinear.merged. Lesson: docs/lessons/lora.md. Builds on: LoRALinear.
         """
         weight, bias = self.base_layer.weight, self.base_layer.bias
         # (O, I) = (O, R) @ (R, I)
@@ -235,15 +243,16 @@ def add_lora(model: nn.Module, targets: list[str], rank: int, alpha: float) -> l
 
     add_lora(model.language_model, ["q_proj", "v_proj"], 8, 16) changes the queries and values of
     all the decoder's layers; given the whole model, it would change the vision tower's as well,
-    for they have the same names.
+    because they have the same names.
 
     Input: a model, which is changed; targets, names or their ends; R and alpha.
     Output: the names of the layers that were replaced, in the model's order.
     Raises ValueError if a target fits no layer: nothing would learn, and nobody would notice.
     Source: LoRA, sections 4.2 and 7.1 (which matrices are worth it); names as PEFT compares them.
+    Exercise add_lora. Lesson: docs/lessons/lora.md. Builds on: LoRALinear.
     """
     replaced, unused = [], set(targets)
-    # A list first: while it is being changed, a model cannot be walked through.
+    # A list first: a model is not changed while somebody walks through it.
     for name, module in list(model.named_modules()):
         fits = {target for target in targets if name == target or name.endswith("." + target)}
         if fits:
@@ -280,6 +289,7 @@ def choose_parameters(model: nn.Module, mode: str) -> list[nn.Parameter]:
     Output: the parameters that learn, each once (the embedding table is tied to the output layer);
     requires_grad is True for these and False for all others.
     Source: LoRA, section 4.1; PaliGemma, section 3.2.4 (all); big_vision's notebook (attention).
+    Exercise choose_parameters. Lesson: docs/lessons/lora.md. Builds on: add_lora.
     """
     chosen = []
     for name, parameter in model.named_parameters():
@@ -298,16 +308,17 @@ def choose_parameters(model: nn.Module, mode: str) -> list[nn.Parameter]:
 
 
 def learning_rate(step: int, num_steps: int, peak: float) -> float:
-    """How large a step is: little at first, then much, then less and less.
+    """How large a step is: small at first, soon at its largest, then smaller and smaller.
 
     w = max(1, 5 % of num_steps, rounded down)
     peak * (step + 1) / w                                      while step < w
     peak * (1 + cos(pi * (step - w) / (num_steps - w))) / 2    after that
 
-    The optimizer's averages know little at first, so its first steps go astray if they are large.
+    The optimizer's averages know little at first: large first steps would go astray.
 
     Input: the step, from 0; how many there will be; the highest rate. Output: the rate.
     Source: PaliGemma, section 3.2.4; "SGDR" (Loshchilov and Hutter 2016), equation 5, for the cosine.
+    Exercise learning_rate. Lesson: docs/lessons/training.md.
     """
     warmup = max(1, num_steps * 5 // 100)
     if step < warmup:
@@ -325,6 +336,7 @@ def clip_gradients(parameters: list[nn.Parameter], max_norm: float) -> float:
     Input: parameters that have a gradient, which is changed; the longest allowed.
     Output: the norm as it was before.
     Source: "On the difficulty of training RNNs" (Pascanu et al. 2013), algorithm 1.
+    Exercise clip_gradients. Lesson: docs/lessons/training.md.
     """
     norm = torch.stack([parameter.grad.float().norm() for parameter in parameters]).norm().item()
     if norm > max_norm:
@@ -352,6 +364,7 @@ def train_step(
     sum_by_example, and the length to which the gradient of the whole is clipped.
     Output: the mean loss of the whole batch, before the step.
     Source: PaliGemma, section 3.2.4; big_vision clips at 1.
+    Exercise train_step. Lesson: docs/lessons/training.md. Builds on: batch_loss, clip_gradients.
     """
     optimizer.zero_grad()
     total, number = 0.0, 0
@@ -370,13 +383,14 @@ def train_step(
 
 
 def evaluate(model: nn.Module, batches: list[Batch], sum_loss: SumLoss) -> float:
-    """The mean loss on examples that are not learnt: what tells knowing from remembering.
+    """The mean loss on examples that are not learned: what tells knowing from remembering.
 
     (sum of all batches' sums) / (sum of their numbers), in eval mode and without gradients
 
     Input: a model, which is left in the mode (train or eval) that it was in; batches of any size;
     sum_by_token or sum_by_example. Output: the mean loss.
     Source: "Deep Learning" (Goodfellow et al. 2016), section 5.3.
+    Exercise evaluate. Lesson: docs/lessons/training.md. Builds on: batch_loss, train_step.
     """
     was_training = model.training
     model.eval()
@@ -405,7 +419,15 @@ class BestWeights:
         self.weights: list[torch.Tensor] = []
 
     def update(self, score: float) -> bool:
-        """Keeps the weights of now if they are better; says whether they are."""
+        """Keeps the weights of now if they are better; says whether they are.
+
+        score > the highest so far: copy the weights, remember the score
+
+        Input: the score of the weights as they are now, higher is better.
+        Output: True if they were kept.
+        Source: "Deep Learning" (Goodfellow et al. 2016), algorithm 7.1.
+        Exercise BestWeights.update. Lesson: docs/lessons/training.md.
+        """
         is_better = score > self.score
         if is_better:
             self.score = score

@@ -31,7 +31,7 @@ from course.source import (
 )
 from course.trying import expected_outcome, mistaken_outcome, observe_like_reference, variant_file
 
-NUMBER_OF_EXERCISES = 47
+NUMBER_OF_EXERCISES = 61
 
 skeleton_of = functools.cache(skeleton)
 to_write = [exercise for exercise in EXERCISES if not exercise.solved]

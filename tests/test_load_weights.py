@@ -608,10 +608,12 @@ def test_weights_of_another_size_than_config_says(folder):
 def test_sets_are_never_mixed(checkpoint, tmp_path):
     """Set 0 is made of the `_0` files alone, set 1 of the `_1` files."""
     root = Path(load_weights.__file__).parent
-    files = ("vision_transformer", "text_image_token_processor", "decoder", "generation", "mask_decoder")
+    files = ("vision_transformer", "text_image_token_processor", "decoder")
+    files += ("generation", "mask_decoder", "training")
     for name in files:
         text = (root / f"{name}_1.py").read_text(encoding="utf-8")
-        text = text.replace("from vision_transformer_1", "from vision_transformer_0")
+        for imported in files[:2]:
+            text = text.replace(f"from {imported}_1", f"from {imported}_0")
         (tmp_path / f"{name}_0.py").write_text(text, encoding="utf-8")
     program = (
         "import sys, load_weights\n"

@@ -1,7 +1,7 @@
 """The table of exercises: the only place that lists them, in the order of the learning path.
 
 Each exercise is a module of its own, in the folder of its pair of files (processor, vision, decoder,
-generation, mask_decoder), with everything that belongs to it: steps, hints, cases, known mistakes and
+generation, mask_decoder, training), with everything that belongs to it: steps, hints, cases, known mistakes and
 other right ways. From the table come the skeletons (skeletons.py), the learner's tests
 (tests/test_exercises.py), the hints (hints.py), the list in docs/exercises.md, and the proof that all of
 it works (tests/test_exercises_proof.py).
@@ -58,7 +58,7 @@ of the exercise by some case. Give the likeliest first.
 import difflib
 
 from course.exercise import Exercise
-from course.exercises import decoder, generation, mask_decoder, processor, vision
+from course.exercises import decoder, generation, mask_decoder, processor, training, vision
 
 # In the order of the path, in which a file imports only from those before it. By the name that a pair of
 # files has in load_weights.ModelSet.
@@ -68,6 +68,7 @@ FOLDERS: dict[str, list[Exercise]] = {
     "decoder": decoder.EXERCISES,
     "generation": generation.EXERCISES,
     "masks": mask_decoder.EXERCISES,
+    "training": training.EXERCISES,
 }
 EXERCISES: list[Exercise] = [exercise for exercises in FOLDERS.values() for exercise in exercises]
 FILES = tuple(dict.fromkeys(exercise.file for exercise in EXERCISES))  # without _0 or _1

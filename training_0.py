@@ -204,8 +204,8 @@ class LoRALinear(nn.Module):
     def __init__(self, base_layer: nn.Module, rank: int, alpha: float):
         super().__init__()
         # TODO 1. Keep the given layer as base_layer, with its parameters frozen.
-        # TODO 2. Make lora_A from I to R and lora_B from R to O, both float32, without bias, on the
-        #         layer's device.
+        # TODO 2. Make lora_A from I to R and lora_B from R to O: float32, no bias, on the layer's
+        #         device.
         # TODO 3. Set lora_B to zeros, and leave lora_A random.
         # TODO 4. Keep alpha / R as scaling.
         raise NotImplementedError("LoRALinear is not done yet: python -m pytest -k LoRALinear")
@@ -285,7 +285,7 @@ def choose_parameters(model: nn.Module, mode: str) -> list[nn.Parameter]:
     """
     # TODO 1. Look at every parameter of the model by its name, each once.
     # TODO 2. Decide by mode and name whether it learns: the small matrices, the decoder's
-    #         attention, or everything.
+    #         attention, or all.
     # TODO 3. Say so in the parameter itself, for those that do not learn as well.
     # TODO 4. Return a list of those that learn, in the model's order.
     raise NotImplementedError("choose_parameters is not done yet: python -m pytest -k choose_parameters")

@@ -1,8 +1,8 @@
 """The table of exercises: the only place that lists them, in the order of the learning path.
 
 Each exercise is a module of its own, in the folder of its pair of files (processor, vision, decoder,
-generation, mask_decoder, training), with everything that belongs to it: steps, hints, cases, known mistakes and
-other right ways. From the table come the skeletons (skeletons.py), the learner's tests
+generation, mask_decoder, training), with everything that belongs to it: steps, hints, cases, known
+mistakes and other right ways. From the table come the skeletons (skeletons.py), the learner's tests
 (tests/test_exercises.py), the hints (hints.py), the list in docs/exercises.md, and the proof that all of
 it works (tests/test_exercises_proof.py).
 

@@ -133,23 +133,29 @@ EXERCISE = Exercise(
     builds_on=("LoRALinear",),
     steps=[
         "Look at every module of the model by its name, in the model's order.",
-        "If the name is one of the targets, or ends in a dot and a target, put a LoRALinear around the module "
-        "in its place, and note the name.",
+        "If the name is one of the targets, or ends in a dot and a target, put a LoRALinear around the "
+        "module in its place, and note the name.",
         "If a target fits no name at all, raise a ValueError that says which.",
         "Return the names.",
     ],
     hints=(
         "`layers.0.self_attn.xq_proj` ends in `q_proj`, too. What has to stand in front of a target?",
-        "list(model.named_modules()) gives names and modules, set_submodule(name, module) puts another one in "
-        "its place. A set of targets from which those that fit are taken shows what is left over.",
+        "list(model.named_modules()) gives names and modules, set_submodule(name, module) puts another one "
+        "in its place. A set of targets from which those that fit are taken shows what is left over.",
         'fits = {target for target in targets if name == target or name.endswith("." + target)}.',
     ),
     cases=[
         Case("two targets, of two layers", lambda: {"targets": ["q_proj", "v_proj"]}, call=added),
         Case("a whole name, and a number", lambda: {"targets": ["lm_head", "mlp.2"], "rank": 3}, call=added),
         Case("a target at the model's top", lambda: {"targets": ["lm_head"], "alpha": 8.0}, call=added),
-        Case("targets that are not in the model's order", lambda: {"targets": ["v_proj", "k_proj"]}, call=added),
-        Case("two targets that fit the same layer", lambda: {"targets": ["k_proj", "self_attn.k_proj"]}, call=added),
+        Case(
+            "targets that are not in the model's order", lambda: {"targets": ["v_proj", "k_proj"]}, call=added
+        ),
+        Case(
+            "two targets that fit the same layer",
+            lambda: {"targets": ["k_proj", "self_attn.k_proj"]},
+            call=added,
+        ),
         Case("a target that fits nothing", lambda: {"targets": ["qproj"]}, call=added),
         Case("one that fits, and one that does not", lambda: {"targets": ["q_proj", "out_proj"]}, call=added),
     ],
@@ -224,6 +230,6 @@ EXERCISE = Exercise(
         RightWay("with setattr", with_setattr),
         RightWay("with a regular expression", with_a_regular_expression),
     ],
-    compare="what a name decides. The tower's layers are called q_proj, too: what would you write to add LoRA to "
-    "the decoder alone, and what to the tower's as well?",
+    compare="what a name decides. The tower's layers are called q_proj, too: what would you write to add "
+    "LoRA to the decoder alone, and what to the tower's as well?",
 )

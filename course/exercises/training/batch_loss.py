@@ -1,7 +1,7 @@
 """The exercise batch_loss of training_0.py."""
 
 from course.exercise import Case, Exercise, Mistake, RightWay
-from course.exercises.training.inputs import SmallModel, batch
+from course.exercises.training.inputs import SmallModel, small_batch
 
 
 def asked(batch_loss, batch, by_example=False):
@@ -9,7 +9,12 @@ def asked(batch_loss, batch, by_example=False):
     model = SmallModel()
     total, number = batch_loss(model, batch, weighted if by_example else added)
     total.backward()
-    return {"sum": total.detach(), "number": number, "calls": model.calls, "gradient": model.embed.weight.grad}
+    return {
+        "sum": total.detach(),
+        "number": number,
+        "calls": model.calls,
+        "gradient": model.embed.weight.grad,
+    }
 
 
 def added(losses, labels):
@@ -54,6 +59,7 @@ def from_the_first_column_that_is_learned(model, batch, sum_loss):
 
 LONGEST = 'int((batch["labels"] != IGNORE_INDEX).sum(dim=1).max())'
 LABELS = 'batch["labels"][:, -(A + 1):]'
+WITHOUT_LABELS = '{name: tensor for name, tensor in batch.items() if name != "labels"}'
 
 EXERCISE = Exercise(
     name="batch_loss",
@@ -64,7 +70,8 @@ EXERCISE = Exercise(
     builds_on=("collate", "token_losses", "sum_by_example"),
     steps=[
         "Find out how many tokens the longest answer of the batch has.",
-        "Call the model with everything but the labels, and with logits for that many positions and one more.",
+        "Call the model with everything but the labels, and with logits for that many positions and one "
+        "more.",
         "Cut the labels to the same positions.",
         "Compute the loss of each token, and let sum_loss add them up.",
     ],
@@ -76,12 +83,12 @@ EXERCISE = Exercise(
         'batch["labels"][:, -(A + 1):].',
     ),
     cases=[
-        Case("two answers", lambda: {"batch": batch(3, 5)}, call=asked),
-        Case("three, the first longest", lambda: {"batch": batch(6, 2, 4, seed=1)}, call=asked),
-        Case("an answer that is only <eos>", lambda: {"batch": batch(1, prompt=5, seed=2)}, call=asked),
+        Case("two answers", lambda: {"batch": small_batch(3, 5)}, call=asked),
+        Case("three, the first longest", lambda: {"batch": small_batch(6, 2, 4, seed=1)}, call=asked),
+        Case("an answer that is only <eos>", lambda: {"batch": small_batch(1, prompt=5, seed=2)}, call=asked),
         Case(
             "another way to add up",
-            lambda: {"batch": batch(2, 4, 3, seed=3), "by_example": True},
+            lambda: {"batch": small_batch(2, 4, 3, seed=3), "by_example": True},
             call=asked,
         ),
     ],
@@ -95,7 +102,7 @@ EXERCISE = Exercise(
         Mistake(
             "with logits for all positions",
             {", logits_to_keep=A + 1": "", LABELS: 'batch["labels"]'},
-            "the loss is the same, but the logits of 256 image tokens and the prompt are computed for nothing.",
+            "the loss is the same, but the logits of the image tokens and the prompt are computed in vain.",
         ),
         Mistake(
             "when the labels are not cut",
@@ -129,36 +136,36 @@ EXERCISE = Exercise(
         ),
         Mistake(
             "when the labels are passed on to the model",
-            {"inputs = {name: tensor for name, tensor in batch.items() if name != \"labels\"}": "inputs = batch"},
+            {WITHOUT_LABELS: "batch"},
             "the model would compute a loss of its own, with labels of all positions.",
         ),
         Mistake(
             "when the labels are taken out of the batch",
             {
-                "inputs = {name: tensor for name, tensor in batch.items() if name != \"labels\"}": "inputs = batch",
-                "A = int((batch[\"labels\"]": "labels = batch.pop(\"labels\")\n    A = int((labels",
+                WITHOUT_LABELS: "batch",
+                'A = int((batch["labels"]': 'labels = batch.pop("labels")\n    A = int((labels',
                 LABELS: "labels[:, -(A + 1):]",
             },
             "pop and del change the caller's batch, which may be asked about again.",
         ),
         Mistake(
             "without the types",
-            {"if name != \"labels\"}": "if name not in (\"labels\", \"token_type_ids\")}"},
+            {'if name != "labels"}': 'if name not in ("labels", "token_type_ids")}'},
             "the model takes all for prefix then, and the answer's tokens see those that come after them.",
         ),
         Mistake(
             "without the attention mask",
-            {"if name != \"labels\"}": "if name not in (\"labels\", \"attention_mask\")}"},
+            {'if name != "labels"}': 'if name not in ("labels", "attention_mask")}'},
             "padding would be seen.",
         ),
         Mistake(
             "without the pictures",
-            {"if name != \"labels\"}": "if name not in (\"labels\", \"pixel_values\")}"},
+            {'if name != "labels"}': 'if name not in ("labels", "pixel_values")}'},
             "the answer is about a picture.",
         ),
         Mistake(
             "when it is always added up by token",
-            {"sum_loss(token_losses(logits, labels), labels)": "sum_by_token(token_losses(logits, labels), labels)"},
+            {"return sum_loss(": "return sum_by_token("},
             "how the losses are added up is for the caller to say: sum_loss.",
         ),
     ],

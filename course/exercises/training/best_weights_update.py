@@ -1,5 +1,7 @@
 """The exercise BestWeights.update of training_0.py."""
 
+import math
+
 import torch
 from torch import nn
 
@@ -19,7 +21,8 @@ def told(best, scores):
             for parameter in best.parameters:
                 parameter += randn(*parameter.shape, seed=10 + i)
         said.append(best.update(score))
-        kept.append([best.score, *(weight.detach().clone() for weight in best.weights)])
+        score = best.score if math.isfinite(best.score) else str(best.score)  # inf - inf is not 0
+        kept.append([score, *(weight.detach().clone() for weight in best.weights)])
     now = [parameter.detach().clone() for parameter in best.parameters]
     if best.weights:
         best.restore()
@@ -67,8 +70,6 @@ def into_the_same_memory(self, score):
     return True
 
 
-COPIES = "[parameter.detach().clone() for parameter in self.parameters]"
-
 EXERCISE = Exercise(
     name="BestWeights.update",
     file="training",
@@ -96,14 +97,9 @@ EXERCISE = Exercise(
     ],
     mistakes=[
         Mistake(
-            "when the parameters themselves are kept",
-            {COPIES: "list(self.parameters)"},
-            "the next step changes them in place, and the best weights with them: copies are needed.",
-        ),
-        Mistake(
-            "when detached parameters are kept",
+            "when nothing is copied",
             {".detach().clone()": ".detach()"},
-            "detach shares the memory with the parameter, so the next step changes it too: clone copies.",
+            "a step changes parameters in place, and with them all that shares their memory: clone copies.",
         ),
         Mistake(
             "when a score that is equal counts as better",
@@ -132,7 +128,7 @@ EXERCISE = Exercise(
         ),
         Mistake(
             "when the score is remembered even if it is lower",
-            {"        if is_better:\n            self.score = score": "        self.score = score\n        if is_better:\n            pass"},
+            {"is_better = score > self.score": "is_better, self.score = score > self.score, score"},
             "the next would be compared with the last score and not with the highest.",
         ),
         Mistake(

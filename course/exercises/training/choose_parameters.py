@@ -39,9 +39,9 @@ def chosen(choose_parameters, mode, before=None):
     if before:
         choose_parameters(model, before)
     names = {id(parameter): name for name, parameter in model.named_parameters()}
-    returned = [names.get(id(parameter), "no parameter of the model") for parameter in choose_parameters(model, mode)]
+    returned = choose_parameters(model, mode)
     return {
-        "returned": returned,
+        "returned": [names.get(id(parameter), "no parameter of the model") for parameter in returned],
         "learns": {name: parameter.requires_grad for name, parameter in model.named_parameters()},
     }
 
@@ -83,14 +83,14 @@ EXERCISE = Exercise(
     builds_on=("add_lora",),
     steps=[
         "Look at every parameter of the model by its name, each once.",
-        "Decide by mode and name whether it learns: the small matrices, the decoder's attention, or everything.",
+        "Decide by mode and name whether it learns: the small matrices, the decoder's attention, or all.",
         "Say so in the parameter itself, for those that do not learn as well.",
         "Return a list of those that learn, in the model's order.",
     ],
     hints=(
         "The tower's attention has the same names as the decoder's, but for the beginning.",
-        "named_parameters gives names and parameters, and one that two layers share only once. requires_grad_ "
-        "takes True or False.",
+        "named_parameters gives names and parameters, and one that two layers share only once. "
+        "requires_grad_ takes True or False.",
         'learns = ".lora_A." in name or ".lora_B." in name for lora; name.startswith("language_model.") and '
         '".self_attn." in name for attention.',
     ),
@@ -98,7 +98,9 @@ EXERCISE = Exercise(
         Case("lora", lambda: {"mode": "lora"}, call=chosen),
         Case("attention", lambda: {"mode": "attention"}, call=chosen),
         Case("all, with a table that is tied", lambda: {"mode": "all"}, call=chosen),
-        Case("all, after another mode froze most", lambda: {"mode": "all", "before": "attention"}, call=chosen),
+        Case(
+            "all, after another mode froze most", lambda: {"mode": "all", "before": "attention"}, call=chosen
+        ),
         Case("lora, after all", lambda: {"mode": "lora", "before": "all"}, call=chosen),
     ],
     mistakes=[
@@ -114,7 +116,7 @@ EXERCISE = Exercise(
         ),
         Mistake(
             "when what was frozen stays frozen",
-            {"parameter.requires_grad_(learns)": "parameter.requires_grad_(learns and parameter.requires_grad)"},
+            {"requires_grad_(learns)": "requires_grad_(learns and parameter.requires_grad)"},
             "the model may have been frozen before: True has to be said as well as False.",
         ),
         Mistake(
@@ -129,7 +131,7 @@ EXERCISE = Exercise(
         ),
         Mistake(
             "with q and v alone",
-            {ATTENTION: 'name.startswith("language_model.") and (".q_proj." in name or ".v_proj." in name)'},
+            {ATTENTION: 'name.startswith("language_model.") and name[-13:-7] in ("q_proj", "v_proj")'},
             "all four projections learn in this mode: q, k, v and o.",
         ),
         Mistake(
@@ -167,6 +169,6 @@ EXERCISE = Exercise(
         RightWay("by module", by_module),
         RightWay("with if and else", with_if_and_else),
     ],
-    compare="what an optimizer keeps: Adam has two float32 numbers for each that learns, beside its gradient. How "
-    "many GB is that for all 2.9 billion, and for LoRA's 1.8 million?",
+    compare="what an optimizer keeps: Adam has two float32 numbers for each that learns, beside its "
+    "gradient. How many GB is that for all 2.9 billion, and for LoRA's 1.8 million?",
 )

@@ -65,8 +65,6 @@ def when_the_parameters_are_shortened(parameters, max_norm):
     return norm
 
 
-NORM = "torch.stack([parameter.grad.float().norm() for parameter in parameters]).norm().item()"
-
 EXERCISE = Exercise(
     name="clip_gradients",
     file="training",
@@ -82,18 +80,26 @@ EXERCISE = Exercise(
         "The square of the whole length is the sum of the squares of the parts' lengths.",
         "norm() of a tensor is the root of its sum of squares; the norm of a vector of norms is that of the "
         "whole. Gradients are changed in place: mul_.",
-        "norm = torch.stack([p.grad.float().norm() for p in parameters]).norm().item(), and p.grad.mul_(max_norm / norm) if "
-        "norm > max_norm.",
+        "norm = torch.stack([p.grad.float().norm() for p in parameters]).norm().item(), and "
+        "p.grad.mul_(max_norm / norm) if norm > max_norm.",
     ),
     cases=[
         Case("a gradient that is too long", lambda: {"gradients": three(2.0), "max_norm": 1.0}, call=clipped),
-        Case("a gradient that is short enough", lambda: {"gradients": three(0.05), "max_norm": 2.0}, call=clipped),
+        Case(
+            "a gradient that is short enough",
+            lambda: {"gradients": three(0.05), "max_norm": 2.0},
+            call=clipped,
+        ),
         Case(
             "parts that are short enough, and too long together",
             lambda: {"gradients": [randn(4, seed=i) / 2 for i in range(6)], "max_norm": 1.5},
             call=clipped,
         ),
-        Case("a single parameter", lambda: {"gradients": [randn(3, 6, scale=5.0)], "max_norm": 2.5}, call=clipped),
+        Case(
+            "a single parameter",
+            lambda: {"gradients": [randn(3, 6, scale=5.0)], "max_norm": 2.5},
+            call=clipped,
+        ),
     ],
     mistakes=[
         Mistake(
@@ -119,7 +125,7 @@ EXERCISE = Exercise(
         Mistake(
             "with the sum of the lengths",
             {").norm().item()": ").sum().item()"},
-            "lengths at right angles do not add up: the root of the sum of their squares is the whole length.",
+            "lengths at right angles do not add up: the root of the sum of their squares is the length.",
         ),
         Mistake(
             "with the longest of the lengths",

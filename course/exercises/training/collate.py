@@ -12,9 +12,7 @@ def rows(*lengths: tuple[int, int]) -> list[dict]:
     for i, (prompt, answer) in enumerate(lengths):
         ids = [7 + (5 * i + 3 * t) % 13 for t in range(prompt + answer)]
         types = [0] * prompt + [1] * answer
-        made.append(
-            {"input_ids": ids, "token_type_ids": types, "labels": [-100] * prompt + ids[prompt:]}
-        )
+        made.append({"input_ids": ids, "token_type_ids": types, "labels": [-100] * prompt + ids[prompt:]})
     return made
 
 
@@ -76,6 +74,7 @@ def with_pad_sequence(rows, pad_token_id):
     }
 
 
+MASK = 'padded([[1] * len(row["input_ids"]) for row in rows], 0)'
 PADDED = "[value] * (T - len(sequence)) + sequence"
 
 EXERCISE = Exercise(
@@ -103,7 +102,9 @@ EXERCISE = Exercise(
     result="B T",
     cases=[
         Case("two rows, the second longer", lambda: {"rows": rows((3, 2), (5, 4)), "pad_token_id": PAD}),
-        Case("three rows, the first longest", lambda: {"rows": rows((6, 5), (3, 1), (4, 4)), "pad_token_id": 2}),
+        Case(
+            "three rows, the first longest", lambda: {"rows": rows((6, 5), (3, 1), (4, 4)), "pad_token_id": 2}
+        ),
         Case("a single row", lambda: {"rows": rows((4, 3)), "pad_token_id": PAD}),
     ],
     mistakes=[
@@ -114,10 +115,7 @@ EXERCISE = Exercise(
         ),
         Mistake(
             "when padding is learned",
-            {
-                "padded([row[\"labels\"] for row in rows], IGNORE_INDEX)":
-                    "padded([row[\"labels\"] for row in rows], pad_token_id)"
-            },
+            {"IGNORE_INDEX": "pad_token_id"},
             "the model would learn to write <pad>: what is not learned is -100.",
         ),
         Mistake(
@@ -127,17 +125,17 @@ EXERCISE = Exercise(
         ),
         Mistake(
             "with attention over the padding",
-            {"[[1] * len(row[\"input_ids\"]) for row in rows], 0": "[[1] * len(row[\"input_ids\"]) for row in rows], 1"},
+            {MASK: MASK.replace(", 0)", ", 1)")},
             "then an answer depends on how long its neighbors in the batch are.",
         ),
         Mistake(
             "with a mask that is turned over",
-            {"padded([[1] * len(row[\"input_ids\"]) for row in rows], 0)": "padded([[0] * len(row[\"input_ids\"]) for row in rows], 1)"},
+            {MASK: MASK.replace("[1]", "[0]").replace(", 0)", ", 1)")},
             "1 is what may be seen, and 0 is padding.",
         ),
         Mistake(
             "with padding of type 1",
-            {"[row[\"token_type_ids\"] for row in rows], 0": "[row[\"token_type_ids\"] for row in rows], 1"},
+            {'[row["token_type_ids"] for row in rows], 0': '[row["token_type_ids"] for row in rows], 1'},
             "type 1 is the suffix, and padding stands in front of the prefix.",
         ),
         Mistake(
@@ -147,7 +145,7 @@ EXERCISE = Exercise(
         ),
         Mistake(
             "with the length of the first row",
-            {"max(len(row[\"input_ids\"]) for row in rows)": "len(rows[0][\"input_ids\"])"},
+            {'max(len(row["input_ids"]) for row in rows)': 'len(rows[0]["input_ids"])'},
             "the longest row decides, wherever it stands.",
         ),
         Mistake(
@@ -162,8 +160,7 @@ EXERCISE = Exercise(
         ),
         Mistake(
             "with lists in place of tensors",
-            {"return torch.tensor([[value] * (T - len(sequence)) + sequence for sequence in sequences])":
-                "return [[value] * (T - len(sequence)) + sequence for sequence in sequences]"},
+            {"return torch.tensor(": "return list("},
             "the model takes tensors.",
         ),
     ],

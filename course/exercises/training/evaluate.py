@@ -3,7 +3,7 @@
 import torch
 
 from course.exercise import Case, Exercise, Mistake, RightWay
-from course.exercises.training.inputs import SmallModel, batch
+from course.exercises.training.inputs import SmallModel, small_batch
 from course.exercises.training.train_step import by_token
 
 
@@ -16,12 +16,14 @@ def evaluated(evaluate, batches, training, other_sum=False):
     """The loss, how the model was called, and the mode that it is in afterwards."""
     model = SmallModel().train(training)
     loss = evaluate(model, batches, by_half_tokens if other_sum else by_token)
+    kept_afterwards = torch.is_grad_enabled()
+    torch.set_grad_enabled(True)
     return {
         "loss": loss,
         "in train mode": [call["in train mode"] for call in model.calls],
         "gradients kept": [call["gradients kept"] for call in model.calls],
         "in train mode afterwards": model.training,
-        "gradients kept afterwards": torch.is_grad_enabled(),
+        "gradients kept afterwards": kept_afterwards,
     }
 
 
@@ -58,10 +60,10 @@ def with_try_and_finally(model, batches, sum_loss):
     try:
         model.eval()
         with torch.set_grad_enabled(False):
-            found = torch.tensor([[float(v) for v in batch_loss(model, b, sum_loss)] for b in batches])  # noqa: F821
+            found = [[float(v) for v in batch_loss(model, b, sum_loss)] for b in batches]  # noqa: F821
     finally:
         model.train(mode)
-    total, number = found.double().sum(dim=0).tolist()
+    total, number = torch.tensor(found, dtype=torch.float64).sum(dim=0).tolist()
     return total / number
 
 
@@ -79,19 +81,29 @@ EXERCISE = Exercise(
         "Return the sum divided by the number.",
     ],
     hints=(
-        "What would happen to a model in train mode that has dropout? And to memory, if gradients were kept?",
-        "model.training is the mode, model.eval() and model.train(True or False) set it. torch.no_grad() is a "
-        "context: with torch.no_grad(): ...",
+        "What does train mode do to a model that has dropout? And keeping gradients to memory?",
+        "model.training is the mode, model.eval() and model.train(True or False) set it. torch.no_grad() is "
+        "a context: with torch.no_grad(): ...",
         "was_training = model.training; model.eval(); the loop; model.train(was_training); total / number.",
     ),
     cases=[
-        Case("two batches of different sizes", lambda: {"batches": [batch(2), batch(6, 4, 5, seed=1)], "training": False},
-             call=evaluated),
-        Case("a model in train mode", lambda: {"batches": [batch(3, 1, seed=2), batch(7, seed=3)], "training": True},
-             call=evaluated),
+        Case(
+            "two batches of different sizes",
+            lambda: {"batches": [small_batch(2), small_batch(6, 4, 5, seed=1)], "training": False},
+            call=evaluated,
+        ),
+        Case(
+            "a model in train mode",
+            lambda: {"batches": [small_batch(3, 1, seed=2), small_batch(7, seed=3)], "training": True},
+            call=evaluated,
+        ),
         Case(
             "another way to add up",
-            lambda: {"batches": [batch(2, 4, seed=4), batch(1, 5, 3, seed=5)], "training": True, "other_sum": True},
+            lambda: {
+                "batches": [small_batch(2, 4, seed=4), small_batch(1, 5, 3, seed=5)],
+                "training": True,
+                "other_sum": True,
+            },
             call=evaluated,
         ),
     ],
@@ -133,7 +145,7 @@ EXERCISE = Exercise(
         ),
         Mistake(
             "with the last batch alone",
-            {"total, number = total + batch_sum.item(), number + batch_number": "total, number = batch_sum.item(), batch_number"},
+            {"total + batch_sum.item(), number + batch_number": "batch_sum.item(), batch_number"},
             "all batches belong to the mean.",
         ),
         Mistake(

@@ -42,7 +42,7 @@ EXERCISE = Exercise(
         "What is the rate at step 0? If it were 0, the first batch would be read for nothing.",
         "The part of the way that is done after warm-up goes from 0 to 1: (step - w) / (num_steps - w). "
         "cos(pi * part) goes from 1 to -1, and a rate from 1 to 0.",
-        "peak * (step + 1) / w before w; peak * (1 + math.cos(math.pi * (step - w) / (num_steps - w))) / 2 after.",
+        "peak * (step + 1) / w before w; peak * (1 + math.cos(math.pi * part)) / 2 after.",
     ),
     cases=[
         Case("all of 40 steps", lambda: {"num_steps": 40, "peak": 3.0}, call=rates),

@@ -9,10 +9,10 @@ from course.exercises.training.inputs import ALPHA, SIZES, filled, layer
 
 
 def at_the_start(LoRALinear, x):
-    """A new one: what it says, what is zero in it, and what learns."""
+    """A new one: whether it changes anything yet, what is zero in it, and what learns."""
     made = LoRALinear(layer(), 4, ALPHA)
     return {
-        "result": made(x).detach(),
+        "says what the frozen layer says": torch.equal(made(x), layer()(x)),
         "A is random": bool(made.lora_A.weight.std() > 0.01),
         "B is zeros": not made.lora_B.weight.any(),
         "learns": {name: parameter.requires_grad for name, parameter in made.named_parameters()},
@@ -34,8 +34,10 @@ def bf16(LoRALinear, x):
     }
 
 
-def elsewhere(LoRALinear, base, x):
-    return filled(LoRALinear(base, 4, ALPHA))(x)
+def where(LoRALinear, base):
+    """The devices of the parameters, on a machine whose default is another one than the layer's."""
+    made = LoRALinear(base, 4, ALPHA)
+    return {name: str(parameter.device) for name, parameter in made.named_parameters()}
 
 
 # Other right ways.
@@ -76,6 +78,7 @@ class ScaledInBetween:
         return (y.float() + self.lora_B(self.scaling * self.lora_A(x.to(torch.float32)))).type(y.dtype)
 
 
+FROZEN, ZEROS = "base_layer.requires_grad_(False)", "nn.init.zeros_(self.lora_B.weight)"
 UPDATE = "update = self.lora_B(self.lora_A(x.float())) * self.scaling"
 RETURN = "return (out + update).to(out.dtype)"
 
@@ -88,7 +91,7 @@ EXERCISE = Exercise(
     steps={
         "__init__": [
             "Keep the given layer as base_layer, with its parameters frozen.",
-            "Make lora_A from I to R and lora_B from R to O, both float32, without bias, on the layer's device.",
+            "Make lora_A from I to R and lora_B from R to O: float32, no bias, on the layer's device.",
             "Set lora_B to zeros, and leave lora_A random.",
             "Keep alpha / R as scaling.",
         ],
@@ -132,9 +135,9 @@ EXERCISE = Exercise(
         ),
         Case(
             "a layer on another device than the default one",
-            lambda: {"base": layer(), "x": randn(2, 3, 10)},
+            lambda: {"base": layer()},
             make=lambda m: m.LoRALinear,
-            call=elsewhere,
+            call=where,
             other_device=True,
         ),
     ],
@@ -146,7 +149,7 @@ EXERCISE = Exercise(
         ),
         Mistake(
             "with A zeros, too",
-            {"nn.init.zeros_(self.lora_B.weight)": "nn.init.zeros_(self.lora_B.weight)\n        nn.init.zeros_(self.lora_A.weight)"},
+            {ZEROS: ZEROS + "\n        nn.init.zeros_(self.lora_A.weight)"},
             "with both at zero, the gradient of each is zero as well, and nothing ever moves.",
         ),
         Mistake(
@@ -181,13 +184,12 @@ EXERCISE = Exercise(
         ),
         Mistake(
             "when the base layer is not frozen",
-            {"base_layer.requires_grad_(False)": "base_layer"},
+            {FROZEN: "base_layer"},
             "it would need gradients and the optimizer's memory, which LoRA is there to save.",
         ),
         Mistake(
             "when the base layer is frozen but for its bias",
-            {"self.base_layer = base_layer.requires_grad_(False)":
-                "self.base_layer = base_layer\n        base_layer.weight.requires_grad_(False)"},
+            {FROZEN: "base_layer\n        base_layer.weight.requires_grad_(False)"},
             "all of its parameters stay as they are.",
         ),
         Mistake(
@@ -216,7 +218,8 @@ EXERCISE = Exercise(
         Mistake(
             "with small matrices in the base layer's dtype",
             {
-                "device=base_layer.weight.device)": "device=base_layer.weight.device, dtype=base_layer.weight.dtype)",
+                "device=base_layer.weight.device)": "device=base_layer.weight.device, "
+                "dtype=base_layer.weight.dtype)",
                 UPDATE: "update = self.lora_B(self.lora_A(x.to(self.lora_A.weight.dtype))) * self.scaling",
             },
             "a step of 1e-4 on a bfloat16 weight is mostly rounded to nothing: what learns is float32.",
@@ -227,13 +230,8 @@ EXERCISE = Exercise(
             "the small matrices have none, and neither have the files that hold adapters.",
         ),
         Mistake(
-            "with the gradient of the input cut off",
-            {"self.base_layer(x)": "self.base_layer(x.detach())"},
-            "a frozen layer still hands gradients on to the layers before it.",
-        ),
-        Mistake(
             "when nothing can flow through the frozen layer",
-            {"        out = self.base_layer(x)": "        with torch.no_grad():\n            out = self.base_layer(x)"},
+            {"out = self.base_layer(x)": "with torch.no_grad():\n            out = self.base_layer(x)"},
             "frozen means that its weights get no gradient; the layers before it still need theirs.",
         ),
         Mistake(

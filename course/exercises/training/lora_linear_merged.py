@@ -33,8 +33,10 @@ def into_a_copy(self):
     made = nn.Linear(self.base_layer.weight.shape[1], self.base_layer.weight.shape[0])
     made.to(self.base_layer.weight.dtype)
     made.weight.data = (
-        self.base_layer.weight.float() + self.scaling * (self.lora_B.weight @ self.lora_A.weight)
-    ).to(made.weight.dtype).data
+        (self.base_layer.weight.float() + self.scaling * (self.lora_B.weight @ self.lora_A.weight))
+        .to(made.weight.dtype)
+        .data
+    )
     made.bias = None
     if self.base_layer.bias is not None:
         made.bias = nn.Parameter(self.base_layer.bias.data.clone())
@@ -62,6 +64,7 @@ def when_the_base_layer_is_changed(self):
     return self.base_layer
 
 
+BF16 = "self.lora_B.weight.to(weight.dtype) @ self.lora_A.weight.to(weight.dtype) * self.scaling"
 PRODUCT = "self.lora_B.weight @ self.lora_A.weight * self.scaling"
 SUM = "(weight.float() + update).detach().to(weight.dtype)"
 
@@ -80,8 +83,8 @@ EXERCISE = Exercise(
     ],
     hints=(
         "lora_B is [O, R] and lora_A is [R, I]: in which order do they fit, and is the inner size R?",
-        ".float() makes a float32 copy of the weight; .to(weight.dtype) rounds once. A new nn.Linear's weight "
-        "may be replaced by any nn.Parameter of its shape.",
+        ".float() makes a float32 copy of the weight; .to(weight.dtype) rounds once. A new nn.Linear's "
+        "weight may be replaced by any nn.Parameter of its shape.",
         "linear.weight = nn.Parameter((weight.float() + self.lora_B.weight @ self.lora_A.weight * "
         "self.scaling).detach().to(weight.dtype)).",
     ),
@@ -131,7 +134,7 @@ EXERCISE = Exercise(
         ),
         Mistake(
             "with the small matrices in bfloat16",
-            {PRODUCT: "self.lora_B.weight.to(weight.dtype) @ self.lora_A.weight.to(weight.dtype) * self.scaling"},
+            {PRODUCT: BF16},
             "the product and the sum are float32; only the result is rounded.",
         ),
         Mistake(
@@ -156,7 +159,7 @@ EXERCISE = Exercise(
         ),
         Mistake(
             "with a new bias",
-            {"linear.bias = nn.Parameter(bias.detach().clone())": "linear.bias = nn.Parameter(torch.zeros_like(bias))"},
+            {"bias.detach().clone()": "torch.zeros_like(bias)"},
             "the bias of the frozen layer is a part of what it computes.",
         ),
     ],

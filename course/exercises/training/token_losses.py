@@ -47,7 +47,10 @@ def with_probabilities(logits, labels):
 
 def with_the_sign_flipped(logits, labels):
     losses = F.cross_entropy(  # noqa: F821
-        logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), ignore_index=IGNORE_INDEX, reduction="none"  # noqa: F821
+        logits[:, :-1].flatten(0, 1),
+        labels[:, 1:].flatten(),
+        ignore_index=-100,
+        reduction="none",
     )
     return -losses.view(labels.shape[0], -1)
 
@@ -77,7 +80,10 @@ EXERCISE = Exercise(
         Case("three short answers", lambda: scored(3, 5, (1, 4, 2), seed=1)),
         Case(
             "for gradients to flow back",
-            lambda: {name: x.requires_grad_() if name == "logits" else x for name, x in scored(2, 6, (5, 2)).items()},
+            lambda: {
+                name: x.requires_grad_() if name == "logits" else x
+                for name, x in scored(2, 6, (5, 2)).items()
+            },
         ),
     ],
     mistakes=[

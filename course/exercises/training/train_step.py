@@ -3,7 +3,7 @@
 import torch
 
 from course.exercise import Case, Exercise, Mistake, RightWay
-from course.exercises.training.inputs import SmallModel, batch
+from course.exercises.training.inputs import PlainDescent, SmallModel, small_batch
 
 
 def by_token(losses, labels):
@@ -14,7 +14,7 @@ def stepped(train_step, batches, steps=1, max_norm=1.0, rate=0.5):
     """Losses and weights after some steps of plain gradient descent, and how the model was called."""
     model = SmallModel()
     parameters = list(model.parameters())
-    optimizer = torch.optim.SGD(parameters, lr=rate)
+    optimizer = PlainDescent(parameters, rate)
     losses = [train_step(model, batches, parameters, optimizer, by_token, max_norm) for _ in range(steps)]
     return {
         "losses": losses,
@@ -103,6 +103,7 @@ def with_zeros_and_pytorchs_clipping(model, batches, parameters, optimizer, sum_
 
 
 DIVIDE = "    for parameter in parameters:\n        parameter.grad /= number\n"
+CLIP = "    clip_gradients(parameters, max_norm)\n"
 
 EXERCISE = Exercise(
     name="train_step",
@@ -121,26 +122,30 @@ EXERCISE = Exercise(
     ],
     hints=(
         "A part with 2 tokens and one with 10: what is the mean of all 12, and what the mean of two means?",
-        "backward adds to parameter.grad; optimizer.zero_grad() clears it. item() makes a number that holds no "
-        "graph in memory. The order at the end: divide, clip, step.",
+        "backward adds to parameter.grad; optimizer.zero_grad() clears it. item() makes a number that holds "
+        "no graph in memory. The order at the end: divide, clip, step.",
         "for batch in batches: batch_sum, batch_number = batch_loss(model, batch, sum_loss); "
         "batch_sum.backward(); then parameter.grad /= number; clip_gradients; optimizer.step().",
     ),
     cases=[
-        Case("a whole batch", lambda: {"batches": [batch(3, 5)]}, call=stepped),
+        Case("a whole batch", lambda: {"batches": [small_batch(3, 5)]}, call=stepped),
         Case(
             "two parts of different sizes",
-            lambda: {"batches": [batch(2), batch(6, 4, seed=1)], "max_norm": 1e9, "rate": 0.3},
+            lambda: {"batches": [small_batch(2), small_batch(6, 4, seed=1)], "max_norm": 1e9, "rate": 0.3},
             call=stepped,
         ),
         Case(
             "two parts, clipped",
-            lambda: {"batches": [batch(1, 7, seed=2), batch(3, seed=3)], "max_norm": 0.7},
+            lambda: {"batches": [small_batch(1, 7, seed=2), small_batch(3, seed=3)], "max_norm": 0.7},
             call=stepped,
         ),
         Case(
             "three steps of two parts",
-            lambda: {"batches": [batch(4, seed=4), batch(1, 5, seed=5)], "steps": 3, "max_norm": 0.9},
+            lambda: {
+                "batches": [small_batch(4, seed=4), small_batch(1, 5, seed=5)],
+                "steps": 3,
+                "max_norm": 0.9,
+            },
             call=stepped,
         ),
     ],
@@ -175,12 +180,12 @@ EXERCISE = Exercise(
         ),
         Mistake(
             "when it is clipped before it is divided",
-            {DIVIDE + "    clip_gradients(parameters, max_norm)\n": "    clip_gradients(parameters, max_norm)\n" + DIVIDE},
-            "sums are long because they are sums: almost every step would be clipped, and then made shorter again.",
+            {DIVIDE + CLIP: CLIP + DIVIDE},
+            "a sum is long because it is a sum: almost every step would be clipped, then divided as well.",
         ),
         Mistake(
             "without clipping",
-            {"    clip_gradients(parameters, max_norm)\n": ""},
+            {CLIP: ""},
             "one odd example would undo many good steps.",
         ),
         Mistake(

@@ -76,8 +76,11 @@ EXERCISE = Exercise(
         "tokenizer.encode(suffix + EOS_TOKEN, add_special_tokens=False).ids.",
     ),
     cases=[
-        Case("a box and its label", lambda: example("detect cat", "<loc0017><loc0256><loc0511><loc1023> cat", 5),
-             call=made),
+        Case(
+            "a box and its label",
+            lambda: example("detect cat", "<loc0017><loc0256><loc0511><loc1023> cat", 5),
+            call=made,
+        ),
         Case("an answer of one word", lambda: example("caption en", " a", 3), call=made),
         Case("an answer that begins with a newline", lambda: example("caption en", "\n cat", 2), call=made),
         Case("an empty answer, and an empty prompt", lambda: example("", "", 4), call=made),

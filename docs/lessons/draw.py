@@ -3,7 +3,8 @@
     python -m docs.lessons.draw             all of them, into docs/lessons/pictures/
     python -m docs.lessons.draw heads       those whose names begin with this
 
-Each function of draw_primer.py, draw_tower.py and draw_decoder.py is one picture, of its own name.
+Each function of draw_primer.py, draw_tower.py, draw_decoder.py and draw_training.py is one picture, of its
+own name.
 """
 
 import argparse
@@ -11,7 +12,7 @@ import sys
 
 import torch
 
-from docs.lessons import draw_decoder, draw_primer, draw_tower  # noqa: F401 (they fill PICTURES)
+from docs.lessons import draw_decoder, draw_primer, draw_tower, draw_training  # noqa: F401 (they fill PICTURES)
 from docs.lessons.canvas import save
 from docs.lessons.parts import FOLDER, PICTURES
 

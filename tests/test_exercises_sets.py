@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from course import compare, learner_set, source
 from course.checking import check
@@ -489,6 +490,10 @@ def results(copy, model_folder):
         )
         for name, texts, program, which, *more in SCENARIOS
     ]
+    return drive(copy, scenarios)
+
+
+def drive(copy, scenarios):
     ran = subprocess.run(
         [sys.executable, "-c", DRIVER],
         cwd=copy,
@@ -500,6 +505,68 @@ def results(copy, model_folder):
     )
     assert ran.returncode == 0, ran.stderr
     return json.loads(ran.stdout)
+
+
+TRAININGS = [
+    ("reference", SKELETONS, "1"),
+    ("only LoRALinear, mixed", texts_with("LoRALinear"), "mixed"),
+    ("solved", SOLVED, "0"),
+    ("wrong LoRALinear, tried", texts_with(changed={"LoRALinear": {" * self.scaling": ""}}), "tried"),
+    ("wrong LoRALinear, mixed", texts_with(changed={"LoRALinear": {" * self.scaling": ""}}), "mixed"),
+    ("untouched", SKELETONS, "0"),
+]
+
+
+@pytest.fixture(scope="session")
+def trainings(copy, model_folder):
+    """A few steps of finetune.py in each set: what it says, its losses, and what it has learned."""
+    examples = [{"image": "picture.png", "prefix": "detect cat", "suffix": "two cats"}]
+    examples += [{"image": "small.png", "prefix": "caption en", "suffix": "a cat and an umbrella"}] * 2
+    (copy / "train.jsonl").write_text("".join(json.dumps(example) + "\n" for example in examples))
+    options = ["--data", "train.jsonl", "--eval", "train.jsonl", "--model", str(model_folder)]
+    options += ["--epochs", "2", "--batch", "1", "--accumulate", "2", "--rank", "4", "--max-tokens", "24"]
+    ran = drive(
+        copy,
+        [
+            (name, texts, ["finetune", *options, "--set", which, "--out", f"trained-{i}"])
+            for i, (name, texts, which) in enumerate(TRAININGS)
+        ],
+    )
+    made = {}
+    for i, (name, *_) in enumerate(TRAININGS):
+        folder = copy / f"trained-{i}"
+        is_there = (folder / "adapter_model.safetensors").exists()
+        lines = (folder / "log.jsonl").read_text().splitlines() if is_there else []
+        tensors = load_file(folder / "adapter_model.safetensors") if is_there else {}
+        made[name] = (*ran[name], [json.loads(line)["loss"] for line in lines], tensors)
+    return made
+
+
+@pytest.mark.parametrize("name", ["only LoRALinear, mixed", "solved", "wrong LoRALinear, mixed"])
+def test_a_learners_set_trains_as_the_reference(name, trainings):
+    (*_, right, adapter), (code, _, err, _, losses, own) = trainings["reference"], trainings[name]
+    assert code == 0, err
+    assert losses == right and len(losses) == 4 and losses[-1] < losses[0]
+    assert own.keys() == adapter.keys() and all(torch.equal(own[key], adapter[key]) for key in adapter)
+    assert any(tensor.any() for key, tensor in adapter.items() if "lora_B" in key)
+
+
+def test_whose_code_trains_is_said(trainings):
+    assert f"Yours: {ALL[0]}, LoRALinear. Reference: the other" in trainings["only LoRALinear, mixed"][2]
+    assert "(1 is wrong: LoRALinear)" in trainings["wrong LoRALinear, mixed"][2]
+
+
+def test_a_wrong_lora_linear_that_is_tried_trains_something_else(trainings):
+    (*_, right, _), (code, _, err, _, losses, _) = trainings["reference"], trainings["wrong LoRALinear, tried"]
+    assert code == 0, err
+    assert losses[0] == right[0] and losses[1:] != right[1:], "B is zero at the start, and not any more"
+
+
+def test_what_is_not_done_yet_stops_the_training_with_a_line(trainings):
+    code, _, err, *_ = trainings["untouched"]
+    last = err.splitlines()[-1]
+    assert code == 2 and "Traceback" not in err
+    assert last.startswith("finetune.py: error: ") and "is not done yet" in last and "-k " in last
 
 
 def test_whole_set_solved_answers_as_the_reference(results):

@@ -31,7 +31,7 @@ def training_batch() -> Image.Image:
     canvas.rect(x, 88, 7 * step + 12, 250, None, GOLD, 4, 10)
     canvas.text(x, 66, "the last A + 1 positions get logits", 26, INK, bold=True)
     canvas.note(left, 66, "two rows, padded on the left")
-    canvas.note(left, 378, "red: learned; purple arrows: where each of these tokens is predicted, one position before it")
+    canvas.note(left, 378, "red: learned; arrows: where each of these is predicted, one position before it")
     return canvas.finish()
 
 
@@ -39,7 +39,7 @@ def training_batch() -> Image.Image:
 def lora_matrices() -> Image.Image:
     """W, B and A of q_proj in the 3B model, to scale."""
     canvas, side = Canvas(470), 320
-    top, thin = 80, 320 * 8 / 2048 + 1.5
+    top, thin = 80, 320 * 8 / 2048
     canvas.rect(60, top, side, side, mix(BLUE, 0.25), BLUE, 2)
     canvas.text(60 + side / 2, top + side / 2, "W", 40, BLUE, "mm", bold=True)
     canvas.text(60 + side / 2, 50, "2048 * 2048", 26, INK, "ms")

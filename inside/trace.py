@@ -354,7 +354,7 @@ def differences(call: TracedCall, reference: TracedCall, tolerance: float = 1e-3
 
 
 def compare(own, reference, *arguments, tolerance: float = 1e-3) -> list[Difference]:
-    """Runs a function or module of a learner's and the reference's on the same input, and compares them.
+    """Runs a function, method or module of a learner's and the reference's on the same input; compares them.
 
     Each gets a copy of the arguments, because attention extends the cache that it is given. Two modules
     are to have the same weights. Where the learner's code stops, that is the last difference.

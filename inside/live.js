@@ -248,15 +248,15 @@ async function ask(onlyAnswer = false) {
         showAnswer(message, performance.now() - start);
         stage.dataset.answered = mine;
       } else if (message.kind === "page") {
-        message.told.code = told ? told.code : {parts: {}, units: {}};
-        message.told.marks = told ? told.marks : {};
-        message.told.tests = tests;
-        await show(message.told);
+        await show({...message.told, ...code, tests});
         if (mine !== sequence) return;
         stage.dataset.shown = mine;
       } else if (message.kind === "code") {
-        Object.assign(told, {code: message.code, marks: message.marks});
-        drawCode();
+        code = {code: message.code, marks: message.marks};
+        if (told) {
+          Object.assign(told, code);
+          drawCode();
+        }
         stage.dataset.coded = mine;
       } else if (message.kind === "end" && message.refused) {
         $("status").textContent = message.refused;
@@ -348,7 +348,7 @@ offSwitch = (part, layer, head) => {
 
 /* ---------------------------------------------------------------------------------- start */
 
-let tests = [], typing;
+let code = {code: {parts: {}, units: {}}, marks: {}}, tests = [], typing;
 const SETS = {0: "your files", mixed: "your code where it is solved", tried: "your code where you tried"};
 function listen() {
   const events = new EventSource("events");
@@ -360,8 +360,8 @@ function listen() {
       ask();
     } else if (message.kind === "changed") ask();
     else if (message.kind === "problem") {
-      showProblem(message.text, "process");
       if (message.text) delete problems.stopped;
+      showProblem(message.text, "process");
     } else if (message.kind === "tests") {
       tests = message.tests;
       if (told) { told.tests = tests; drawCode(); }

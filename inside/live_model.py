@@ -10,6 +10,7 @@ starts it again. A newer request of the same page ends the older one between two
     {"id", "page", "kind": "changed"}             a file of the learner's was saved
 """
 
+import ast
 import contextlib
 import dataclasses
 import faulthandler
@@ -29,6 +30,8 @@ FOLDER_OF_PAGE = Path("/")  # the page has no links to files
 LONGEST_ANSWER, LONGEST_PROMPT = 24, 200  # in tokens
 LONGEST_SIDE = 640  # of a picture of one's own on the stage, in pixels
 KEPT_ANSWERS = 64
+TEST_SECONDS = 5  # for all the cases of one exercise
+LEARNER_SECONDS, LARGE_SECONDS = 6, 600  # of computing, for one request, where a learner's code runs
 
 
 class Requests:
@@ -54,7 +57,7 @@ class Requests:
         """The oldest; None when nobody will ask any more."""
         with self.change:
             self.change.wait_for(lambda: self.waiting or self.ended)
-            return self.waiting.pop(0) if self.waiting else None
+            return self.waiting.pop(0) if self.waiting and not self.ended else None
 
     def is_superseded(self, request: dict) -> bool:
         with self.change:
@@ -81,6 +84,7 @@ class Bench:
         if size < 200_000_000:
             torch.set_num_threads(1)  # threads that wait for each other cost more than they save
         self.folder, self.which = folder, which
+        self.seconds = LEARNER_SECONDS if size < 200_000_000 and which != "1" else LARGE_SECONDS
         self.reference = import_set(1)
         model, tokenizer = load_hf_model(folder, "cpu", self.precision)
         self.kit = Kit(model, self.processor_of(self.reference, tokenizer, model.config),
@@ -88,7 +92,11 @@ class Bench:
         self.tokenizer = tokenizer
         self.own = self.own_model = self.own_processor = None
         self.problem = ""  # why there is no model of the learner's
-        self.results: dict[str, tuple] = {}  # of an exercise's test, by its name
+        self.texts: dict[str, tuple] = {}  # of the exercises, by their names
+        self.results: dict = {}  # of their tests
+        self.changed: set[str] = set()  # whose text is another than before the last save
+        self.wanted: set[str] = set()  # to be tested
+        self.testing = threading.RLock()
         self.before: dict[tuple, dict] = {}  # the reference's answers
 
     @staticmethod
@@ -98,28 +106,46 @@ class Bench:
 
     # ---------------------------------------------------------------- the learner's code
 
-    def test(self) -> list:
-        """The results of all exercises; only those whose text has changed are tested again."""
-        import ast
-
+    def read_files(self):
+        """The learner's files; what is known of exercises whose text has changed is forgotten."""
         from course.exercises import EXERCISES, OWNERS
         from course.learner_set import learner_files
         from course.source import find
-        from course.worker import check_apart
 
-        self.files = learner_files()
-        results = []
+        first = not self.texts
+        self.files, self.changed = learner_files(), set()
+        owners = {part.split(".")[0] for part in OWNERS}
         for exercise in EXERCISES:
             file = self.files[exercise.file]
-            owners = {part.split(".")[0] for part in OWNERS}
             node = find(file.tree, exercise.owner)
             rest = [ast.dump(one) for one in file.added() if getattr(one, "name", None) not in owners]
-            key = (node and (node.lineno, ast.unparse(node)), rest, sorted(file.broken), file.missing)
-            known = self.results.get(exercise.name)
-            if known is None or known[0] != key:
-                known = self.results[exercise.name] = (key, check_apart(exercise, file, seconds=5))
-            results.append(known[1])
-        return results
+            text = (node and (node.lineno, ast.unparse(node)), rest, sorted(file.broken), file.missing)
+            if self.texts.get(exercise.name) != text:
+                self.texts[exercise.name] = text
+                self.results.pop(exercise.name, None)
+                if not first:
+                    self.changed.add(exercise.name)
+
+    def all_results(self) -> list:
+        """Of the tests, in the order of the path. What was changed last is tested first.
+
+        Of all exercises, if the set depends on them; else of those that were saved since the start.
+        """
+        from course.exercises import EXERCISES
+        from course.worker import check_apart
+
+        self.wanted |= self.changed if self.which == "0" else {exercise.name for exercise in EXERCISES}
+
+        with self.testing:  # one at a time: they are tried in a process of their own
+            for exercise in sorted(EXERCISES, key=lambda one: one.name not in self.changed):
+                if exercise.name in self.wanted and exercise.name not in self.results:
+                    file, text = self.files[exercise.file], self.texts[exercise.name]
+                    result = check_apart(exercise, file, TEST_SECONDS)
+                    if self.texts[exercise.name] is text:  # else it was saved again meanwhile
+                        self.results[exercise.name] = result
+                    else:
+                        return self.all_results()
+            return [self.results[one.name] for one in EXERCISES if one.name in self.results]
 
     def take_learners(self):
         """Reads the learner's files again, and makes a model of them."""
@@ -127,6 +153,7 @@ class Bench:
         from load_weights import CheckpointError, import_set, load_hf_model
 
         linecache.checkcache()
+        self.read_files()
         self.own, self.own_model, self.own_processor, self.problem = None, None, None, ""
         try:
             with explained(CheckpointError):
@@ -134,7 +161,7 @@ class Bench:
                     forget_learners_modules()
                     self.own = import_set(0)
                 else:
-                    self.own = set_of_results(self.files, self.test(), self.which == "tried").modules
+                    self.own = set_of_results(self.files, self.all_results(), self.which == "tried").modules
                 self.own_model, tokenizer = load_hf_model(self.folder, "cpu", self.precision, self.own)
                 self.own_processor = self.processor_of(self.own, tokenizer, self.own_model.config)
         except Exception as error:  # told on the page, which goes on with the reference
@@ -145,7 +172,7 @@ class Bench:
         return [
             {"name": result.exercise.name, "owner": result.exercise.owner, "file": result.exercise.path,
              "line": result.line, "state": result.state, "message": result.message}
-            for result in self.test() if result.state != "to do" and not result.exercise.solved
+            for result in self.all_results() if result.state != "to do" and not result.exercise.solved
         ]  # fmt: skip
 
     # -------------------------------------------------------------------- what is asked
@@ -214,15 +241,20 @@ class Bench:
         facts = {"model": Path(self.folder).resolve().name, "image": "the stage", "prompt": prompt,
                  "set": "1" if stopped else self.which}  # fmt: skip
         yield None
-        yield {"kind": "page", "told": describe(recording, picture, facts, FOLDER_OF_PAGE)}
-        yield {"kind": "code", **self.code(request, kit, recording, prompt, picture)}
+        told = (
+            lambda: {"kind": "page", "told": describe(recording, picture, facts, FOLDER_OF_PAGE)},
+            lambda: {"kind": "code", **self.code(kit, recording, prompt, picture)},
+        )
+        # Whoever writes code waits for the marks at its lines.
+        for part in told if self.own is None else reversed(told):
+            yield part()
 
     def explained(self):
         from course.learner_set import explained
 
         return contextlib.nullcontext() if self.own_model is None else explained()
 
-    def code(self, request: dict, kit, recording, prompt: str, picture) -> dict:
+    def code(self, kit, recording, prompt: str, picture) -> dict:
         """Of the learner's where there is such, with its marks; switches change other lines than these."""
         from inside.code import describe_code, trace_answer, trace_model
         from inside.marks import find_marks
@@ -239,7 +271,7 @@ class Bench:
         with contextlib.suppress(Exception):
             steps = trace_model(model, processor, prompt, picture, model_set)
             steps[0] += trace_answer(recording, picture.size)
-        told = {"code": describe_code(model, model_set, steps), "marks": {}, "tests": []}
+        told = {"code": describe_code(model, model_set, steps), "marks": {}}
         if self.own is not None:
             with contextlib.suppress(Exception):
                 told["marks"] = find_marks(self.kit.model, self.kit.processor, prompt, picture,
@@ -341,18 +373,22 @@ def main(folder: str, which: str):
     if hasattr(signal, "SIGUSR1"):
         faulthandler.register(signal.SIGUSR1)
 
+    sending = threading.Lock()
+
     def send(message: dict):
-        answers.write(json.dumps(message, ensure_ascii=False, separators=(",", ":")) + "\n")
-        answers.flush()
+        with sending:
+            answers.write(json.dumps(message, ensure_ascii=False, separators=(",", ":")) + "\n")
+            answers.flush()
 
     requests = Requests(asked)
     bench = Bench(folder, which)
-    send({"id": 0, "kind": "ready", "switches": switches(bench.kit.model.config) if which == "1" else []})
+    told = switches(bench.kit.model.config) if which == "1" else []
+    send({"id": 0, "kind": "ready", "switches": told, "seconds": bench.seconds})
     while (request := requests.next()) is not None:
         start, end = time.perf_counter(), {"id": request["id"], "kind": "end"}
-        send({"id": request["id"], "kind": "begun"})
+        send({"id": request["id"], "kind": "begun", "task": request["kind"]})
         try:
-            for message in parts(bench, request):
+            for message in parts(bench, send, request):
                 if requests.is_superseded(request):
                     end["superseded"] = True
                     break
@@ -374,13 +410,13 @@ def is_told(error: Exception) -> bool:
     return isinstance(error, (Refused, InputError, FloatingPointError))
 
 
-def parts(bench: Bench, request: dict) -> Iterator[dict]:
+def parts(bench: Bench, send, request: dict) -> Iterator[dict]:
     if request["kind"] == "picture":
         yield own_picture(request["picture"])
     elif request["kind"] == "changed":
         bench.take_learners()
         yield {"kind": "changed"}
-        yield {"kind": "tests", "tests": bench.tests()}
+        threading.Thread(target=lambda: send({"id": -1, "kind": "tests", "tests": bench.tests()}), daemon=True).start()
     else:
         yield from bench.ask(request)
 

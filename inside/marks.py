@@ -8,6 +8,7 @@ learner's definition alone is put in its place, among the reference's, with the 
 import copy
 import inspect
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -21,6 +22,8 @@ MOST_CALLS = 2  # of one definition: while the prompt is read, and at the token 
 
 def remembered(value):
     """A copy of what a call was given: a cache, too, which the next line may extend."""
+    if isinstance(value, np.ndarray):
+        return value.copy()
     if isinstance(value, (torch.Tensor, list, tuple, nn.Module)) or not hasattr(value, "__dict__"):
         return snapshot(value)
     return copy.deepcopy(value) if type(value).__module__.endswith(("_0", "_1")) else value

@@ -88,9 +88,7 @@ def make_set(files: dict[str, LearnerFile], wrong_ones_too: bool) -> LearnerSet:
     return set_of_results(files, results, wrong_ones_too)
 
 
-def set_of_results(
-    files: dict[str, LearnerFile], results: list[Result], wrong_ones_too: bool
-) -> LearnerSet:
+def set_of_results(files: dict[str, LearnerFile], results: list[Result], wrong_ones_too: bool) -> LearnerSet:
     """The set of those exercises that are to be the learner's, of which this is known."""
     chosen = [
         result.exercise

@@ -528,5 +528,3 @@ def serve(folder: str, which: str, opens_browser: bool):
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         server.server_close()
     os._exit(130)
-
-

@@ -76,7 +76,7 @@ class Bench:
 
         from course.experiments.edits import modules_of
         from course.experiments.run import Kit
-        from load_weights import find_tensors, import_set, load_hf_model, weight_files
+        from load_weights import import_set, load_hf_model, weight_files
 
         size = sum(path.stat().st_size for path in weight_files(Path(folder)))
         # As experiments: in float32 an answer does not hang on how a machine adds up. Not where it is large.
@@ -410,13 +410,18 @@ def is_told(error: Exception) -> bool:
     return isinstance(error, (Refused, InputError, FloatingPointError))
 
 
+def tell_tests(bench: Bench, send):
+    send({"id": -1, "kind": "tests", "tests": bench.tests()})
+
+
 def parts(bench: Bench, send, request: dict) -> Iterator[dict]:
     if request["kind"] == "picture":
         yield own_picture(request["picture"])
     elif request["kind"] == "changed":
         bench.take_learners()
         yield {"kind": "changed"}
-        threading.Thread(target=lambda: send({"id": -1, "kind": "tests", "tests": bench.tests()}), daemon=True).start()
+        tell = functools.partial(tell_tests, bench, send)
+        threading.Thread(target=tell, daemon=True).start()  # whoever looks at the page does not wait for it
     else:
         yield from bench.ask(request)
 

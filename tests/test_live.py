@@ -148,8 +148,9 @@ def test_by_keyboard_at_390_pixels_in_the_dark(served, tabs):
     tab.locator("#ask").fill("detect dog")
     until(lambda: "<loc" in tab.locator("#reply").inner_text())
     assert tab.locator("#found rect").count() == 2  # a white one below the colored one
-    names = tab.evaluate("""[...document.querySelectorAll('button, input, select')].filter(one => one.offsetParent
-      && !one.innerText && !one.ariaLabel && !one.labels?.length).map(one => one.outerHTML)""")
+    names = tab.evaluate("""[...document.querySelectorAll('button, input, select')].filter(one =>
+      one.offsetParent && !one.innerText && !one.ariaLabel && !one.labels?.length).map(one => one.outerHTML)
+    """)
     assert names == []
 
 
@@ -365,8 +366,9 @@ def test_the_answers_are_those_of_the_last_question(server):
     file = Path(server.folder.name) / "cats.png"
     file.write_bytes(picture)
     for i in range(10):
-        request = {"kind": "ask", "page": "a", "prompt": f"detect cat{'s' * (i % 2)}", "switches": [], "off": []}
-        queues.append(server.model.ask(request | {"only_answer": True, "picture": str(file), "digest": "1"}))
+        request = {"kind": "ask", "page": "a", "prompt": "detect cat" if i == 9 else f"caption {i}"}
+        request |= {"switches": [], "off": [], "only_answer": True, "picture": str(file), "digest": "1"}
+        queues.append(server.model.ask(request))
     ends = []
     for answers in queues:
         messages = [answers.get(timeout=120)]

@@ -284,9 +284,13 @@ function showAnswer(message, milliseconds) {
   const {width, height} = ground, unit = Math.max(width, height) / 100;
   $("found").setAttribute("viewBox", `0 0 ${width} ${height}`);
   const names = [...new Set(message.boxes.map(box => box.label))];
-  fill($("found"), ...message.boxes.flatMap(({label: name, box: [x1, y1, x2, y2]}) => {
-    const color = COLORS[names.indexOf(name) % COLORS.length], place = {x: x1, y: y1, width: Math.max(0, x2 - x1), height: Math.max(0, y2 - y1), fill: "none"};
-    return [make("rect", {...place, stroke: "#fff", "stroke-width": 1.6 * unit}), make("rect", {...place, stroke: color, "stroke-width": unit}),
+  const place = ([x1, y1, x2, y2]) => ({x: x1, y: y1, width: Math.max(0, x2 - x1), height: Math.max(0, y2 - y1), fill: "none"});
+  // The reference's boxes, where they are compared with others, are dashed.
+  const theirs = change && message.text !== message.before.text ? message.before.boxes : [];
+  fill($("found"), ...theirs.map(({box}) => make("rect", {...place(box), stroke: "#0009", "stroke-width": .7 * unit, "stroke-dasharray": 2 * unit})),
+    ...message.boxes.flatMap(({label: name, box}) => {
+    const color = COLORS[names.indexOf(name) % COLORS.length], [x1, y1] = box;
+    return [make("rect", {...place(box), stroke: "#fff", "stroke-width": 1.6 * unit}), make("rect", {...place(box), stroke: color, "stroke-width": unit}),
       label(name, {x: x1 + unit, y: Math.max(4.5 * unit, y1 - 1.4 * unit), fill: color, "font-size": 4.4 * unit, "font-weight": 700,
         stroke: "#fff", "stroke-width": .9 * unit, "paint-order": "stroke"})];
   }));

@@ -233,7 +233,7 @@ function drawPath() {
   const whole = {input: [1, 3, picture.size, picture.size]};
   const stops = [["Picture", shapeOf(whole.input)], ["Tokens", `${tokens.numImage} + ${tokens.list.length}`],
     ["Tower", shapeOf(merge.shapes.tower)], ["Merge", shapeOf(merge.shapes.merged)],
-    ["Decoder", `${decoder.next.length} tokens`], ["Answer", labels.length ? told.boxes.length + (told.boxes.length > 1 ? " boxes" : " box") : "text"], ["Code", told.modules.length + " modules"]];
+    ["Decoder", `${decoder.next.length} token${decoder.next.length > 1 ? "s" : ""}`], ["Answer", labels.length ? told.boxes.length + (told.boxes.length > 1 ? " boxes" : " box") : "text"], ["Code", told.modules.length + " modules"]];
   fill($("path"), ...stops.map(([name, detail], i) =>
     make("li", {}, make("a", {href: `#part${i + 1}`}, `${i + 1}. ${name}`, make("small", {}, detail)))));
 }

@@ -1,9 +1,8 @@
 """Fixtures that several test files share, and what runs beside the tests."""
 
+import shutil
 import subprocess
 import sys
-
-import shutil
 
 import pytest
 import torch

@@ -21,8 +21,8 @@ from test_explain import CUT_OFF, OVERLAPS
 from inside import live
 
 ROOT = Path(live.__file__).resolve().parent.parent
-FOLDERS = ("course", "inside", "program", "speed", "images", "paligemma-tiny", "random_weights", "docs")
-PAIRS = ("vision_transformer", "text_image_token_processor", "decoder")
+FOLDERS = ("course", "inside", "program", "speed", "images", "paligemma-tiny", "random_weights")
+PAIRS = [path.stem.removesuffix("_0") for path in ROOT.glob("*_0.py")]
 RIGHT = "scores = query @ key.transpose(2, 3) * self.head_dim**-0.5"
 
 pytestmark = pytest.mark.skipif(
@@ -207,7 +207,7 @@ def test_switches_and_heads_off(served, tabs):
 
 @pytest.fixture(scope="module")
 def learners(tmp_path_factory):
-    """A copy of the repository whose exercises of the decoder are solved."""
+    """A copy of the repository whose exercises are solved."""
     folder = tmp_path_factory.mktemp("learners")
     ignore = shutil.ignore_patterns("__pycache__", "pages")
     for name in FOLDERS:

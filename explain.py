@@ -1,19 +1,25 @@
 """One page that shows one answer being made, with the numbers of this run.
 
     python explain.py --image cat.jpg --prompt "detect cat" --out explain.html
+    python explain.py --live          the page answers while you change the picture, the prompt, the code
 
 The way of a page: the model answers, watched (inside.recorder) -> what was seen becomes numbers
 (inside.description) and code with its values (inside.code, inside.trace) -> one HTML file
-(inside.page), and with --png the main pictures (inside.pictures). The model's own files know
-nothing of it.
+(inside.page), and with --png the main pictures (inside.pictures). With --live a server does it again
+and again (inside.live). The model's own files know nothing of it.
 """
 
+import sys
+
+from inside import live
 from program.command_line import end_quietly_on_ctrl_c
 from speed import threads
 
 if __name__ == "__main__":
     end_quietly_on_ctrl_c()  # while PyTorch is being imported, too
     threads.sleep_while_waiting()  # must be said before torch is imported
+    if "--live" in sys.argv[1:]:
+        live.main()  # ends the program; here, so that its address is there before PyTorch
 
 import argparse
 import functools
@@ -56,6 +62,8 @@ def build_parser() -> Parser:
     )
     add("--max-tokens", type=number(int, 1, 64), default=24, metavar="N", help="longest answer (default: 24)")
     add("--precision", choices=PRECISIONS, default="auto", help="of the weights (default: as stored)")
+    add("--live", action="store_true", help="serves a page to this machine that answers as you change things")
+    add("--no-browser", action="store_true", help="with --live: only prints the address")
     parser.set_defaults(temperature=0.0, top_p=1.0, seed=0)  # greedy; fill_defaults asks for them
     return parser
 
@@ -135,7 +143,12 @@ def explain(args: argparse.Namespace):
 
 def main(argv: list[str] | None = None):
     parser = build_parser()
-    inference.run_program(explain, parser.parse_args(argv), parser)
+    args = parser.parse_args(argv)
+    if args.live:
+        live.main(argv)
+    if args.no_browser:
+        parser.error("--no-browser goes with --live")
+    inference.run_program(explain, args, parser)
 
 
 if __name__ == "__main__":

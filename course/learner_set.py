@@ -85,6 +85,11 @@ def tried_set() -> LearnerSet:
 def make_set(files: dict[str, LearnerFile], wrong_ones_too: bool) -> LearnerSet:
     """Tests every exercise, and makes a set of those that are to be the learner's."""
     results = [check_apart(exercise, files[exercise.file]) for exercise in EXERCISES]
+    return set_of_results(files, results, wrong_ones_too)
+
+
+def set_of_results(files: dict[str, LearnerFile], results: list[Result], wrong_ones_too: bool) -> LearnerSet:
+    """The set of those exercises that are to be the learner's, of which this is known."""
     chosen = [
         result.exercise
         for result in results

@@ -13,7 +13,8 @@ from pathlib import Path
 import inference
 from explain import build_parser, make_page
 from inside import pictures
-from inside.page import FOLDER, build_page
+from inside.page import build_page
+from inside.template import FOLDER
 from program.files import replace_file
 
 DOCS = Path(__file__).resolve().parent

@@ -1,7 +1,24 @@
 "use strict";
-const told = JSON.parse(document.getElementById("data").textContent);
-const {facts, picture, tokens, tower, merge, decoder} = told;
 const $ = id => document.getElementById(id);
+
+// What the page is told of one answer, and what follows from it; the live page takes one after the other.
+let told = null, facts, picture, tokens, tower, merge, decoder;
+let pixels, means, byHead, onPicture, onText, answer, pairs, queries, keys, headSize, blockSize, labels, words, lastBox;
+function take(next) {
+  told = next;
+  ({facts, picture, tokens, tower, merge, decoder} = told);
+  pixels = unpack(picture.pixels);
+  [means, byHead] = [unpack(tower.means), unpack(tower.byHead)];
+  [onPicture, onText] = [unpack(decoder.picture), unpack(decoder.text)];
+  answer = tokens.list.filter(token => token.kind === "answer");
+  pairs = decoder.pairs;
+  [queries, keys] = [unpack(pairs.query), unpack(pairs.key)];
+  headSize = queries.shape[3];
+  blockSize = picture.grid / picture.cells;
+  labels = [...new Set(told.boxes.map(box => box.label))];
+  words = told.boxes.map(({label, box}) => `${label} at ${box.map(Math.round).join(", ")}`).join("; ");
+  lastBox = decoder.focus.findLastIndex(focus => focus);
+}
 
 /* --------------------------------------------------------------------------- small tools */
 
@@ -158,20 +175,21 @@ function patchButtons(count, label, choose) {
   return {holder, select: choice(buttons, places, choose)};
 }
 // Small maps in rows (layers) and columns (the mean and the heads).
-function miniMaps(holder, layers, heads, has, choose) {
+let offSwitch = null;  // (part of the model, layer, head or null) => a switch; of the live page
+function miniMaps(holder, layers, heads, has, choose, part) {
   const buttons = [], at = [];
   holder.style.gridTemplateColumns = `max-content repeat(${heads + 1}, max-content)`;
   fill(holder, make("span"), make("span", {class: "head"}, "mean"),
     ...Array.from({length: heads}, (_, i) => make("span", {class: "head"}, `head ${i}`)));
   for (let layer = 0; layer < layers; layer++) {
-    holder.append(make("span", {class: "side"}, `layer ${layer}`));
+    holder.append(make("span", {class: "side"}, `layer ${layer}`, ...(offSwitch ? [offSwitch(part, layer, null)] : [])));
     for (let head = -1; head < heads; head++) {
       if (!has(layer, head)) { holder.append(make("span")); continue; }
       const button = make("button", {ariaLabel: `layer ${layer}, ${headName(head)}`},
         make("canvas", {width: 96, height: 96}), make("span", {class: "ratio"}));
       buttons.push(button);
       at.push([layer, head]);
-      holder.append(button);
+      holder.append(offSwitch && head >= 0 ? make("div", {}, button, offSwitch(part, layer, head)) : button);
     }
   }
   return {buttons, at, select: choice(buttons, at, i => choose(...at[i]))};
@@ -184,10 +202,7 @@ function headOptions(select, heads, chosen) {
 /* ------------------------------------------------------------------- pictures with boxes */
 
 const COLORS = ["#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#008080", "#9a6324", "#f032e6"];
-const labels = [...new Set(told.boxes.map(box => box.label))];
 const colorOf = label => COLORS[labels.indexOf(label) % COLORS.length];
-const words = told.boxes.map(({label, box}) => `${label} at ${box.map(Math.round).join(", ")}`).join("; ");
-
 function withBoxes(holder) {
   const {width, height} = picture, unit = Math.max(width, height) / 100;
   const svg = make("svg", {viewBox: `0 0 ${width} ${height}`, "aria-hidden": "true"});
@@ -213,31 +228,31 @@ function drawTop() {
   $("said").textContent = facts.answer || "(no answer)";
   $("facts").textContent = `${facts.model} · ${grouped(facts.parameters)} parameters in ${facts.dtype} · ` +
     facts.image + (facts.set === "1" ? "" : ` · set ${facts.set}, your code`) + (facts.seconds === null ? "" : ` · ${clock(facts.seconds)}`);
+}
+function drawPath() {
   const whole = {input: [1, 3, picture.size, picture.size]};
   const stops = [["Picture", shapeOf(whole.input)], ["Tokens", `${tokens.numImage} + ${tokens.list.length}`],
     ["Tower", shapeOf(merge.shapes.tower)], ["Merge", shapeOf(merge.shapes.merged)],
-    ["Decoder", `${decoder.next.length} tokens`], ["Answer", labels.length ? told.boxes.length + (told.boxes.length > 1 ? " boxes" : " box") : "text"], ["Code", told.modules.length + " modules"]];
+    ["Decoder", `${decoder.next.length} token${decoder.next.length > 1 ? "s" : ""}`], ["Answer", labels.length ? told.boxes.length + (told.boxes.length > 1 ? " boxes" : " box") : "text"], ["Code", told.modules.length + " modules"]];
   fill($("path"), ...stops.map(([name, detail], i) =>
     make("li", {}, make("a", {href: `#part${i + 1}`}, `${i + 1}. ${name}`, make("small", {}, detail)))));
 }
 // The table of contents stays in sight and says where one is.
 function followReading() {
-  const links = [...$("path").querySelectorAll("a")], parts = links.map((_, i) => $(`part${i + 1}`));
-  let shown = -1;
   const update = () => {
+    const links = [...$("path").querySelectorAll("a")], parts = links.map((_, i) => $(`part${i + 1}`));
+    const shown = links.findIndex(link => link.hasAttribute("aria-current"));
     const line = innerHeight / 3, now = parts.findLastIndex(part => part.getBoundingClientRect().top < line);
     if (now === shown) return;
-    shown = now;
     links.forEach((link, i) => i === now ? link.setAttribute("aria-current", "true") : link.removeAttribute("aria-current"));
     const list = $("path"), link = links[Math.max(0, now)].parentElement;
     if (list.scrollWidth > list.clientWidth) list.scrollLeft = link.offsetLeft - (list.clientWidth - link.offsetWidth) / 2;
   };
   addEventListener("scroll", update, {passive: true});
   addEventListener("resize", update);
-  update();
+  return update;
 }
 
-const pixels = unpack(picture.pixels);
 const CHANNELS = ["red", "green", "blue"];
 // Each channel in its own light: −1 is dark, 1 is all the light that this color has on a screen.
 const TINTS = [[226, 50, 42], [24, 142, 66], [50, 100, 236]], NIGHT = [16, 16, 20];
@@ -322,7 +337,6 @@ function drawTokens() {
 
 /* --------------------------------------------------------------------------------- part 3 */
 
-const means = unpack(tower.means), byHead = unpack(tower.byHead);
 const hasHead = (layer, head) => head < 0 || tower.headLayers.includes(layer);
 const cellOf = patch => {
   const block = picture.grid / picture.cells, row = Math.floor(patch / picture.grid), column = patch % picture.grid;
@@ -438,9 +452,6 @@ function drawMerge() {
 }
 
 /* --------------------------------------------------------------------------------- part 5 */
-
-const onPicture = unpack(decoder.picture), onText = unpack(decoder.text);
-const answer = tokens.list.filter(token => token.kind === "answer");
 
 // The attention of the position that predicts a token; layer or head −1: the mean over them.
 function averaged(array, token, layer, head) {
@@ -575,9 +586,6 @@ function drawLens() {
 
 /* ------------------------------------------------------------------- one pair of tokens */
 
-const pairs = decoder.pairs, queries = unpack(pairs.query), keys = unpack(pairs.key);
-const headSize = queries.shape[3];
-const blockSize = picture.grid / picture.cells;
 const patchOfCell = cell => Math.floor(cell / picture.cells) * blockSize * picture.grid + cell % picture.cells * blockSize;
 
 function scoresOf(token, layer, head) {
@@ -747,30 +755,37 @@ function valueRows(all) {
   if (sizes.length < 2) return all.map(valueRow);
   return [make("div", {class: "value sizes"}, ...sizes.map(([, name, kind]) => make("span", {}, make("strong", {}, name), ` ${kind}`))), ...rest];
 }
-function codeTable(unit, values) {
+// opened: the first lines of docstrings that are not folded. marks: [line, name, how it differs from the reference's].
+function codeTable(unit, values, opened, marks) {
   const rows = [], folded = new Map(unit.docs.map(([first, last]) => [first, last]));
   const line = i => {
     const pieces = unit.lines[i].map(piece => typeof piece === "string" ? ["text", piece] : piece);
-    const indent = pieces.length ? pieces[0][1].match(/^ */)[0].length : 0;
-    return make("tr", {}, make("td", {class: "line"}, String(unit.line + i)),
+    const indent = pieces.length ? pieces[0][1].match(/^ */)[0].length : 0, wrong = marks.filter(([at]) => at === i);
+    return make("tr", {class: wrong.length ? "wrong" : ""}, make("td", {class: "line"}, String(unit.line + i)),
       make("td", {class: "source-line", style: {"--indent": indent}},
         ...pieces.map(([kind, text], j) => make("span", {class: kind}, j ? text : text.slice(indent)))),
-      make("td", {class: "made"}, ...valueRows(values.get(i) || [])));
+      make("td", {class: "made"}, ...valueRows(values.get(i) || []),
+        ...wrong.map(([, name, how]) => make("div", {class: "differs"}, make("strong", {}, name.replace(/^return$/, "returned")), ` ${how}`,
+          /^stopped/.test(how) ? "" : " (the reference's, from the same input)"))));
   };
   for (let i = 0; i < unit.lines.length; i++) {
     rows.push(line(i));
     if (!folded.has(i) || folded.get(i) <= i) continue;
     // A docstring is folded behind its first line.
-    const inside = [];
+    const inside = [], first = i;
     const last = folded.get(i), text = rows.at(-1).children[1];
-    for (let j = i + 1; j <= last; j++) { inside.push(line(j)); inside.at(-1).hidden = true; }
+    for (let j = i + 1; j <= last; j++) inside.push(line(j));
     const button = make("button", {type: "button", class: "fold", onclick: () => {
-      const open = button.getAttribute("aria-expanded") === "false";
+      opened.has(first) ? opened.delete(first) : opened.add(first);
+      update();
+    }});
+    const update = () => {
+      const open = opened.has(first);
       button.setAttribute("aria-expanded", open);
-      button.textContent = open ? "fold" : `${last - i} more lines`;
+      button.textContent = open ? "fold" : `${last - first} more lines`;
       inside.forEach(row => { row.hidden = !open; });
-    }}, `${last - i} more lines`);
-    button.setAttribute("aria-expanded", "false");
+    };
+    update();
     text.append(" ", button);
     rows.push(...inside);
     i = last;
@@ -778,58 +793,88 @@ function codeTable(unit, values) {
   return make("table", {class: "listing"}, make("thead", {class: "skip"}, make("tr", {}, ...["Line", "Code", "What it made"].map(text =>
     make("th", {scope: "col"}, text)))), make("tbody", {}, ...rows));
 }
+const marksOf = name => (told.marks || {})[name] || [];
+const testsOf = name => (told.tests || []).filter(test => test.owner === name);
+const codeUnits = new Map();  // name -> its element and what draws it again
 function codeUnit(name) {
-  const unit = told.code.units[name], steps = [...new Set(unit.calls.map(call => call.step))];
   const holder = make("details", {class: "unit", id: `code-${name}`});
-  const where = `${unit.file}:${unit.line}`, file = [...document.querySelectorAll("a.source")].find(link =>
-    link.firstChild.textContent === name);
-  const summary = make("summary", {}, make("code", {}, name), " ", make("span", {}, where));
-  holder.append(summary);
-  const draw = () => {
-    const chosen = {step: steps[0], layer: unit.calls.find(call => call.step === steps[0] && call.layer !== null)?.layer ?? null};
-    const area = make("div", {class: "scroll", tabIndex: 0, role: "region", ariaLabel: `The code of ${name}`});
-    const note = make("p", {class: "note"}), layers = [...new Set(unit.calls.map(call => call.layer))].filter(layer => layer !== null).sort((a, b) => a - b);
-    const update = () => {
-      const values = new Map(), calls = unit.calls.filter(call => call.step === chosen.step);
-      const methods = [...new Set(calls.map(call => call.method))], words = [];
-      for (const method of methods) {
-        const same = calls.filter(call => call.method === method);
-        const call = same.find(one => one.layer === chosen.layer) || same.find(one => one.layer === null) || same[0];
-        for (const made of call.made) {
-          if (!values.has(made[0])) values.set(made[0], []);
-          values.get(made[0]).push(made);
-        }
-        const called = call.method === name ? name : `${call.method}`;
-        words.push(`${called} of ${call.module || "the model"}` + (call.count > 1 ? ` (the first of ${call.count} calls there)` : ""));
+  const where = make("span"), state = make("span", {class: "state"});
+  holder.append(make("summary", {}, make("code", {}, name), " ", where, " ", state));
+  const chosen = {step: null, layer: null}, opened = new Set();
+  const note = make("p", {class: "note"}), controls = make("div", {class: "two"}), said = make("div", {class: "said-of"});
+  const area = make("div", {class: "scroll", tabIndex: 0, role: "region", ariaLabel: `The code of ${name}`});
+  const place = unit => `${unit.file}:${unit.line}`;
+  const field = (title, options, change) => {
+    const select = make("select", {onchange: event => { change(Number(event.target.value)); update(); }}, ...options);
+    return make("label", {class: "inline"}, title + " ", select);
+  };
+  const update = () => {
+    const unit = told.code.units[name], values = new Map(), calls = unit.calls.filter(call => call.step === chosen.step);
+    const methods = [...new Set(calls.map(call => call.method))], words = [];
+    for (const method of methods) {
+      const same = calls.filter(call => call.method === method);
+      const call = same.find(one => one.layer === chosen.layer) || same.find(one => one.layer === null) || same[0];
+      for (const made of call.made) {
+        if (!values.has(made[0])) values.set(made[0], []);
+        values.get(made[0]).push(made);
       }
-      fill(area, codeTable(unit, values));
-      note.textContent = words.length ? `Values of ${words.join("; ")}: shape, type, then the smallest, mean and largest number.`
-        : "This was not called in this run.";
-    };
-    const controls = make("div", {class: "two"});
-    const field = (title, options, change) => {
-      const select = make("select", {onchange: event => { change(Number(event.target.value)); update(); }}, ...options);
-      controls.append(make("label", {class: "inline"}, title + " ", select));
-    };
-    if (steps.length > 1) field("While it reads", steps.map(step => new Option(step ? "one more token" : "the prompt", step)), step => { chosen.step = step; });
-    if (layers.length > 1) field("Layer", layers.map(layer => new Option(layer, layer)), layer => { chosen.layer = layer; });
-    // From a file of one's own the link leads to the source; a server has only the page.
-    const link = file && location.protocol === "file:" ? [make("a", {href: file.href}, where)] : [];
-    holder.append(make("div", {class: "about"}, ...(controls.childElementCount ? [controls] : []), note, ...link), area);
+      const called = call.method === name ? name : `${call.method}`;
+      words.push(`${called} of ${call.module || "the model"}` + (call.count > 1 ? ` (the first of ${call.count} calls there)` : ""));
+    }
+    fill(area, codeTable(unit, values, opened, marksOf(name)));
+    note.textContent = words.length ? `Values of ${words.join("; ")}: shape, type, then the smallest, mean and largest number.`
+      : "This was not called in this run.";
+    fill(said, ...testsOf(name).map(test => make("pre", {class: `test ${test.state}`}, test.state === "solved" ? `${test.name}: solved.` : test.message)));
+  };
+  const draw = () => {
+    const unit = told.code.units[name], steps = [...new Set(unit.calls.map(call => call.step))];
+    const layers = [...new Set(unit.calls.map(call => call.layer))].filter(layer => layer !== null).sort((a, b) => a - b);
+    if (!steps.includes(chosen.step)) chosen.step = steps[0];
+    if (!layers.includes(chosen.layer)) chosen.layer = unit.calls.find(call => call.step === steps[0] && call.layer !== null)?.layer ?? null;
+    const option = (text, value, now) => new Option(text, value, false, value === now);
+    fill(controls,
+      ...(steps.length > 1 ? [field("While it reads", steps.map(step => option(step ? "one more token" : "the prompt", step, chosen.step)),
+        step => { chosen.step = step; })] : []),
+      ...(layers.length > 1 ? [field("Layer", layers.map(layer => option(layer, layer, chosen.layer)), layer => { chosen.layer = layer; })] : []));
+    controls.hidden = !controls.childElementCount;
     update();
   };
-  holder.addEventListener("toggle", () => { if (holder.open && !holder.dataset.drawn) { holder.dataset.drawn = "yes"; draw(); } });
+  const refresh = () => {
+    where.textContent = place(told.code.units[name]);
+    const wrong = marksOf(name).length, failed = testsOf(name).some(test => test.state === "wrong");
+    state.textContent = wrong ? `differs in ${wrong} ${wrong > 1 ? "places" : "place"}` : failed ? "its test fails" : testsOf(name).length ? "solved" : "";
+    state.className = `state${wrong || failed ? " bad" : ""}`;
+    if (!holder.open) { delete holder.dataset.drawn; return; }
+    if (holder.childElementCount === 1) {
+      const file = [...document.querySelectorAll("a.source")].find(link => link.firstChild.textContent === name);
+      // From a file of one's own the link leads to the source; a server has only the page.
+      const link = file && location.protocol === "file:" ? [make("a", {href: file.href}, where.textContent)] : [];
+      holder.append(make("div", {class: "about"}, said, controls, note, ...link), area);
+    }
+    holder.dataset.drawn = "yes";
+    draw();
+  };
+  holder.addEventListener("toggle", () => { if (holder.open && !holder.dataset.drawn) refresh(); });
+  codeUnits.set(name, refresh);
   return holder;
 }
 function drawCode() {
   for (const details of document.querySelectorAll("details.code")) {
     const names = told.code.parts[details.dataset.part] || [];
     details.hidden = !names.length;
-    const called = names.filter(name => told.code.units[name].calls.length).length;
-    fill(details, make("summary", {}, make("span", {class: "title"}, "The code of this part, with what each line made"),
-      make("span", {class: "names"}, names.join(", "))), ...names.map(codeUnit));
+    if (details.dataset.names !== names.join()) {
+      details.dataset.names = names.join();
+      fill(details, make("summary", {}, make("span", {class: "title"}, "The code of this part, with what each line made"),
+        make("span", {class: "state"}), make("span", {class: "names"}, names.join(", "))), ...names.map(codeUnit));
+    }
+    const wrong = names.filter(name => marksOf(name).length || testsOf(name).some(test => test.state === "wrong"));
+    details.querySelector(".state").textContent = wrong.length ? `to mend: ${wrong.join(", ")}` : "";
+    details.querySelector(".state").className = `state${wrong.length ? " bad" : ""}`;
+    names.forEach(name => codeUnits.get(name)());
   }
-  // What names a class or function opens its code here, and not the file, which a browser shows from its top.
+}
+// What names a class or function opens its code here, and not the file, which a browser shows from its top.
+function listenForCode() {
   document.addEventListener("click", event => {
     const link = event.target.closest("a.source");
     if (!link || event.ctrlKey || event.metaKey || event.shiftKey) return;
@@ -839,7 +884,6 @@ function drawCode() {
     openCode(name);
     history.replaceState(null, "", `#code-${name}`);
   });
-  if (location.hash.startsWith("#code-")) openCode(location.hash.slice("#code-".length));
 }
 function openCode(name) {
   const unit = document.getElementById(`code-${name}`);
@@ -889,50 +933,37 @@ function drawModules() {
   fill($("modules"), make("thead", {}, make("tr", {}, ...heads.map((text, i) => make("th", {scope: "col", class: i > 3 ? "n" : ""}, text)))), make("tbody", {}, ...rows));
   $("timedWords").hidden = !timed;
   $("tiedWords").textContent = "lm_head's weight is embed_tokens' (tied): it is counted once in what holds both.";
-  $("all").addEventListener("change", event => $("modules").classList.toggle("all", event.target.checked));
 }
 
 /* ---------------------------------------------------------------------------------- start */
 
-const lastBox = decoder.focus.findLastIndex(focus => focus);
-const state = {
-  patch: Math.floor(picture.grid / 2) * picture.grid + Math.floor(picture.grid / 2), channel: 0,
-  towerLayer: Math.floor(tower.layers / 2), towerHead: -1,
-  token: Math.max(0, lastBox), layer: decoder.layers - 1, head: -1, key: null,
-};
-if (lastBox >= 0) {
-  // Begin with the patch in the middle of what was found.
-  const [y1, x1, y2, x2] = decoder.focus[lastBox].box, at = middle => Math.min(picture.grid - 1, Math.floor(middle * picture.grid));
+const state = {patch: 0, channel: 0, towerLayer: 0, towerHead: -1, token: 0, layer: 0, head: -1, key: null};
+// Begin with the patch in the middle of what was found.
+function firstState() {
+  state.towerLayer = Math.floor(tower.layers / 2);
+  state.token = Math.max(0, lastBox);
+  const [y1, x1, y2, x2] = lastBox >= 0 ? decoder.focus[lastBox].box : [.5, .5, .5, .5];
+  const at = middle => Math.min(picture.grid - 1, Math.floor(middle * picture.grid));
   state.patch = at((y1 + y2) / 2) * picture.grid + at((x1 + x2) / 2);
 }
 
-function start() {
-  dim = makeDim();
-  drawTop();
-  drawStages();
+// Once: what a model of this size has, and what listens.
+let updateReading;
+function build() {
+  const canvas = label => make("canvas", {width: 720, height: 720, role: "img", ariaLabel: label});
   cutter = patchButtons(picture.grid, "Patch", choosePatch);
-  fill($("cutter"), make("img", {src: picture.resized, alt: "The picture, cut into patches"}), cutter.holder);
+  fill($("cutter"), make("img", {alt: "The picture, cut into patches"}), cutter.holder);
   $("channels").append(...CHANNELS.map((name, i) => make("label", {}, make("input", {type: "radio", name: "channel", value: name, checked: i === 0,
     onchange: () => { state.channel = i; drawNumbers(); }}), name)));
-  drawTokens();
 
-  const canvas = label => make("canvas", {width: 720, height: 720, role: "img", ariaLabel: label});
-  looker = patchButtons(picture.cells, "Attention of patch", cell =>
-    choosePatch(patchOfCell(cell)));
+  looker = patchButtons(picture.cells, "Attention of patch", cell => choosePatch(patchOfCell(cell)));
   fill($("looker"), canvas("What the chosen patch attends to"), looker.holder);
   $("towerLayer").max = tower.layers - 1;
   headOptions($("towerHead"), tower.heads, -1);
   $("towerLayer").addEventListener("input", event => chooseTower(Number(event.target.value), state.towerHead));
   $("towerHead").addEventListener("change", event => chooseTower(state.towerLayer, Number(event.target.value)));
-  towerMinis = miniMaps($("towerMinis"), tower.layers, tower.heads, hasHead, chooseTower);
-  $("towerNote").textContent = "The small maps are the same patch in every layer and head, each as bright as its own largest weight." +
-    (picture.cells < picture.grid ? ` Patches are joined to blocks of ${blockSize} × ${blockSize}, so that the page stays small.` : "") +
-    (tower.headLayers.length < tower.layers ? ` Heads one by one only in layers ${tower.headLayers.join(", ")}, so that the page stays small.` : "");
-  drawFeatures();
-  drawMerge();
+  towerMinis = miniMaps($("towerMinis"), tower.layers, tower.heads, hasHead, chooseTower, "tower");
 
-  fill($("answerTokens"), ...answer.map(token => tokenChip(token, "button")));
-  answers = {select: choice([...$("answerTokens").children], answer.map((_, i) => [0, i]), chooseToken)};
   reader = patchButtons(picture.cells, "Key of patch", cell => { state.key = patchOfCell(cell); drawPair(); });
   fill($("reader"), canvas("What this position attends to in the picture"), reader.holder);
   $("key").addEventListener("change", event => {
@@ -947,7 +978,38 @@ function start() {
   headOptions($("head"), decoder.heads, -1);
   $("layer").addEventListener("input", event => { state.layer = Number(event.target.value); drawDecoder(); });
   $("head").addEventListener("change", event => { state.head = Number(event.target.value); drawDecoder(); });
-  minis = miniMaps($("minis"), decoder.layers, decoder.heads, () => true, (layer, head) => { Object.assign(state, {layer, head}); drawDecoder(); });
+  minis = miniMaps($("minis"), decoder.layers, decoder.heads, () => true, (layer, head) => { Object.assign(state, {layer, head}); drawDecoder(); }, "decoder");
+  $("all").addEventListener("change", event => $("modules").classList.toggle("all", event.target.checked));
+  drawLegends();
+  listenForCode();
+  updateReading = followReading();
+}
+
+// Takes what it is told of an answer and draws all of it. Where the same token is said, what was chosen stays.
+async function show(next) {
+  const image = new Image();
+  image.src = next.picture.resized;
+  await image.decode();
+  const first = told === null, before = first ? null : answer[state.token]?.text;
+  take(next);
+  lit = image;
+  dim = makeDim();
+  if (first) {
+    firstState();
+    build();
+  }
+  if ($("hero")) drawTop();
+  drawPath();
+  drawStages();
+  $("cutter").firstChild.src = picture.resized;
+  drawTokens();
+  $("towerNote").textContent = "The small maps are the same patch in every layer and head, each as bright as its own largest weight." +
+    (picture.cells < picture.grid ? ` Patches are joined to blocks of ${blockSize} × ${blockSize}, so that the page stays small.` : "") +
+    (tower.headLayers.length < tower.layers ? ` Heads one by one only in layers ${tower.headLayers.join(", ")}, so that the page stays small.` : "");
+  drawFeatures();
+  drawMerge();
+  fill($("answerTokens"), ...answer.map(token => tokenChip(token, "button")));
+  answers = {select: choice([...$("answerTokens").children], answer.map((_, i) => [0, i]), chooseToken)};
   drawSeen();
   drawFocus();
   drawStream();
@@ -955,13 +1017,13 @@ function start() {
   drawCache();
   drawResult();
   drawModules();
-  drawLegends();
   choosePatch(state.patch);
-  chooseToken(state.token);
+  if (!first && answer[state.token]?.text === before) drawDecoder();
+  else chooseToken(first ? state.token : Math.max(0, lastBox));
   drawCode();
-  followReading();
+  if (first && location.hash.startsWith("#code-")) openCode(location.hash.slice("#code-".length));
+  updateReading();
   document.documentElement.dataset.ready = "yes";
 }
-lit = new Image();
-lit.onload = start;
-lit.src = picture.resized;
+const given = JSON.parse($("data").textContent);
+if (given) show(given);

@@ -1,42 +1,21 @@
-"""Puts words, drawing code, numbers and pictures into one HTML file that needs nothing else.
-
-page.html   the words; {{Name}} is where a link to a class or function of the set goes
-page.css    how it looks, in light and dark, on wide and narrow screens
-page.js     draws the figures from the numbers, which are in the page as JSON
-"""
+"""Puts words, drawing code, numbers and pictures into one HTML file that needs nothing else."""
 
 import html
-import json
-import re
 from pathlib import Path
 
 from inside.code import definition
 from inside.source import source_link
+from inside.template import MADE_HERE, embedded, fill_template, read  # noqa: F401 (explain.py: MADE_HERE)
 from load_weights import ModelSet
 
-FOLDER = Path(__file__).parent
-MADE_HERE = '<meta name="generator" content="explain.py">'  # what a page of ours begins with
-
-
-def embedded(value) -> str:
-    """JSON that can stand inside <script>: nothing in it can end the element or the line."""
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    for character in "<>&\u2028\u2029":
-        text = text.replace(character, f"\\u{ord(character):04x}")
-    return text
+POLICY = """<meta http-equiv="Content-Security-Policy"
+  content="default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'">"""
 
 
 def build_page(description: dict, model_set: ModelSet, folder: Path) -> str:
     """Fills the template. `folder`: where the page will be, for its links to the code."""
 
-    def fill(match: re.Match) -> str:
-        name = match[1]
-        if name in ("css", "js"):
-            return (FOLDER / f"page.{name}").read_text(encoding="utf-8")
-        if name == "title":
-            return html.escape(f"{description['facts']['prompt']} · {description['facts']['model']}")
-        if name == "data":
-            return embedded(description)
+    def link(name: str) -> str:
         source = source_link(definition(name, model_set), folder)
         if source is None:  # written somewhere else
             return f"<code>{name}</code>"
@@ -45,5 +24,13 @@ def build_page(description: dict, model_set: ModelSet, folder: Path) -> str:
             f" <span>{html.escape(source['text'])}</span></a>"
         )
 
-    # In one go, so that nothing that was filled in is read as a place to be filled.
-    return re.sub(r"\{\{(\w+)\}\}", fill, (FOLDER / "page.html").read_text(encoding="utf-8"))
+    parts = {
+        "policy": POLICY,
+        "title": html.escape(f"{description['facts']['prompt']} · {description['facts']['model']}"),
+        "css": read("page.css"),
+        "top": read("hero.html"),
+        "data": embedded(description),
+        "js": read("page.js"),
+        "foot": "Made by <code>explain.py</code> from one run of the model. The page needs no network.",
+    }
+    return fill_template(parts, link)

@@ -46,16 +46,21 @@ def parse_file(file: Path, changed: int) -> tuple[str, ast.Module]:
 def find_source(thing) -> Source | None:
     """The text of a class or function; None if it is not one of a file in the root of this repository."""
     code = code_of(thing)
-    if code is None or (file := Path(code.co_filename)).resolve().parent != ROOT:
+    if code is None or (file := Path(code.co_filename)).resolve().parent != ROOT or not file.is_file():
         return None
-    text, tree = parse_file(file, file.stat().st_mtime_ns)
+    return find_in_file(thing.__name__, code.co_firstlineno, file, file.stat().st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=512)
+def find_in_file(name: str, line: int, file: Path, changed: int) -> Source | None:
+    """The class or function of this name that holds a line. (The live page asks again and again.)"""
+    text, tree = parse_file(file, changed)
     for node in ast.walk(tree):
-        if isinstance(node, (ast.ClassDef, ast.FunctionDef)) and node.name == thing.__name__:
-            inside = node.lineno <= code.co_firstlineno <= node.end_lineno
+        if isinstance(node, (ast.ClassDef, ast.FunctionDef)) and node.name == name:
             decorated = [decorator.lineno for decorator in node.decorator_list]
-            if inside or code.co_firstlineno in decorated:
+            if node.lineno <= line <= node.end_lineno or line in decorated:
                 lines = text.splitlines()[node.lineno - 1 : node.end_lineno]
-                return Source(thing.__name__, file, node.lineno, lines)
+                return Source(name, file, node.lineno, lines)
     return None
 
 
@@ -80,6 +85,11 @@ def colored(lines: list[str]) -> list[list[list[str]]]:
 
     Kinds: keyword, string, comment, number, name (what def and class define), self, text.
     """
+    return color_lines(tuple(lines))
+
+
+@functools.lru_cache(maxsize=128)
+def color_lines(lines: tuple[str, ...]) -> list[list[list[str]]]:
     kinds = [["text"] * len(line) for line in lines]
     indent = len(lines[0]) - len(lines[0].lstrip()) if lines else 0
     text = "\n".join(line[indent:] if line[:indent].isspace() or not indent else line for line in lines)

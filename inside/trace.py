@@ -15,6 +15,7 @@ What to notice:
 
 import ast
 import copy
+import functools
 import inspect
 import sys
 from collections.abc import Callable, Iterable
@@ -127,13 +128,18 @@ def layout_of(code: CodeType) -> Layout | None:
     """Reads it from the file that the code was compiled from; None if it is not there."""
     file = Path(code.co_filename)
     try:
-        _, tree = parse_file(file, file.stat().st_mtime_ns)
+        return layout_in_file(code.co_name, code.co_firstlineno, file, file.stat().st_mtime_ns)
     except (OSError, ValueError, SyntaxError):
         return None
+
+
+@functools.lru_cache(maxsize=512)
+def layout_in_file(name: str, line: int, file: Path, changed: int) -> Layout | None:
+    _, tree = parse_file(file, changed)
     for node in ast.walk(tree):
-        if isinstance(node, ast.FunctionDef) and node.name == code.co_name:
+        if isinstance(node, ast.FunctionDef) and node.name == name:
             first = node.decorator_list[0].lineno if node.decorator_list else node.lineno
-            if code.co_firstlineno == first:
+            if line == first:
                 every = [*node.args.posonlyargs, *node.args.args, node.args.vararg]
                 every += [*node.args.kwonlyargs, node.args.kwarg]
                 return Layout({one.arg: one.lineno for one in every if one}, statements_of(node))
@@ -354,7 +360,7 @@ def differences(call: TracedCall, reference: TracedCall, tolerance: float = 1e-3
 
 
 def compare(own, reference, *arguments, tolerance: float = 1e-3) -> list[Difference]:
-    """Runs a function or module of a learner's and the reference's on the same input, and compares them.
+    """Runs a function, method or module of a learner's and the reference's on the same input; compares them.
 
     Each gets a copy of the arguments, because attention extends the cache that it is given. Two modules
     are to have the same weights. Where the learner's code stops, that is the last difference.

@@ -1,5 +1,6 @@
 """Fixtures that several test files share, and what runs beside the tests."""
 
+import shutil
 import subprocess
 import sys
 
@@ -46,3 +47,18 @@ def documents_process(request) -> subprocess.Popen:
 def checkpoint(tmp_path_factory):
     """A small random checkpoint, float32, in one file. Not to be changed by a test."""
     return random_checkpoint(tmp_path_factory.mktemp("checkpoint"))
+
+
+@pytest.fixture(scope="session")
+def browser():
+    api = pytest.importorskip("playwright.sync_api", reason="no playwright: pip install playwright")
+    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if found is None:
+        pytest.skip("no Chromium here: apt-get install chromium")
+    with api.sync_playwright() as playwright:
+        try:
+            browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        except api.Error as error:
+            pytest.skip(f"Chromium does not start here: {str(error).splitlines()[0]}")
+        yield browser
+        browser.close()

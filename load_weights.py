@@ -41,7 +41,6 @@ from tqdm import tqdm
 
 import generation_1
 import mask_decoder_1
-import training_1
 
 DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}  # safetensors' names
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -77,11 +76,12 @@ class ModelSet:
     is_reference: bool
     generation: ModuleType = generation_1
     masks: ModuleType = mask_decoder_1
-    training: ModuleType = training_1
+    training: ModuleType | None = None  # only who trains asks for it
 
     @property
     def modules(self) -> tuple[ModuleType, ...]:
-        return self.vision, self.processor, self.decoder, self.generation, self.masks, self.training
+        modules = (self.vision, self.processor, self.decoder, self.generation, self.masks, self.training)
+        return tuple(module for module in modules if module is not None)
 
 
 def import_set(number: int) -> ModelSet:

@@ -45,7 +45,7 @@ NOT_HERE = ("photo.jpg", "photos", "paligemma-3b-pt-224", "random-3b", "my-", "N
 NOT_RUN = ("pip", "git", "cd", "hf", "source", "python3", ".venv")
 # The learner's tests end in the same words as all tests, which cannot run inside one of them.
 STANDS_FOR = {"python -m pytest": "python -m pytest tests/test_exercises.py"}
-LEFT_OUT = {".git", ".venv", "__pycache__", ".pytest_cache", ".ruff_cache", ".hypothesis", "training"}
+LEFT_OUT = {".git", ".venv", "__pycache__", ".pytest_cache", ".ruff_cache", ".hypothesis"}
 RESULTS = ("training-", "random-", "finetuned")                       # how names of results begin
 VOLATILE = (
     (r"\d+\.\d+ (seconds|GB|s)\b", r"# \1"),
@@ -154,8 +154,9 @@ def left_behind(folder: Path) -> list[str]:
 def copy_repository(folder: Path) -> None:
     """All files but those that tools keep for themselves, large weights and earlier outputs."""
 
-    def left_out(_, names: list[str]) -> list[str]:
-        return [name for name in names if name in LEFT_OUT or name.startswith(RESULTS)]
+    def left_out(of: str, names: list[str]) -> list[str]:
+        results = {"training"} if Path(of) == ROOT else set()  # elsewhere a folder of the repository's own
+        return [name for name in names if name in LEFT_OUT | results or name.startswith(RESULTS)]
 
     shutil.copytree(ROOT, folder, ignore=left_out, dirs_exist_ok=True)
 

@@ -26,6 +26,7 @@ class Case:
     tolerance: float | None = None  # relative; None: 1e-5, and 2e-2 for bfloat16
     exact: float = 0.0  # share of the values that must be equal to the last bit
     other_device: bool = False  # also catch tensors made without device=
+    training: bool = False  # gradients have to reach the same weights and inputs, too
 
     @functools.cached_property
     def bfloat16(self) -> bool:

@@ -41,7 +41,23 @@ def judge(expected: Outcome, got: Outcome, exercise: Exercise, case: Case) -> Fl
     flaw = judge_type(expected.value, got.value, exercise) or judge_leaves(
         expected.value, got.value, exercise, case, ("type", "shape", "dtype", "device")
     )
-    return flaw or judge_changed(expected, got) or judge_leaves(expected.value, got.value, exercise, case, ("values", "gradient"))
+    flaw = flaw or judge_changed(expected, got)
+    flaw = flaw or judge_leaves(expected.value, got.value, exercise, case, ("values", "gradient"))
+    return flaw or judge_gradients(expected, got)
+
+
+def judge_gradients(expected: Outcome, got: Outcome) -> Flaw | None:
+    """Part of what is trained may be cut off although the result as a whole has a gradient."""
+    names = [name for name in got.unreached if name not in expected.unreached]
+    if not names:
+        return None
+    more = f" and {len(names) - 3} others" if len(names) > 3 else ""
+    shown = ", ".join(f"`{name}`" for name in names[:3])
+    return Flaw(
+        "gradient",
+        f"the result is right, but no gradient reaches {shown}{more}: the model could not be trained.",
+        ["Something like .detach(), .data or torch.no_grad() cuts it off."],
+    )
 
 
 # What to say of things that are handed out and have to stay as they were.

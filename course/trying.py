@@ -20,6 +20,7 @@ from tokenizers import Tokenizer
 from torch import nn
 
 from course.exercise import Case, Change, Exercise
+from course.judging import leaves as parts_of
 from course.learner_file import LearnerFile
 from course.learner_module import Module, module_for, reference_module
 from course.outcome import Flaw, Outcome
@@ -144,6 +145,31 @@ def build(exercise: Exercise, case: Case, module: Module | Lender, expected: nn.
     return made
 
 
+def in_training(inputs: dict) -> dict[str, torch.Tensor]:
+    """Lets gradients flow back to the tensors among the inputs; returns these, by name.
+
+    What the code under test is given are products of them, because torch forbids to write into a leaf, and
+    who does that is to be told in our words.
+    """
+    leaves = {}
+    for name, value in inputs.items():
+        if isinstance(value, torch.Tensor) and value.is_floating_point():
+            leaves[name] = value.detach().clone().requires_grad_()
+            inputs[name] = leaves[name] * 1
+    return leaves
+
+
+def unreached(value, leaves: dict[str, torch.Tensor]) -> list[str]:
+    """The names of those that have no part in a result."""
+    results = [part for _, part in parts_of(value) if isinstance(part, torch.Tensor) and part.requires_grad]
+    if not leaves or not results:
+        return []
+    trained = {name: leaf for name, leaf in leaves.items() if leaf.requires_grad}
+    total = sum(part.float().sum() for part in results)
+    gradients = torch.autograd.grad(total, list(trained.values()), allow_unused=True)
+    return [name for name, gradient in zip(trained, gradients, strict=True) if gradient is None]
+
+
 def weights_of(made) -> dict[str, torch.Tensor]:
     return dict(made.named_parameters()) if isinstance(made, nn.Module) else {}
 
@@ -169,10 +195,12 @@ def observe(
             warnings.simplefilter("ignore")  # what is wrong is said in other words
             made = build(exercise, case, lender, expected)
             weights = frozen(weights_of(made))
+            leaves = weights_of(made) | in_training(inputs) if case.training else {}
             elsewhere = torch.device("meta") if case.other_device else contextlib.nullcontext()
             with elsewhere:
                 value = case.call(made, **inputs) if case.call else made(*inputs.values())
         outcome.value = value
+        outcome.unreached = unreached(value, leaves)
         outcome.changed = [name for name in inputs if not unchanged(before[name], frozen(inputs[name]))]
         outcome.changed += lender.lent_and_changed()
         after = weights_of(made)

@@ -71,7 +71,7 @@ EXERCISE = Exercise(
     result="B N C",
     sizes=SIZES,
     cases=[
-        Case("three layers", features(), tolerance=3e-5),
+        Case("three layers", features(), tolerance=3e-5, training=True),
         Case("no layers", features(), make=lambda m: m.Encoder(replace(SMALL_TOWER, num_hidden_layers=0))),
         Case(
             "two layers, bfloat16",

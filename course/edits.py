@@ -14,9 +14,9 @@ from dataclasses import dataclass
 
 from course.exercise import Exercise
 from course.learner_module import Module, module_of
-from course.source import find, parse, reference_source, statements
+from course.source import find, parse, reference, reference_source, statements
 
-SECONDS = 4  # that one search may compute
+SECONDS = 5  # that one search may compute
 LONGEST = 72  # an expression that is shown
 
 OPERATORS = {
@@ -50,9 +50,49 @@ SIBLINGS = [  # names that are taken for each other
     ("ones", "zeros"),
     ("new_ones", "new_zeros"),
     ("cumsum", "cumprod"),
-    ("BICUBIC", "BILINEAR", "NEAREST", "LANCZOS"),
+    ("BICUBIC", "BILINEAR", "NEAREST", "LANCZOS", "BOX", "HAMMING"),
     ("masked_scatter", "masked_fill"),
     ("float32", "float64"),
+]
+
+ABOUT_SHAPES = ("view", "reshape", "expand", "transpose", "permute", "flatten", "unflatten", "chunk", "to", "finfo")
+
+# What may be put around an expression, or in its place: tried last, because there is much of it.
+AROUND = [
+    "-({})",
+    "({}) * 2",
+    "({}) / 2",
+    "({}) + 1",
+    "({}) - 1",
+    "torch.relu({})",
+    'F.gelu({}, approximate="tanh")',
+    "F.silu({})",
+    "torch.tanh({})",
+    "torch.sigmoid({})",
+    "F.softmax({}, dim=-1)",
+    "F.log_softmax({}, dim=-1)",
+    "F.layer_norm({0}, ({0}).shape[-1:])",
+    "F.normalize({}, dim=-1)",
+    "({}).abs()",
+    "({}) ** 2",
+    "({}) ** 0.5",
+    "1 / ({})",
+    "({}).flip(0)",
+    "({}).flip(1)",
+    "({}).flip(-1)",
+    "({})[::-1]",
+    "({})[:1]",
+    "({})[:-1]",
+    "({})[:, 1:]",
+    "({})[:, :-1]",
+    "({})[:, -1:]",
+    "({}).mean(dim=1)",
+    "({}).mean(dim=0)",
+    "({}).transpose(-1, -2)",
+    "({}).float()",
+    "0",
+    "1",
+    "-1.0",
 ]
 
 
@@ -79,6 +119,9 @@ class Edit:
         return f"The reference comes to the same if its `{old}` is changed to `{new}`."
 
     def _texts(self) -> tuple[str, str]:
+        if isinstance(self.shown, ast.Module):
+            first, second = map(first_line, self.shown.body)
+            return f"{first}; {second}", f"{second}; {first}"
         if isinstance(self.shown, ast.stmt) and isinstance(self.new, ast.Pass):
             return first_line(self.shown), "pass"
         old = first_line(self.shown)
@@ -123,14 +166,16 @@ def edits(exercise: Exercise) -> Iterator[Edit]:
 
 @functools.cache
 def all_edits(exercise: Exercise) -> list[Edit]:
-    tree, made = own_tree(exercise), []
+    tree, made, late = own_tree(exercise), [], []
     for part in exercise.parts:
         function = find(tree, part.split(".", 1)[1]) if "." in part else tree
         names = Names(function, tree)
         for statement in statements(function):
             made += [edit for edit in edits_of(statement, statement, names)]
         made += line_edits(function, names)
-    return made
+        for statement in statements(function) if function.name != "__init__" else ():
+            late += edits_around(exercise, statement, statement, names)
+    return made + late
 
 
 class Names:
@@ -169,6 +214,47 @@ def edits_of(node: ast.AST, shown: ast.AST, names: Names) -> Iterator[Edit]:
                 rest = value[:i] + value[i + 1 :]
                 yield Edit(node, name, None, rest, around)
             yield from edits_of(child, around if small(child) else child, names)
+
+
+def edits_around(exercise: Exercise, node: ast.AST, shown: ast.AST, names: Names) -> Iterator[Edit]:
+    """Something put around each value in a statement, or another name from elsewhere in its place."""
+    known = vars(reference(exercise.file))
+    for name, value in ast.iter_fields(node):
+        for i, child in enumerate(value if isinstance(value, list) else [value]):
+            if not isinstance(child, ast.AST) or name in ("targets", "target", "test", "ctx", "slice"):
+                continue
+            if name == "args" and getattr(getattr(node, "func", None), "attr", "") in ABOUT_SHAPES:
+                continue
+            index = i if isinstance(value, list) else None
+            around = child if isinstance(child, ast.stmt) else shown if small(node) else node
+            if is_value(child, names):
+                text = ast.unparse(child)
+                for template in AROUND:
+                    if not template.startswith(("F.", "torch.")) or template.split(".")[0] in known:
+                        new = ast.parse(template.format(text), mode="eval").body
+                        yield Edit(node, name, index, new, around)
+                yield from (Edit(node, name, index, new, around) for new in of_elsewhere(child, names))
+            if name != "func" or isinstance(child, ast.Attribute):
+                yield from edits_around(exercise, child, around if small(child) else child, names)
+
+
+def is_value(node: ast.AST, names: Names) -> bool:
+    if isinstance(node, ast.Name):
+        return isinstance(node.ctx, ast.Load) and node.id in names.local
+    if isinstance(node, ast.Attribute):
+        return isinstance(node.value, ast.Name) and node.value.id in ("self", "config")
+    return isinstance(node, (ast.Call, ast.BinOp, ast.Subscript, ast.IfExp))
+
+
+def of_elsewhere(node: ast.AST, names: Names) -> Iterator[ast.expr]:
+    """A variable for an attribute and the other way around; a module that is applied once more."""
+    if isinstance(node, ast.Attribute):
+        yield from (ast.Name(name, ast.Load()) for name in names.local)
+    own = [ast.Attribute(ast.Name("self", ast.Load()), name, ast.Load()) for name in names.attributes.get("self", [])]
+    if isinstance(node, ast.Name):
+        yield from own
+    if isinstance(node, (ast.Name, ast.Call)):
+        yield from (ast.Call(attribute, [node], []) for attribute in own)
 
 
 def small(node: ast.AST) -> bool:
@@ -272,6 +358,12 @@ def of_call(node: ast.Call, names: Names):
             swapped = [*node.args]
             swapped[i - 1], swapped[i] = swapped[i], swapped[i - 1]
             yield ast.Call(node.func, swapped, node.keywords)
+    receiver = node.func.value if isinstance(node.func, ast.Attribute) else None
+    if isinstance(receiver, ast.Call) and isinstance(receiver.func, ast.Attribute):  # x.f().g() as x.g().f()
+        first = ast.Call(ast.Attribute(receiver.func.value, node.func.attr, ast.Load()), node.args, node.keywords)
+        yield ast.Call(ast.Attribute(first, receiver.func.attr, ast.Load()), receiver.args, receiver.keywords)
+    if receiver is not None and node.func.attr == "pow":
+        yield ast.Call(ast.Attribute(receiver, "abs", ast.Load()), [], [])
     if isinstance(node.func, ast.Attribute) and node.func.attr == "softmax" and node.args:
         yield ast.Call(ast.Attribute(ast.Name("torch", ast.Load()), "sigmoid", ast.Load()), node.args[:1], [])
 
@@ -341,6 +433,9 @@ def line_edits(function: ast.FunctionDef, names: Names) -> Iterator[Edit]:
                     yield Edit(node, name, i, ast.Pass(), line)
                     for test in (ast.Constant(True), ast.UnaryOp(ast.Not(), line.test)):
                         yield Edit(line, "test", None, test, line)
+                if i and isinstance(line, ast.Assign) and isinstance(block[i - 1], ast.Assign):
+                    swapped = [*block[: i - 1], line, block[i - 1], *block[i + 1 :]]
+                    yield Edit(node, name, None, swapped, ast.Module([block[i - 1], line], []))
                 if isinstance(line, ast.For):
                     yield from loop_edits(line)
                 if isinstance(line, (ast.Assign, ast.Return)) and line.value is not None:
@@ -353,7 +448,8 @@ def is_call(line: ast.stmt) -> bool:
 
 def loop_edits(line: ast.For) -> Iterator[Edit]:
     first, last = ast.Slice(None, ast.Constant(1)), ast.Slice(None, ast.Constant(-1))
-    for part in (first, last, ast.Slice(ast.Constant(1), None)):
+    every_other = ast.Slice(None, None, ast.Constant(2))
+    for part in (first, last, ast.Slice(ast.Constant(1), None), every_other):
         yield Edit(line, "iter", None, ast.Subscript(line.iter, part, ast.Load()), line)
     yield Edit(line, "iter", None, ast.Call(ast.Name("reversed", ast.Load()), [line.iter], []), line)
 

@@ -34,7 +34,7 @@ def judge(expected: Outcome, got: Outcome, exercise: Exercise, case: Case) -> Fl
             "time", f"your code was still running after {seconds}: a loop that never ends?", got.stopped_at
         )
     if expected.error is not None:
-        return judge_error(expected.error, got)
+        return judge_changed(expected, got) or judge_error(expected.error, got)
     if got.error is not None:
         return describe_error(got, exercise, case)
 

@@ -85,6 +85,7 @@ def check(exercise: Exercise, file: LearnerFile, seconds: float | None = None, d
     return result
 
 
+@np.errstate(all="ignore")
 def same_again(outcome: Outcome, again: Outcome, flaw: Flaw | None) -> bool:
     """Did the same come out of a second call? To three digits."""
     if flaw is None or flaw.kind != "values":
@@ -92,19 +93,21 @@ def same_again(outcome: Outcome, again: Outcome, flaw: Flaw | None) -> bool:
     parts, others = leaves(outcome.value), leaves(again.value)
     if len(parts) != len(others):
         return False
-    pairs = [(one, other) for (_, one), (_, other) in zip(parts, others, strict=True) if hasattr(one, "shape")]
+    pairs = [
+        (one, other) for (_, one), (_, other) in zip(parts, others, strict=True) if hasattr(one, "shape")
+    ]
     return all(
-        one.shape == other.shape and distance(to_array(one), to_array(other), 1e-3) <= 1 for one, other in pairs
+        one.shape == other.shape and distance(to_array(one), to_array(other), 1e-3) <= 1
+        for one, other in pairs
     )
 
 
 def judge_all(exercise: Exercise, outcomes: list[Outcome]) -> list[Flaw | None]:
     """What is wrong in each case."""
-    with np.errstate(all="ignore"):
-        return [
-            judge(expected_outcome(exercise, index), outcome, exercise, exercise.cases[index])
-            for index, outcome in enumerate(outcomes)
-        ]
+    return [
+        judge(expected_outcome(exercise, index), outcome, exercise, exercise.cases[index])
+        for index, outcome in enumerate(outcomes)
+    ]
 
 
 def not_begun(outcome: Outcome) -> bool:
@@ -133,7 +136,9 @@ def notes(
     return lines
 
 
-def compose(result: Result, flaw: Flaw, mistake: Mistake | Edit | None = None, more: list[str] | tuple = ()) -> str:
+def compose(
+    result: Result, flaw: Flaw, mistake: Mistake | Edit | None = None, more: list[str] | tuple = ()
+) -> str:
     """The message: what is wrong, the likely cause, then the numbers."""
     name, headline, details = result.exercise.name, flaw.headline, [*flaw.details, *more]
     if headline.split()[0].isalpha():  # not the name of a file, and not code
@@ -175,7 +180,9 @@ def recognize(exercise: Exercise, outcomes: list[Outcome], flaws: list[Flaw | No
     """
     if len(outcomes) < len(exercise.cases):
         return None
-    order = sorted(range(len(flaws)), key=lambda index: (flaws[index] is None, exercise.cases[index].bfloat16))
+    order = sorted(
+        range(len(flaws)), key=lambda index: (flaws[index] is None, exercise.cases[index].bfloat16)
+    )
     in_float32 = [index for index in order if not exercise.cases[index].bfloat16]
     if all(flaws[index] is None for index in in_float32):
         in_float32 = order
@@ -186,26 +193,25 @@ def recognize(exercise: Exercise, outcomes: list[Outcome], flaws: list[Flaw | No
             same(exercise, index, theirs(index), outcomes[index], flaws[index], closely) for index in indices
         )
 
-    with np.errstate(all="ignore"):
-        for indices, closely in ((order, True), (order, False), (in_float32, True)):
-            for i, mistake in enumerate(exercise.mistakes):
-                for change in range(len(mistake.changes)):
+    for indices, closely in ((order, True), (order, False), (in_float32, True)):
+        for i, mistake in enumerate(exercise.mistakes):
+            for change in range(len(mistake.changes)):
 
-                    def theirs(index, i=i, change=change):
-                        return mistaken_outcome(exercise, i, index, change)
+                def theirs(index, i=i, change=change):
+                    return mistaken_outcome(exercise, i, index, change)
 
-                    if agrees(theirs, indices, closely):
-                        return mistake
-        if not may_be_explained(outcomes[order[0]], flaws[order[0]]):
-            return None
-        for edit in edits(exercise):
-            module = edited_module(exercise, edit)
-            if module is None:
-                continue
-            theirs = functools.partial(observe_like_reference, exercise, module=module)
-            # An edited loop may never end.
-            if with_time_limit(lambda theirs=theirs: agrees(theirs, order, False), 0.5, "", []) is True:
-                return edit
+                if agrees(theirs, indices, closely):
+                    return mistake
+    if not may_be_explained(outcomes[order[0]], flaws[order[0]]):
+        return None
+    for edit in edits(exercise):
+        module = edited_module(exercise, edit)
+        if module is None:
+            continue
+        theirs = functools.partial(observe_like_reference, exercise, module=module)
+        # An edited loop may never end.
+        if with_time_limit(lambda theirs=theirs: agrees(theirs, order, False), 0.5, "", []) is True:
+            return edit
     return None
 
 

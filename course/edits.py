@@ -9,6 +9,7 @@ import ast
 import copy
 import functools
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -55,7 +56,18 @@ SIBLINGS = [  # names that are taken for each other
     ("float32", "float64"),
 ]
 
-ABOUT_SHAPES = ("view", "reshape", "expand", "transpose", "permute", "flatten", "unflatten", "chunk", "to", "finfo")
+ABOUT_SHAPES = (
+    "view",
+    "reshape",
+    "expand",
+    "transpose",
+    "permute",
+    "flatten",
+    "unflatten",
+    "chunk",
+    "to",
+    "finfo",
+)
 
 # What may be put around an expression, or in its place: tried last, because there is much of it.
 AROUND = [
@@ -250,7 +262,10 @@ def of_elsewhere(node: ast.AST, names: Names) -> Iterator[ast.expr]:
     """A variable for an attribute and the other way around; a module that is applied once more."""
     if isinstance(node, ast.Attribute):
         yield from (ast.Name(name, ast.Load()) for name in names.local)
-    own = [ast.Attribute(ast.Name("self", ast.Load()), name, ast.Load()) for name in names.attributes.get("self", [])]
+    own = [
+        ast.Attribute(ast.Name("self", ast.Load()), name, ast.Load())
+        for name in names.attributes.get("self", [])
+    ]
     if isinstance(node, ast.Name):
         yield from own
     if isinstance(node, (ast.Name, ast.Call)):
@@ -261,7 +276,9 @@ def small(node: ast.AST) -> bool:
     """Says too little by itself: a number, a name, a slice; or is too long to be shown."""
     if isinstance(node, ast.stmt):
         return False
-    if isinstance(node, (ast.Constant, ast.Name, ast.Attribute, ast.Slice, ast.keyword, ast.Tuple, ast.UnaryOp)):
+    if isinstance(
+        node, (ast.Constant, ast.Name, ast.Attribute, ast.Slice, ast.keyword, ast.Tuple, ast.UnaryOp)
+    ):
         return True
     return not isinstance(node, ast.expr) or len(ast.unparse(node)) > LONGEST
 
@@ -345,10 +362,9 @@ def of_choice(node: ast.IfExp, names: Names):
 
 
 def of_call(node: ast.Call, names: Names):
-    if isinstance(node.func, ast.Attribute) and not isinstance(node.func.value, ast.Name):
-        yield node.func.value
-    elif isinstance(node.func, ast.Attribute) and node.func.value.id in names.local:
-        yield node.func.value
+    receiver = node.func.value if isinstance(node.func, ast.Attribute) else None
+    if receiver is not None and (not isinstance(receiver, ast.Name) or receiver.id in names.local):
+        yield receiver
     if node.args and not isinstance(node.args[0], ast.Starred):
         yield node.args[0]
     for i in range(len(node.args)):
@@ -358,9 +374,10 @@ def of_call(node: ast.Call, names: Names):
             swapped = [*node.args]
             swapped[i - 1], swapped[i] = swapped[i], swapped[i - 1]
             yield ast.Call(node.func, swapped, node.keywords)
-    receiver = node.func.value if isinstance(node.func, ast.Attribute) else None
     if isinstance(receiver, ast.Call) and isinstance(receiver.func, ast.Attribute):  # x.f().g() as x.g().f()
-        first = ast.Call(ast.Attribute(receiver.func.value, node.func.attr, ast.Load()), node.args, node.keywords)
+        first = ast.Call(
+            ast.Attribute(receiver.func.value, node.func.attr, ast.Load()), node.args, node.keywords
+        )
         yield ast.Call(ast.Attribute(first, receiver.func.attr, ast.Load()), receiver.args, receiver.keywords)
     if receiver is not None and node.func.attr == "pow":
         yield ast.Call(ast.Attribute(receiver, "abs", ast.Load()), [], [])
@@ -470,7 +487,8 @@ def in_target(line: ast.Assign, name: str) -> bool:
 def edited_module(exercise: Exercise, edit: Edit) -> Module | None:
     """The reference with an edit in it; None if that is no Python."""
     tree = own_tree(exercise)
-    with edit:
+    with edit, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a number that is called, say
         try:
             ast.fix_missing_locations(tree)
             return module_of(exercise, tree)

@@ -24,6 +24,7 @@ def leaves(value, path: str = "") -> list[tuple[str, object]]:
     return [(path, value)]
 
 
+@np.errstate(all="ignore")
 def judge(expected: Outcome, got: Outcome, exercise: Exercise, case: Case) -> Flaw | None:
     """The first difference, or None. The order is fixed: see the top of this file."""
     if got.flaw is not None:
@@ -125,13 +126,13 @@ def describe_error(got: Outcome, exercise: Exercise, case: Case) -> Flaw:
             [*got.stopped_at[:2], "It was the first line of __init__ in the skeleton: put it back."],
         )
     lines = (got.said or f"{type(error).__name__}: {error}").splitlines()[:3]
-    if unexpected := re.search(r"got an unexpected keyword argument '(\w+)'", str(error)):
-        if not got.stopped_at:
-            return Flaw(
-                "signature",
-                f"it has no parameter `{unexpected[1]}`, by which name it is called: was it renamed?",
-                [lines[0]],
-            )
+    unexpected = re.search(r"got an unexpected keyword argument '(\w+)'", str(error))
+    if unexpected and not got.stopped_at:
+        return Flaw(
+            "signature",
+            f"it has no parameter `{unexpected[1]}`, by which name it is called: was it renamed?",
+            [lines[0]],
+        )
     details = [*got.stopped_at, lines[0], *(f"    {line}" for line in lines[1:])]
     return Flaw(
         "error",
@@ -251,7 +252,11 @@ def judge_leaves(expected, got, exercise: Exercise, case: Case, kinds: tuple[str
                 if isinstance(exercise.result, str)
                 else next((text for key, text in exercise.result.items() if key in path), "")
             )
-            name = f"`{path.lstrip('.')}` of the result" if path and (len(pairs) > 1 or " " in path) else "the result"
+            name = (
+                f"`{path.lstrip('.')}` of the result"
+                if path and (len(pairs) > 1 or " " in path)
+                else "the result"
+            )
             flaw = checks[kind](right, value, name, letters, exercise, case)
             if flaw:
                 return flaw

@@ -280,14 +280,18 @@ def describe_syntax_error(error: SyntaxError, file: LearnerFile) -> Flaw:
     place = f"{file.path.name}:{line}"
     marks = [number for number, one in enumerate(file.lines, start=1) if CONFLICT.match(one)]
     if marks and any(marks[0] <= line <= marks[-1] for _ in marks):
-        begin = max((number for number in marks if number <= line and file.lines[number - 1][0] == "<"), default=0)
+        begin = max(
+            (number for number in marks if number <= line and file.lines[number - 1][0] == "<"), default=0
+        )
         begin = begin or marks[0]
         end = next((n for n in marks if n >= begin and file.lines[n - 1][0] == ">"), marks[-1])
         return Flaw(
             "definition",
             f"{file.path.name}:{begin}: git's conflict marks stand in lines {begin} to {end}.",
-            ["Two versions were merged there. Keep one of them, and delete the lines that begin with",
-             "<<<<<<<, ======= and >>>>>>>."],
+            [
+                "Two versions were merged there. Keep one of them, and delete the lines that begin with",
+                "<<<<<<<, ======= and >>>>>>>.",
+            ],
         )
     if "outside function" in error.msg:
         return Flaw(
@@ -296,13 +300,21 @@ def describe_syntax_error(error: SyntaxError, file: LearnerFile) -> Flaw:
             [*details, "Indent it as the lines above it that belong to the function."],
         )
     strange = next((c for c in text if c in LOOK_ALIKE), "")
-    if strange and not isinstance(error, IndentationError) or strange in "\u00a0\u202f" and strange:
+    if (strange and not isinstance(error, IndentationError)) or (strange in "\u00a0\u202f" and strange):
         name, right = LOOK_ALIKE[strange]
         instead = f"type {right} in its place" if right else "delete it"
         return Flaw(
             "definition",
-            f"{place}: there is {name} in this line, at column {text.index(strange) + 1}, which Python cannot read.",
+            f"{place}: there is {name} in this line, at column {text.index(strange) + 1}, which "
+            f"Python cannot read.",
             [*details, f"It was copied from a page or typed by a word processor: {instead}."],
+        )
+    if "expected an indented block" in error.msg and text[:1].strip():
+        what = error.msg.removeprefix("expected an indented block after ")
+        return Flaw(
+            "definition",
+            f"{place}: this line is not indented, but it has to be, after the {what}.",
+            [*details, "Put spaces in front of it: four more than in front of the line that it belongs to."],
         )
     if isinstance(error, IndentationError):
         details.append("Look at the spaces at the beginning of this line and the one above.")

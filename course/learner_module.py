@@ -71,9 +71,13 @@ def names_made(node: ast.stmt) -> set[str]:
     if hasattr(node, "name"):
         return {node.name}
     parts = list(ast.walk(node))
-    imported = (alias for part in parts if isinstance(part, (ast.Import, ast.ImportFrom)) for alias in part.names)
+    imported = (
+        alias for part in parts if isinstance(part, (ast.Import, ast.ImportFrom)) for alias in part.names
+    )
     made = {alias.asname or alias.name.split(".")[0] for alias in imported}
-    return made | {part.id for part in parts if isinstance(part, ast.Name) and isinstance(part.ctx, ast.Store)}
+    return made | {
+        part.id for part in parts if isinstance(part, ast.Name) and isinstance(part.ctx, ast.Store)
+    }
 
 
 def module_for(exercise: Exercise, file: LearnerFile) -> Module:
@@ -101,8 +105,10 @@ def module_for(exercise: Exercise, file: LearnerFile) -> Module:
             why = f"`{code}` ({place}) does not work: {error}."
             if isinstance(error, ModuleNotFoundError):
                 why = (
-                    f"`{code}` ({place}) does not work: there is no module {error.name!r} here. The exercises "
-                    f"need none besides those at the top of the skeleton; or: python -m pip install {error.name}"
+                    f"`{code}` ({place}) does not work: there is no module {error.name!r} here. The "
+                    f"exercises "
+                    f"need none besides those at the top of the skeleton; or: python -m pip install "
+                    f"{error.name}"
                 )
             module.failed |= dict.fromkeys(names_made(statement) - set(names), why)
     node = find(file.tree, exercise.owner)
@@ -157,14 +163,14 @@ def check_signature(part: str, got: inspect.Signature, right: inspect.Signature,
     if is_method and listed[:1] != ["self"] and listed == asked[1:]:
         raise Flaw(
             "signature",
-            f"{name} has no `self`: the first parameter of a method is the object itself.",
+            f"`{name}` has no `self`: the first parameter of a method is the object itself.",
             [f"Yours: {plain}. {skeletons}"],
         )
     shared = [parameter for parameter in listed if parameter in asked]
     if shared != [parameter for parameter in asked if parameter in listed]:
         raise Flaw(
             "signature",
-            f"the parameters of {name} stand in another order: callers pass them in the skeleton's.",
+            f"the parameters of `{name}` stand in another order: callers pass them in the skeleton's.",
             [f"Yours: {plain}. {skeletons}"],
         )
     required = [p for p in right.parameters.values() if p.default is inspect.Parameter.empty]
@@ -174,7 +180,8 @@ def check_signature(part: str, got: inspect.Signature, right: inspect.Signature,
         except TypeError as error:
             raise Flaw(
                 "signature",
-                f"the signature of {name} was changed: it cannot be called as the rest of the model calls it.",
+                f"the signature of `{name}` was changed: it cannot be called as the rest of the "
+                f"model calls it.",
                 [f"Yours: {plain}. {skeletons} With {len(arguments)} arguments Python says: {error}."],
             ) from None
 

@@ -14,7 +14,10 @@ from decoder_1 import apply_rotary_pos_emb, repeat_kv, rotate_half
 def without_padding(output: torch.Tensor, padding) -> dict:
     """The output of the tokens alone, row after row, and whether padding came to numbers too."""
     rows = [row[n:] for row, n in zip(output, padding, strict=True)]
-    return {"output": torch.cat(rows), "every number is finite, at padding too": bool(torch.isfinite(output).all())}
+    return {
+        "output": torch.cat(rows),
+        "every number is finite, at padding too": bool(torch.isfinite(output).all()),
+    }
 
 
 def average_of_many(made, hidden_states, attention_mask, position_embeddings, kv_cache) -> torch.Tensor:
@@ -447,13 +450,6 @@ EXERCISE = Exercise(
             },
             "the sum of many exponentials does not fit in bfloat16's two to three digits: cast the scores to "
             "float32 first, and the weights back.",
-            also=(
-                {
-                    "F.softmax(scores, dim=-1, dtype=torch.float32)": (
-                        "(scores.exp() / scores.exp().sum(dim=-1, keepdim=True))"
-                    ),
-                },
-            ),
         ),
         Mistake(
             "when the width is cut by head size first",

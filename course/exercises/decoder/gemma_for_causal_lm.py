@@ -17,6 +17,7 @@ from course.exercises.decoder.inputs import (
 )
 from decoder_1 import GemmaModel
 
+
 def product_in_bfloat16(made, kv_cache, **inputs) -> dict:
     """Whether the logits are numbers of bfloat16, whatever their dtype is now."""
     logits = made(kv_cache=kv_cache, **inputs)

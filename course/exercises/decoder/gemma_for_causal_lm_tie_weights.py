@@ -15,7 +15,8 @@ def loaded(made, embed_tokens) -> dict:
     made.model.embed_tokens.weight = nn.Parameter(embed_tokens.clone())
     made.tie_weights()
     return {
-        "lm_head.weight and embed_tokens.weight are one parameter": made.lm_head.weight is made.model.embed_tokens.weight,
+        "lm_head.weight and embed_tokens.weight are one parameter": made.lm_head.weight
+        is made.model.embed_tokens.weight,
         "embed_tokens.weight": made.model.embed_tokens.weight,
         "lm_head.weight": made.lm_head.weight,
     }
@@ -150,11 +151,13 @@ EXERCISE = Exercise(
             "with a new lm_head",
             {
                 "self.lm_head.weight = self.model.embed_tokens.weight": (
-                    "self.lm_head = nn.Linear(self.lm_head.in_features, self.lm_head.out_features, bias=False)\n"
+                    "self.lm_head = nn.Linear(self.lm_head.in_features, self.lm_head.out_features, "
+                    "bias=False)\n"
                     "        self.lm_head.weight = self.model.embed_tokens.weight"
                 ),
             },
-            "who holds the module, to look into it or to train it, would hold the old one: only its weight is "
+            "who holds the module, to look into it or to train it, would hold the old one: only its "
+            "weight is "
             "to be another.",
         ),
         Mistake(

@@ -92,7 +92,9 @@ EXERCISE = Exercise(
             call=model_with_cache,
             tolerance=5e-5,
         ),
-        Case("three layers, one row padded", embeddings(), call=model_with_cache, tolerance=5e-5, training=True),
+        Case(
+            "three layers, one row padded", embeddings(), call=model_with_cache, tolerance=5e-5, training=True
+        ),
         Case(
             "three new tokens after five",
             embeddings(T=3, cached=5, layers=3, suffix=(3, 3)),
@@ -149,7 +151,8 @@ EXERCISE = Exercise(
             {
                 "hidden_states = inputs_embeds * normalizer": "hidden_states = inputs_embeds",
                 "hidden_states = layer(hidden_states,": (
-                    "hidden_states = hidden_states * normalizer\n            hidden_states = layer(hidden_states,"
+                    "hidden_states = hidden_states * normalizer\n            hidden_states = "
+                    "layer(hidden_states,"
                 ),
             },
             "the embeddings are multiplied once, before the first layer, and not inside the loop.",

@@ -183,11 +183,19 @@ EXERCISE = Exercise(
                 )
             },
             "add_image_tokens_to_prompt has put it there already.",
-            also=({"add_image_tokens_to_prompt(prompt, self": 'add_image_tokens_to_prompt(prompt + "\\n", self'},),
+            also=(
+                {
+                    "add_image_tokens_to_prompt(prompt, self": "add_image_tokens_to_prompt(prompt + "
+                    '"\\n", self'
+                },
+            ),
         ),
         Mistake(
             "with `<eos>` at the end",
-            {"add_special_tokens=False).ids": 'add_special_tokens=False).ids + [self.tokenizer.token_to_id("<eos>")]'},
+            {
+                "add_special_tokens=False).ids": "add_special_tokens=False).ids + "
+                '[self.tokenizer.token_to_id("<eos>")]'
+            },
             "`<eos>` ends the answer, and the model has yet to write that.",
         ),
         Mistake(

@@ -136,7 +136,8 @@ EXERCISE = Exercise(
         Mistake(
             "without smoothing while it shrinks (no antialias)",
             without_smoothing,
-            "interpolation alone looks at 16 pixels and skips the others; Pillow's resize weighs all of them.",
+            "interpolation alone looks at 16 pixels and skips the others; Pillow's resize weighs "
+            "all of them.",
             also=(without_smoothing_and_rounding,),
         ),
         Mistake(

@@ -11,6 +11,7 @@ from course.exercises.inputs import randn
 from course.exercises.vision.inputs import SIZES, SMALL_TOWER, bf16, features
 from vision_transformer_1 import VisionConfig
 
+
 def average_of_many(made, hidden_states) -> torch.Tensor:
     """The average of equal values, less the value: 257 does not fit in bfloat16, which is seen here."""
     with torch.no_grad():

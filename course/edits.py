@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from course.exercise import Exercise
+from course.exercises import OWNERS
 from course.learner_module import Module, module_of
 from course.source import find, parse, reference, reference_source, statements
 
@@ -76,6 +77,7 @@ AROUND = [
     "({}) / 2",
     "({}) + 1",
     "({}) - 1",
+    "1 - ({})",
     "torch.relu({})",
     'F.gelu({}, approximate="tanh")',
     "F.silu({})",
@@ -163,8 +165,18 @@ def first_line(node: ast.AST) -> str:
 
 @functools.cache
 def own_tree(exercise: Exercise) -> ast.stmt:
-    """The reference's definition of the exercise's class or function, to be edited."""
-    return copy.deepcopy(find(parse(reference_source(exercise.file)), exercise.owner))
+    """The reference's definition of the exercise's class or function, to be edited.
+
+    Without what would only be compiled again and again: docstrings, and methods of other exercises.
+    """
+    tree = copy.deepcopy(find(parse(reference_source(exercise.file)), exercise.owner))
+    if isinstance(tree, ast.ClassDef):
+        foreign = {part for part, other in OWNERS.items() if other is not exercise}
+        tree.body = [node for node in tree.body if f"{tree.name}.{getattr(node, 'name', '')}" not in foreign]
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(node) is not None:
+            node.body = node.body[1:] or [ast.Pass()]
+    return tree
 
 
 def edits(exercise: Exercise) -> Iterator[Edit]:
@@ -187,7 +199,8 @@ def all_edits(exercise: Exercise) -> list[Edit]:
         made += line_edits(function, names)
         for statement in statements(function) if function.name != "__init__" else ():
             late += edits_around(exercise, statement, statement, names)
-    return made + late
+    # The likeliest change in all places comes before the next one.
+    return made + [edit for _, edit in sorted(late, key=lambda pair: pair[0])]
 
 
 class Names:
@@ -228,8 +241,13 @@ def edits_of(node: ast.AST, shown: ast.AST, names: Names) -> Iterator[Edit]:
             yield from edits_of(child, around if small(child) else child, names)
 
 
-def edits_around(exercise: Exercise, node: ast.AST, shown: ast.AST, names: Names) -> Iterator[Edit]:
-    """Something put around each value in a statement, or another name from elsewhere in its place."""
+def edits_around(
+    exercise: Exercise, node: ast.AST, shown: ast.AST, names: Names
+) -> Iterator[tuple[int, Edit]]:
+    """Something put around each value in a statement, or another name from elsewhere in its place.
+
+    Each with its rank: how early it is to be tried.
+    """
     known = vars(reference(exercise.file))
     for name, value in ast.iter_fields(node):
         for i, child in enumerate(value if isinstance(value, list) else [value]):
@@ -241,13 +259,20 @@ def edits_around(exercise: Exercise, node: ast.AST, shown: ast.AST, names: Names
             around = child if isinstance(child, ast.stmt) else shown if small(node) else node
             if is_value(child, names):
                 text = ast.unparse(child)
-                for template in AROUND:
-                    if not template.startswith(("F.", "torch.")) or template.split(".")[0] in known:
+                for rank, template in enumerate(AROUND):
+                    if template_fits(template, known):
                         new = ast.parse(template.format(text), mode="eval").body
-                        yield Edit(node, name, index, new, around)
-                yield from (Edit(node, name, index, new, around) for new in of_elsewhere(child, names))
+                        yield rank, Edit(node, name, index, new, around)
+                yield from ((9, Edit(node, name, index, new, around)) for new in of_elsewhere(child, names))
             if name != "func" or isinstance(child, ast.Attribute):
                 yield from edits_around(exercise, child, around if small(child) else child, names)
+
+
+def template_fits(template: str, known: dict) -> bool:
+    """Tensors cannot be reversed by a step, and the processor has no F."""
+    if template == "({})[::-1]":
+        return "np" in known
+    return not template.startswith(("F.", "torch.")) or template.split(".")[0] in known
 
 
 def is_value(node: ast.AST, names: Names) -> bool:
@@ -367,6 +392,10 @@ def of_call(node: ast.Call, names: Names):
         yield receiver
     if node.args and not isinstance(node.args[0], ast.Starred):
         yield node.args[0]
+    inner = node.args[0] if len(node.args) == 1 else None
+    if isinstance(inner, ast.Call) and len(inner.args) == 1:  # f(g(x)) as g(f(x))
+        first = ast.Call(node.func, inner.args, node.keywords)
+        yield ast.Call(inner.func, [first], inner.keywords)
     for i in range(len(node.args)):
         if len(node.args) > 1:
             yield ast.Call(node.func, node.args[:i] + node.args[i + 1 :], node.keywords)
@@ -473,7 +502,8 @@ def loop_edits(line: ast.For) -> Iterator[Edit]:
 
 def value_edits(line: ast.Assign | ast.Return, names: Names) -> Iterator[Edit]:
     """A residual that is too much, and a gradient that is cut off."""
-    used = [name for name in names.local[:3] if isinstance(line, ast.Return) or in_target(line, name)]
+    used = names.arguments[:2] if isinstance(line, ast.Return) else []
+    used += [name for name in names.local if isinstance(line, ast.Assign) and in_target(line, name)]
     for name in used:
         yield Edit(line, "value", None, ast.BinOp(ast.Name(name, ast.Load()), ast.Add(), line.value), line)
     detached = ast.Call(ast.Attribute(line.value, "detach", ast.Load()), [], [])

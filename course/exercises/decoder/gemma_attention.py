@@ -378,6 +378,14 @@ EXERCISE = Exercise(
                 ),
             },
             "neighboring query heads share a key head: 0 0 1 1, not 0 1 0 1.",
+            also=tuple(
+                {
+                    f"{name} = repeat_kv({name}, self.num_heads // self.num_key_value_heads)": (
+                        f"{name} = {name}.repeat(1, self.num_heads // self.num_key_value_heads, 1, 1)"
+                    )
+                }
+                for name in ("key", "value")
+            ),
         ),
         Mistake(
             "without repeating the heads",

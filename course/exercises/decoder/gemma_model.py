@@ -223,6 +223,13 @@ EXERCISE = Exercise(
             "with the first layer alone",
             {"in self.layers:": "in self.layers[:1]:"},
             "all blocks are needed; is a `return` inside the loop?",
+            also=(
+                {
+                    "position_embeddings, kv_cache)\n        return": (
+                        "position_embeddings, kv_cache)\n            return"
+                    )
+                },
+            ),
         ),
         Mistake(
             "with the last layer left out",

@@ -192,6 +192,16 @@ EXERCISE = Exercise(
             "it is the key (a column) that must not be padding.",
         ),
         Mistake(
+            "with padding that sees nothing",
+            {
+                "attention_mask[:, None, :].bool()": (
+                    "attention_mask[:, None, :].bool() & attention_mask[:, L - T:, None].bool()"
+                )
+            },
+            "a row of padding is like any other: nobody reads what comes out there, and a query without any "
+            "key would have no weights to add up.",
+        ),
+        Mistake(
             "with the first row's padding for all",
             {"attention_mask[:, None, :].bool()": "attention_mask[:1, None, :].bool()"},
             "each row of the batch is padded in its own way.",

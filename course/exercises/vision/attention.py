@@ -25,6 +25,20 @@ def average_of_many(made, hidden_states) -> torch.Tensor:
 # Known mistakes that take whole functions.
 
 
+class WithASingleHead:
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        query, key = self.q_proj(hidden_states), self.k_proj(hidden_states)
+        scores = query @ key.transpose(1, 2) * query.shape[-1] ** -0.5
+        return self.out_proj(F.softmax(scores, dim=-1) @ self.v_proj(hidden_states))
+
+
+class WithASingleHeadScaledAsMany:
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        query, key = self.q_proj(hidden_states), self.k_proj(hidden_states)
+        scores = query @ key.transpose(1, 2) * self.head_dim**-0.5
+        return self.out_proj(F.softmax(scores, dim=-1) @ self.v_proj(hidden_states))
+
+
 class WithoutTheBiases:
     def __init__(self, config: VisionConfig):
         super().__init__()
@@ -268,6 +282,12 @@ EXERCISE = Exercise(
             },
             "matrix products take the last two axes, so [B, N, H, Hd] lets heads look at heads, not "
             "patches at patches.",
+        ),
+        Mistake(
+            "with a single head",
+            WithASingleHead,
+            "the width is cut into H heads, each of which looks for something else.",
+            also=(WithASingleHeadScaledAsMany,),
         ),
         Mistake(
             "with queries and keys swapped",

@@ -109,6 +109,13 @@ EXERCISE = Exercise(
             "with the first layer alone",
             {"in self.layers:": "in self.layers[:1]:"},
             "all blocks are needed; is a `return` inside the loop?",
+            also=(
+                {
+                    "hidden_states = layer(hidden_states)\n        return": (
+                        "hidden_states = layer(hidden_states)\n            return"
+                    )
+                },
+            ),
         ),
         Mistake(
             "with the last layer left out",

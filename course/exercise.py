@@ -1,5 +1,6 @@
 """What an exercise is made of. How to fill these in is told in course/exercises/__init__.py."""
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import FunctionType
@@ -25,6 +26,19 @@ class Case:
     tolerance: float | None = None  # relative; None: 1e-5, and 2e-2 for bfloat16
     exact: float = 0.0  # share of the values that must be equal to the last bit
     other_device: bool = False  # also catch tensors made without device=
+    training: bool = False  # gradients have to reach the same weights and inputs, too
+
+    @functools.cached_property
+    def bfloat16(self) -> bool:
+        """Is there bfloat16 in it? Such cases are the second step, after all others."""
+        return self.dtype == torch.bfloat16 or holds_bfloat16(self.inputs())
+
+
+def holds_bfloat16(value) -> bool:
+    if isinstance(value, torch.Tensor):
+        return value.dtype == torch.bfloat16
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else ()
+    return any(map(holds_bfloat16, parts))
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,6 +48,15 @@ class Mistake:
     title: str  # "without the `1 +`"
     change: Change
     message: str  # why it is wrong, in a sentence that begins small
+    also: tuple[Change, ...] = ()  # other code that makes the same mistake
+
+    @property
+    def sentence(self) -> str:
+        return f"This is what comes out {self.title}: {self.message}"
+
+    @property
+    def changes(self) -> tuple[Change, ...]:
+        return (self.change, *self.also)
 
 
 @dataclass(frozen=True, eq=False)

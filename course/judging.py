@@ -3,6 +3,8 @@
 The order is fixed: type, attribute or parameter, shape, dtype, device, input changed, values, gradient.
 """
 
+import re
+
 import numpy as np
 import torch
 
@@ -22,6 +24,7 @@ def leaves(value, path: str = "") -> list[tuple[str, object]]:
     return [(path, value)]
 
 
+@np.errstate(all="ignore")
 def judge(expected: Outcome, got: Outcome, exercise: Exercise, case: Case) -> Flaw | None:
     """The first difference, or None. The order is fixed: see the top of this file."""
     if got.flaw is not None:
@@ -32,24 +35,58 @@ def judge(expected: Outcome, got: Outcome, exercise: Exercise, case: Case) -> Fl
             "time", f"your code was still running after {seconds}: a loop that never ends?", got.stopped_at
         )
     if expected.error is not None:
-        return judge_error(expected.error, got)
+        return judge_changed(expected, got) or judge_error(expected.error, got)
     if got.error is not None:
         return describe_error(got, exercise, case)
 
     flaw = judge_type(expected.value, got.value, exercise) or judge_leaves(
         expected.value, got.value, exercise, case, ("type", "shape", "dtype", "device")
     )
-    if flaw is None and got.changed != expected.changed:
-        names = ", ".join(f"`{name}`" for name in got.changed if name not in expected.changed)
-        flaw = Flaw(
-            "changed",
-            f"your code changes its input {names} in place.",
-            [
-                "Whoever called it still needs it as it was. Make a new tensor: `x = x + y`, not `x += y` "
-                "or `x[...] = y` on an input."
-            ],
+    flaw = flaw or judge_changed(expected, got)
+    flaw = flaw or judge_leaves(expected.value, got.value, exercise, case, ("values", "gradient"))
+    return flaw or judge_gradients(expected, got)
+
+
+def judge_gradients(expected: Outcome, got: Outcome) -> Flaw | None:
+    """Part of what is trained may be cut off although the result as a whole has a gradient."""
+    names = [name for name in got.unreached if name not in expected.unreached]
+    if not names:
+        return None
+    more = f" and {len(names) - 3} others" if len(names) > 3 else ""
+    shown = ", ".join(f"`{name}`" for name in names[:3])
+    return Flaw(
+        "gradient",
+        f"the result is right, but no gradient reaches {shown}{more}: the model could not be trained.",
+        ["Something like .detach(), .data or torch.no_grad() cuts it off."],
+    )
+
+
+# What to say of things that are handed out and have to stay as they were.
+LEFT_AS_IT_WAS = {
+    "tokenizer": "Whoever made it uses it elsewhere, too: it must not gain tokens, padding or truncation.",
+    "config": "All parts of the model read the same config: keep values of your own in `self`.",
+    "kv_cache": "The keys and values that it held belong to earlier tokens: join them with the new ones "
+    "in a new tensor.",
+}
+
+
+def judge_changed(expected: Outcome, got: Outcome) -> Flaw | None:
+    names = [name for name in got.changed if name not in expected.changed]
+    if not names or any("." in name for name in expected.changed):  # weights that are trained in the case
+        return None
+    shown = ", ".join(f"`{name}`" for name in names[:3])
+    if "weight" in names[0] or "bias" in names[0]:
+        headline = f"your code changes its own weights when it is called: {shown}."
+        advice = "They are learned, or come from the checkpoint. Make a new tensor."
+    else:
+        held = "what was in " if names[0] == "kv_cache" else ""
+        headline = f"your code changes {held}{'its input ' if not held else ''}{shown} in place."
+        advice = LEFT_AS_IT_WAS.get(
+            names[0],
+            "Whoever called it still needs it as it was. Make a new tensor: `x = x + y`, not `x += y` "
+            "or `x[...] = y` on an input.",
         )
-    return flaw or judge_leaves(expected.value, got.value, exercise, case, ("values", "gradient"))
+    return Flaw("changed", headline, [advice])
 
 
 def judge_error(expected: BaseException, got: Outcome) -> Flaw | None:
@@ -82,10 +119,21 @@ def describe_error(got: Outcome, exercise: Exercise, case: Case) -> Flaw:
         )
     if isinstance(error, SystemExit):
         return Flaw("error", "your code ends the program (exit or quit).", got.stopped_at)
-    lines = str(error).splitlines()[:3] or [""]
-    details = [*got.stopped_at, f"{type(error).__name__}: {lines[0]}", *(f"    {line}" for line in lines[1:])]
-    if not got.stopped_at:
-        details = [f"{type(error).__name__}: {lines[0]}"]
+    if "before Module.__init__() call" in str(error):
+        return Flaw(
+            "error",
+            "`super().__init__()` is missing: without it, torch cannot keep modules and weights.",
+            [*got.stopped_at[:2], "It was the first line of __init__ in the skeleton: put it back."],
+        )
+    lines = (got.said or f"{type(error).__name__}: {error}").splitlines()[:3]
+    unexpected = re.search(r"got an unexpected keyword argument '(\w+)'", str(error))
+    if unexpected and not got.stopped_at:
+        return Flaw(
+            "signature",
+            f"it has no parameter `{unexpected[1]}`, by which name it is called: was it renamed?",
+            [lines[0]],
+        )
+    details = [*got.stopped_at, lines[0], *(f"    {line}" for line in lines[1:])]
     return Flaw(
         "error",
         f"your code stopped with {type(error).__name__}."
@@ -115,6 +163,14 @@ def kind_of(value) -> str:
     )
 
 
+def parts_in_words(expected: list | tuple) -> str:
+    """`a tuple of 2`, and of a list that grows with the layers: `a list with one tensor`."""
+    if isinstance(expected, tuple):
+        return f"a tuple of {len(expected)}"
+    thing = "tensor" if all(isinstance(part, torch.Tensor) for part in expected) else "part"
+    return f"a list with {'one' if len(expected) == 1 else len(expected)} {thing}{'s' * (len(expected) != 1)}"
+
+
 def judge_type(expected, got, exercise: Exercise, path: str = "") -> Flaw | None:
     """Dicts have the same keys, tuples the same length, and so on down."""
     name = f"`{path}`" if path else "the result"
@@ -142,9 +198,13 @@ def judge_type(expected, got, exercise: Exercise, path: str = "") -> Flaw | None
         )
     if isinstance(expected, sequence):
         if not isinstance(got, sequence):
-            return Flaw("type", f"{name} is {kind_of(got)} instead of a tuple of {len(expected)}.")
+            return Flaw("type", f"{name} is {kind_of(got)} instead of {parts_in_words(expected)}.")
         if len(got) != len(expected):
-            return Flaw("type", f"{name} has {len(got)} parts instead of {len(expected)}.")
+            layers = ", one for each layer so far" if path.endswith("_cache") else ""
+            return Flaw(
+                "type",
+                f"{name} has {len(got)} part{'s' * (len(got) != 1)} instead of {len(expected)}{layers}.",
+            )
         return next(
             filter(
                 None,
@@ -192,7 +252,11 @@ def judge_leaves(expected, got, exercise: Exercise, case: Case, kinds: tuple[str
                 if isinstance(exercise.result, str)
                 else next((text for key, text in exercise.result.items() if key in path), "")
             )
-            name = f"`{path.lstrip('.')}` of the result" if path and len(pairs) > 1 else "the result"
+            name = (
+                f"`{path.lstrip('.')}` of the result"
+                if path and (len(pairs) > 1 or " " in path)
+                else "the result"
+            )
             flaw = checks[kind](right, value, name, letters, exercise, case)
             if flaw:
                 return flaw
@@ -266,6 +330,8 @@ def leaf_device(right, value, name, letters, exercise, case) -> Flaw | None:
 
 
 def leaf_values(right, value, name, letters, exercise, case) -> Flaw | None:
+    if not hasattr(right, "shape") and right is True and (claim := re.fullmatch(r".*\['(.* .*)'\].*", name)):
+        return None if value is True else Flaw("values", f"this has to hold, and does not: {claim[1]}.")
     if not hasattr(right, "shape"):
         is_float = isinstance(right, float)
         same = abs(right - value) <= 1e-5 * (1 + abs(right)) if is_float else right == value

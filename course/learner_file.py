@@ -27,6 +27,7 @@ class LearnerFile:
         except (SyntaxError, ValueError) as error:  # ValueError: a null byte
             self.error = error if isinstance(error, SyntaxError) else SyntaxError(str(error))
             self.tree = ast.Module(body=self._parse_pieces(), type_ignores=[])
+        self._find_outside()
 
     def _read(self) -> str:
         if not self.path.exists():
@@ -69,7 +70,8 @@ class LearnerFile:
             try:
                 # The header takes the line above the method, so that line numbers stay right.
                 piece = "\n" * (first - 1) + header + "\n" + self._text(first, last)
-                node.body += ast.parse(piece).body[0].body
+                [made, *outside] = ast.parse(piece).body
+                node.body += made.body + outside
             except (SyntaxError, ValueError) as method_error:
                 match = re.search(r"def\s+(\w+)", self._text(first, last))
                 self.broken[f"{name}.{match[1] if match else '?'}"] = method_error
@@ -100,6 +102,22 @@ class LearnerFile:
 
     def _parse(self, start: int, end: int, after: str = "") -> list[ast.stmt]:
         return ast.parse("\n" * start + self._text(start, end) + after).body
+
+    def _find_outside(self):
+        """A `return` that is not indented ends the function above it, which is then broken."""
+        for owner in (self.tree, *(node for node in self.tree.body if isinstance(node, ast.ClassDef))):
+            above = ""
+            for node in owner.body:
+                if isinstance(node, ast.ClassDef):
+                    methods = [child.name for child in node.body if isinstance(child, FUNCTIONS)]
+                    above = f"{node.name}.{methods[-1]}" if methods else ""
+                elif isinstance(node, FUNCTIONS):
+                    above = f"{owner.name}.{node.name}" if isinstance(owner, ast.ClassDef) else node.name
+                elif above and any(isinstance(part, (ast.Return, ast.Yield)) for part in walk_lines(node)):
+                    error = SyntaxError("'return' outside function")
+                    error.lineno = node.lineno
+                    self.error = self.error or error
+                    self.broken.setdefault(above, error)
 
     # What state an exercise is in, before anything is run.
 
@@ -215,16 +233,94 @@ class LearnerFile:
         }
 
 
+def walk_lines(node: ast.stmt):
+    """A statement and those inside of it, but not what stands in functions."""
+    yield node
+    for child in ast.iter_child_nodes(node):
+        if not isinstance(child, (*FUNCTIONS, ast.ClassDef, ast.Lambda)):
+            yield from walk_lines(child)
+
+
+# What word processors and web pages put in place of the characters of Python.
+LOOK_ALIKE = {
+    "\u2018": ("a curly quote", "'"),
+    "\u2019": ("a curly quote", "'"),
+    "\u201c": ("a curly quote", '"'),
+    "\u201d": ("a curly quote", '"'),
+    "\u201e": ("a curly quote", '"'),
+    "\u00b4": ("an accent", "'"),
+    "\u2212": ("a long minus", "-"),
+    "\u2013": ("a dash", "-"),
+    "\u2014": ("a dash", "-"),
+    "\u00d7": ("a multiplication sign", "*"),
+    "\u00f7": ("a division sign", "/"),
+    "\u2264": ("the sign \u2264", "<="),
+    "\u2265": ("the sign \u2265", ">="),
+    "\u2260": ("the sign \u2260", "!="),
+    "\uff08": ("a wide parenthesis", "("),
+    "\uff09": ("a wide parenthesis", ")"),
+    "\uff0c": ("a wide comma", ","),
+    "\uff1a": ("a wide colon", ":"),
+    "\u00a0": ("a no-break space", "a space"),
+    "\u202f": ("a no-break space", "a space"),
+    "\u2003": ("a wide space", "a space"),
+    "\u3000": ("a wide space", "a space"),
+    "\u200b": ("a space of no width", ""),
+    "\ufeff": ("a mark of no width", ""),
+}
+CONFLICT = re.compile(r"(<{7}|\|{7}|={7}|>{7})( |$)")
+
+
 def describe_syntax_error(error: SyntaxError, file: LearnerFile) -> Flaw:
     """The line that Python cannot read, and what to look for."""
     line = error.lineno or 1
-    code = file.lines[line - 1].strip() if line <= len(file.lines) else ""
+    text = file.lines[line - 1] if line <= len(file.lines) else ""
+    code = text.strip()
     details = [f"    {code}"] if code else []
+    place = f"{file.path.name}:{line}"
+    marks = [number for number, one in enumerate(file.lines, start=1) if CONFLICT.match(one)]
+    if marks and any(marks[0] <= line <= marks[-1] for _ in marks):
+        begin = max(
+            (number for number in marks if number <= line and file.lines[number - 1][0] == "<"), default=0
+        )
+        begin = begin or marks[0]
+        end = next((n for n in marks if n >= begin and file.lines[n - 1][0] == ">"), marks[-1])
+        return Flaw(
+            "definition",
+            f"{file.path.name}:{begin}: git's conflict marks stand in lines {begin} to {end}.",
+            [
+                "Two versions were merged there. Keep one of them, and delete the lines that begin with",
+                "<<<<<<<, ======= and >>>>>>>.",
+            ],
+        )
+    if "outside function" in error.msg:
+        return Flaw(
+            "definition",
+            f"{place}: this `return` is not indented, so it stands outside of the function.",
+            [*details, "Indent it as the lines above it that belong to the function."],
+        )
+    strange = next((c for c in text if c in LOOK_ALIKE), "")
+    if (strange and not isinstance(error, IndentationError)) or (strange in "\u00a0\u202f" and strange):
+        name, right = LOOK_ALIKE[strange]
+        instead = f"type {right} in its place" if right else "delete it"
+        return Flaw(
+            "definition",
+            f"{place}: there is {name} in this line, at column {text.index(strange) + 1}, which "
+            f"Python cannot read.",
+            [*details, f"It was copied from a page or typed by a word processor: {instead}."],
+        )
+    if "expected an indented block" in error.msg and text[:1].strip():
+        what = error.msg.removeprefix("expected an indented block after ")
+        return Flaw(
+            "definition",
+            f"{place}: this line is not indented, but it has to be, after the {what}.",
+            [*details, "Put spaces in front of it: four more than in front of the line that it belongs to."],
+        )
     if isinstance(error, IndentationError):
         details.append("Look at the spaces at the beginning of this line and the one above.")
     else:
         details.append(
             "Look for a bracket, a quote, a comma or a colon that is missing, here or in the line above."
         )
-    headline = f"{file.path.name}:{line}: Python cannot read this line ({error.msg})."
+    headline = f"{place}: Python cannot read this line ({error.msg})."
     return Flaw("definition", headline, details)

@@ -35,8 +35,10 @@ class Outcome:
     value: object = None
     error: BaseException | None = None  # raised by the code under test
     flaw: Flaw | None = None  # a missing parameter, say: found before the call
-    changed: list[str] = field(default_factory=list)  # inputs that are not what they were
+    changed: list[str] = field(default_factory=list)  # inputs and weights that are not what they were
     stopped_at: list[str] = field(default_factory=list)  # of an error: the line, and the shapes there
+    unreached: list[str] = field(default_factory=list)  # weights and inputs that got no gradient
+    said: str = ""  # the error as Python prints it, with a "Did you mean"
     printed: str = ""
 
 
@@ -46,6 +48,7 @@ class Result:
 
     exercise: Exercise
     state: str  # "solved", "wrong" or "to do"
+    float32: bool = False  # of a wrong one: right in float32, but not in bfloat16
     line: int = 1
     kind: str = ""  # of what is wrong: see Flaw
     mistake: str = ""  # title of the known mistake that it is

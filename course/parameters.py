@@ -69,6 +69,13 @@ def check_parameters(made, expected: nn.Module, name: str) -> None:
             f"{name} has a buffer `{buffers[0]}`, which is not in the checkpoint.",
             ["register_buffer(..., persistent=False) keeps it out of what is saved and loaded."],
         )
+    frozen = [key for key in ours if not theirs[key].requires_grad and ours[key].requires_grad]
+    if frozen:
+        raise Flaw(
+            "attribute",
+            f"`{frozen[0]}` of {name} takes no gradients (requires_grad is False): it could not be trained.",
+            ["What is trained is decided by who trains the model, not in the model's own code."],
+        )
     for key, parameter in ours.items():
         if theirs[key].shape != parameter.shape:
             turned = theirs[key].shape == parameter.shape[::-1]

@@ -8,12 +8,12 @@ from course.learner_file import LearnerFile
 from course.outcome import Result
 
 ALL_SOLVED = f"All {len(EXERCISES)} exercises are solved: python inference.py --set 0"
-MARKS = {"solved": "+", "wrong": "x", "begun": "~", "to do": " "}
+MARKS = {"solved": "+", "wrong": "x", "nearly": "/", "begun": "~", "to do": " "}
 
 
 def path_line(result: Result) -> str:
     exercise = result.exercise
-    state = "begun" if result.left else result.state
+    state = "begun" if result.left else "nearly" if result.float32 else result.state
     return (
         f"{number_of(exercise):3} {MARKS[state]} {state:6}  {exercise.name:<42} {result.location:<38} "
         f"{exercise.difficulty}, {exercise.minutes} min"
@@ -32,8 +32,10 @@ def printed_lines(result: Result) -> list[str]:
 def count_line(results: list[Result]) -> str:
     states = [result.state for result in results]
     begun = sum(bool(result.left) for result in results)
+    nearly = sum(result.float32 for result in results)
+    more = f" ({nearly} of them right in float32, not in bfloat16)" if nearly else ""
     return (
-        f"{states.count('solved')} of {len(states)} solved, {states.count('wrong')} wrong, "
+        f"{states.count('solved')} of {len(states)} solved, {states.count('wrong')} wrong{more}, "
         f"{states.count('to do')} to do" + (f" ({begun} of them begun)." if begun else ".")
     )
 

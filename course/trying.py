@@ -5,15 +5,22 @@ which inputs it changed.
 """
 
 import contextlib
+import copy
+import dataclasses
 import functools
 import io
+import traceback
+import warnings
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from PIL import Image
+from tokenizers import Tokenizer
 from torch import nn
 
 from course.exercise import Case, Change, Exercise
+from course.judging import leaves as parts_of
 from course.learner_file import LearnerFile
 from course.learner_module import Module, module_for, reference_module
 from course.outcome import Flaw, Outcome
@@ -21,6 +28,13 @@ from course.parameters import check_parameters, random_weights
 from course.source import reference_source
 from course.tracebacks import last_line
 from course.variants import apply_change
+
+
+@dataclass
+class Held:
+    """The tensors that a cache held: it may gain others, but must not write into these."""
+
+    tensors: list[tuple[torch.Tensor, torch.Tensor]]  # each with a copy
 
 
 def frozen(value):
@@ -35,10 +49,18 @@ def frozen(value):
         return [frozen(part) for part in value]
     if isinstance(value, dict):
         return {key: frozen(part) for key, part in value.items()}
+    if hasattr(value, "key_cache") and hasattr(value, "value_cache"):
+        return Held([(tensor, frozen(tensor)) for tensor in (*value.key_cache, *value.value_cache)])
+    if isinstance(value, Tokenizer):
+        return value.to_str()  # with its padding and truncation
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return dataclasses.asdict(value)
     return value if isinstance(value, (str, int, float, bool, type(None))) else None
 
 
 def unchanged(before, after) -> bool:
+    if isinstance(before, Held):
+        return all(unchanged(copy, frozen(tensor)) for tensor, copy in before.tensors)
     if isinstance(before, torch.Tensor):
         return (
             before.shape == after.shape
@@ -54,7 +76,48 @@ def unchanged(before, after) -> bool:
     return before == after
 
 
-def build(exercise: Exercise, case: Case, module: Module, expected: nn.Module | None):
+class Lender:
+    """A module as the cases see it: its classes are made from copies of what is handed to them.
+
+    So reference and learner's code share no config, tokenizer or list, and what was handed out can be
+    held to be left as it was.
+    """
+
+    def __init__(self, module: Module):
+        self._module, self._lent = module, []
+
+    def __getattr__(self, name: str):
+        made = getattr(self._module, name)
+        return LendingClass(made, self._lent) if isinstance(made, type) else made
+
+    def lent_and_changed(self) -> list[str]:
+        return [name for name, value, before in self._lent if not unchanged(before, frozen(value))]
+
+
+class LendingClass:
+    """A class of the module under test, to be called."""
+
+    def __init__(self, made: type, lent: list):
+        self.made, self.lent = made, lent
+
+    def __call__(self, *arguments, **by_name):
+        return self.made(*map(self.copy, arguments), **{k: self.copy(v) for k, v in by_name.items()})
+
+    def __getattr__(self, name: str):
+        return getattr(self.made, name)
+
+    def copy(self, value):
+        kind = "tokenizer" if isinstance(value, Tokenizer) else type(value).__name__
+        if dataclasses.is_dataclass(value):
+            kind = "config"
+        elif kind not in ("tokenizer", "list", "dict"):
+            return value
+        copied = copy.deepcopy(value)
+        self.lent.append((kind, copied, frozen(copied)))
+        return copied
+
+
+def build(exercise: Exercise, case: Case, module: Module | Lender, expected: nn.Module | None):
     """The object that the case calls; an nn.Module gets the reference's weights, by name."""
     make = case.make or exercise.make or (lambda m: getattr(m, exercise.name))
     made = make(module)
@@ -70,7 +133,7 @@ def build(exercise: Exercise, case: Case, module: Module, expected: nn.Module | 
             theirs = dict(made.named_parameters(remove_duplicate=False))
             for key, parameter in expected.named_parameters(remove_duplicate=False):
                 theirs[key].copy_(parameter)
-    for attribute in () if isinstance(made, type) else exercise.attributes:
+    for attribute in () if isinstance(made, LendingClass) else exercise.attributes:
         if not hasattr(made, attribute):
             raise Flaw(
                 "attribute",
@@ -82,6 +145,35 @@ def build(exercise: Exercise, case: Case, module: Module, expected: nn.Module | 
     return made
 
 
+def in_training(inputs: dict) -> dict[str, torch.Tensor]:
+    """Lets gradients flow back to the tensors among the inputs; returns these, by name.
+
+    What the code under test is given are products of them, because torch forbids to write into a leaf, and
+    who does that is to be told in our words.
+    """
+    leaves = {}
+    for name, value in inputs.items():
+        if isinstance(value, torch.Tensor) and value.is_floating_point():
+            leaves[name] = value.detach().clone().requires_grad_()
+            inputs[name] = leaves[name] * 1
+    return leaves
+
+
+def unreached(value, leaves: dict[str, torch.Tensor]) -> list[str]:
+    """The names of those that have no part in a result."""
+    results = [part for _, part in parts_of(value) if isinstance(part, torch.Tensor) and part.requires_grad]
+    if not leaves or not results:
+        return []
+    trained = {name: leaf for name, leaf in leaves.items() if leaf.requires_grad}
+    total = sum(part.float().sum() for part in results)
+    gradients = torch.autograd.grad(total, list(trained.values()), allow_unused=True)
+    return [name for name, gradient in zip(trained, gradients, strict=True) if gradient is None]
+
+
+def weights_of(made) -> dict[str, torch.Tensor]:
+    return dict(made.named_parameters()) if isinstance(made, nn.Module) else {}
+
+
 def observe(
     exercise: Exercise, case: Case, module: Module, expected: nn.Module | None = None, debug: bool = False
 ) -> Outcome:
@@ -91,17 +183,30 @@ def observe(
     so that breakpoint() can be answered.
     """
     outcome = Outcome()
-    inputs = case.inputs()
+    inputs, lender = case.inputs(), Lender(module)
     before = frozen(inputs)
     printed = io.StringIO()
     try:
-        with contextlib.nullcontext() if debug else contextlib.redirect_stdout(printed):
-            made = build(exercise, case, module, expected)
+        with (
+            contextlib.nullcontext() if debug else contextlib.redirect_stdout(printed),
+            np.errstate(all="ignore"),
+            warnings.catch_warnings(),
+        ):
+            warnings.simplefilter("ignore")  # what is wrong is said in other words
+            made = build(exercise, case, lender, expected)
+            weights = frozen(weights_of(made))
+            leaves = weights_of(made) | in_training(inputs) if case.training else {}
             elsewhere = torch.device("meta") if case.other_device else contextlib.nullcontext()
             with elsewhere:
                 value = case.call(made, **inputs) if case.call else made(*inputs.values())
         outcome.value = value
+        outcome.unreached = unreached(value, leaves)
         outcome.changed = [name for name in inputs if not unchanged(before[name], frozen(inputs[name]))]
+        outcome.changed += lender.lent_and_changed()
+        after = weights_of(made)
+        outcome.changed += [
+            name for name in weights if name in after and not unchanged(weights[name], frozen(after[name]))
+        ]
     except Flaw as flaw:
         outcome.flaw = flaw.with_traceback(None)
     except BaseException as error:  # also exit() and TookTooLong
@@ -109,9 +214,19 @@ def observe(
             raise  # the keyboard's, or the debugger's
         outcome.error = error
         outcome.stopped_at = last_line(error, module.path, module.lines)
+        outcome.said = said(error)
+        if isinstance(error, NameError) and (unknown := module.why_unknown(error.name)):
+            outcome.flaw = Flaw("error", unknown.headline, [*unknown.details, *outcome.stopped_at[:2]])
         error.__traceback__ = None  # it would keep all that the code under test has made
     outcome.printed = printed.getvalue()
     return outcome
+
+
+def said(error: BaseException) -> str:
+    """The last line of a traceback, which may suggest a name that was meant."""
+    if not isinstance(error, (NameError, AttributeError)):
+        return f"{type(error).__name__}: {error}"
+    return "".join(traceback.TracebackException.from_exception(error).format_exception_only()).strip()
 
 
 @functools.cache
@@ -123,7 +238,7 @@ def expected_outcome(exercise: Exercise, index: int) -> Outcome:
 @functools.cache
 def reference_object(exercise: Exercise, index: int):
     """What the reference makes for a case: never called, only its weights are read."""
-    return build(exercise, exercise.cases[index], reference_module(exercise.file), None)
+    return build(exercise, exercise.cases[index], Lender(reference_module(exercise.file)), None)
 
 
 def observe_like_reference(exercise: Exercise, index: int, module: Module, debug: bool = False) -> Outcome:
@@ -137,11 +252,11 @@ def variant_file(exercise: Exercise, change: Change) -> LearnerFile:
 
 
 @functools.cache
-def mistaken_module(exercise: Exercise, mistake: int) -> Module:
-    return module_for(exercise, variant_file(exercise, exercise.mistakes[mistake].change))
+def mistaken_module(exercise: Exercise, mistake: int, change: int = 0) -> Module:
+    return module_for(exercise, variant_file(exercise, exercise.mistakes[mistake].changes[change]))
 
 
 @functools.cache
-def mistaken_outcome(exercise: Exercise, mistake: int, index: int) -> Outcome:
+def mistaken_outcome(exercise: Exercise, mistake: int, index: int, change: int = 0) -> Outcome:
     """What a known mistake comes to in a case."""
-    return observe_like_reference(exercise, index, mistaken_module(exercise, mistake))
+    return observe_like_reference(exercise, index, mistaken_module(exercise, mistake, change))

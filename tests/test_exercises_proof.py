@@ -98,10 +98,11 @@ def test_reference_in_place_of_the_skeleton(exercise):
 
 @pytest.mark.parametrize(("exercise", "i"), variants("mistakes"))
 def test_mistake_is_named(exercise, i):
-    result = check(exercise, variant_file(exercise, exercise.mistakes[i].change))
-    assert result.state == "wrong", exercise.mistakes[i].title
-    assert result.mistake == exercise.mistakes[i].title, result.message
-    assert exercise.mistakes[i].message in result.message
+    for change in exercise.mistakes[i].changes:
+        result = check(exercise, variant_file(exercise, change))
+        assert result.state == "wrong", (exercise.mistakes[i].title, change)
+        assert result.mistake == exercise.mistakes[i].title, result.message
+        assert exercise.mistakes[i].message in result.message
 
 
 @pytest.mark.parametrize(("exercise", "i"), variants("right_ways"))

@@ -43,6 +43,13 @@ the defaults; batches have two rows or more.
   tolerance   relative; 1e-5, in bfloat16 2e-2. Above the noise of right ways, below the nearest
               mistake: the proof asks for a factor of 4 on both sides.
   other_device  the default device is another one during the call: catches a missing device=.
+  training    gradients have to reach the weights and inputs that they reach in the reference.
+  What a case's call returns may hold claims, which have to be True: {"the weight is kept": made.w is w}.
+  A key with a space in it is a claim, and is quoted to the learner when it does not hold.
+  Cases with bfloat16 in them are the second step: what is wrong in float32 is said first, and what is
+  wrong in them alone as "Right in float32. And now in bfloat16: ...".
+  Configs, tokenizers and lists that a class is made from are handed out as copies, and these, inputs,
+  what a cache held and weights have to be left as they were.
 
 A Mistake is the reference with a change, and a RightWay too. The change is
   a dict      {"(1 + weight)": "weight"}: old text, which has to be in the lines of the exercise (not its
@@ -52,7 +59,10 @@ A Mistake is the reference with a change, and a RightWay too. The change is
 Functions and classes are read as text (inspect.getsource) and run among the names of the `_1` file.
 The learner reads "This is what comes out {title}: {message}", so a title begins small, like "without
 the `1 +`", and the message says in a sentence why it is wrong. Each must be told apart from all others
-of the exercise by some case. Give the likeliest first.
+of the exercise by some case. Give the likeliest first. `also` lists other code that makes the same mistake
+and comes to other values. A mistake is named only if it agrees with the learner's code in every case; so say
+no more in a title than what comes out. What is on no list is looked for among small edits of the
+reference (course/edits.py).
 """
 
 import difflib

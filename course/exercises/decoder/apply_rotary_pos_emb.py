@@ -96,7 +96,7 @@ EXERCISE = Exercise(
     result={"[0]": "B H T Hd", "[1]": "B K T Hd"},
     sizes=SIZES,
     cases=[
-        Case("a batch of two, twelve heads and three key heads", to_turn()),
+        Case("a batch of two, twelve heads and three key heads", to_turn(), training=True),
         Case("one key head, one token", to_turn(T=1, H=4, K=1)),
         Case("as many key heads as heads, a head of size 6", to_turn(T=5, H=3, K=3, Hd=6)),
         Case("as many heads as tokens", to_turn(T=4, H=4, K=2)),

@@ -14,7 +14,27 @@ from decoder_1 import apply_rotary_pos_emb, repeat_kv, rotate_half
 def without_padding(output: torch.Tensor, padding) -> dict:
     """The output of the tokens alone, row after row, and whether padding came to numbers too."""
     rows = [row[n:] for row, n in zip(output, padding, strict=True)]
-    return {"output": torch.cat(rows), "numbers": bool(torch.isfinite(output).all())}
+    return {
+        "output": torch.cat(rows),
+        "every number is finite, at padding too": bool(torch.isfinite(output).all()),
+    }
+
+
+def average_of_many(made, hidden_states, attention_mask, position_embeddings, kv_cache) -> torch.Tensor:
+    """Ten averages of 257 equal values, less a number: 257 does not fit in bfloat16, which is seen here."""
+    value = 1.9921875
+    with torch.no_grad():
+        for weights in (made.q_proj, made.k_proj, made.v_proj, made.o_proj):
+            weights.weight.zero_()
+        made.v_proj.weight[:, 0] = value
+        made.o_proj.weight[0, :10] = 1.0
+        hidden_states = torch.zeros_like(hidden_states)
+        hidden_states[..., 0] = 1.0
+        kv_cache.key_cache[0] = torch.zeros_like(kv_cache.key_cache[0])
+        kv_cache.value_cache[0] = torch.full_like(kv_cache.value_cache[0], value)
+        made.v_proj.weight[:, 0] = value
+    output = made(hidden_states, attention_mask, position_embeddings, kv_cache)
+    return output[0, 0, :1].float() - 19.8
 
 
 # Other right ways.
@@ -138,7 +158,7 @@ EXERCISE = Exercise(
             tokens(padding=(0, 0), suffix=(0, 0)),
             call=with_cache,
         ),
-        Case("prefix and suffix, one row padded", tokens(), call=with_cache),
+        Case("prefix and suffix, one row padded", tokens(), call=with_cache, training=True),
         Case(
             "three new tokens after five",
             tokens(T=3, cached=5, layers=1, suffix=(3, 3)),
@@ -174,6 +194,13 @@ EXERCISE = Exercise(
             ),
         ),
         Case("bfloat16", tokens(dtype=bf16), dtype=bf16, tolerance=0.1, call=with_cache),
+        Case(
+            "bfloat16, one token that looks at 257 alike: the weights have to add up to 1",
+            tokens(T=1, cached=256, layers=1, padding=(0,), suffix=(1,), dtype=bf16),
+            call=average_of_many,
+            dtype=bf16,
+            tolerance=5e-2,
+        ),
     ],
     mistakes=[
         Mistake(
@@ -249,9 +276,10 @@ EXERCISE = Exercise(
             "the prefix sees itself in both directions: the mask that is passed in says it all.",
         ),
         Mistake(
-            "with -inf under the mask",
+            "when a query that may look at nothing becomes NaN",
             {"torch.finfo(scores.dtype).min": "float('-inf')"},
-            "a row with nothing to look at becomes NaN: softmax then divides 0 by 0.",
+            "its weights are 0 / 0. -inf under the mask does that, and so does dividing by a sum of nothing: "
+            "with the lowest number of the dtype instead, they are finite.",
         ),
         Mistake(
             "with softmax over the queries",
@@ -350,6 +378,14 @@ EXERCISE = Exercise(
                 ),
             },
             "neighboring query heads share a key head: 0 0 1 1, not 0 1 0 1.",
+            also=tuple(
+                {
+                    f"{name} = repeat_kv({name}, self.num_heads // self.num_key_value_heads)": (
+                        f"{name} = {name}.repeat(1, self.num_heads // self.num_key_value_heads, 1, 1)"
+                    )
+                }
+                for name in ("key", "value")
+            ),
         ),
         Mistake(
             "without repeating the heads",
@@ -384,6 +420,46 @@ EXERCISE = Exercise(
             "Hd) first, then swap.",
         ),
         Mistake(
+            "when heads are cut and joined by view alone",
+            {
+                "view(B, T, self.num_heads, self.head_dim).transpose(1, 2)": (
+                    "view(B, self.num_heads, T, self.head_dim)"
+                ),
+                "view(B, T, self.num_key_value_heads, self.head_dim).transpose(1, 2)": (
+                    "view(B, self.num_key_value_heads, T, self.head_dim)"
+                ),
+                "attended.transpose(1, 2)": "attended",
+            },
+            "view(B, H, T, Hd) cuts the same run of numbers differently and mixes tokens; view(B, T, "
+            "H, Hd) first, then swap, and swap back before the heads are joined.",
+        ),
+        Mistake(
+            "when only the scores' scale comes too late, after softmax",
+            {
+                " * self.head_dim**-0.5": "",
+                "dtype=torch.float32).to(query.dtype)": (
+                    "dtype=torch.float32).to(query.dtype) * self.head_dim**-0.5"
+                ),
+            },
+            "the scale is to keep softmax from picking a single token, so it comes before; after it, the "
+            "weights no longer add up to 1.",
+        ),
+        Mistake(
+            "with a sigmoid instead of softmax",
+            {"F.softmax(scores, dim=-1, dtype=torch.float32)": "torch.sigmoid(scores.float())"},
+            "the weights of a query have to add up to 1; a sigmoid looks at each score by itself.",
+        ),
+        Mistake(
+            "when softmax is computed in bfloat16, step by step",
+            {
+                "F.softmax(scores, dim=-1, dtype=torch.float32)": (
+                    "(lambda e: e / e.sum(dim=-1, keepdim=True))(torch.exp(scores - scores.amax(-1, True)))"
+                ),
+            },
+            "the sum of many exponentials does not fit in bfloat16's two to three digits: cast the scores to "
+            "float32 first, and the weights back.",
+        ),
+        Mistake(
             "when the width is cut by head size first",
             {
                 "view(B, T, self.num_heads, self.head_dim).transpose(1, 2)": (
@@ -391,6 +467,25 @@ EXERCISE = Exercise(
                 ),
             },
             "head h holds the numbers h * Hd to (h + 1) * Hd - 1: heads first, then their numbers.",
+            also=(
+                {
+                    "view(B, T, self.num_heads, self.head_dim).transpose(1, 2)": (
+                        "view(B, T, self.head_dim, self.num_heads).permute(0, 3, 1, 2)"
+                    ),
+                    "view(B, T, self.num_key_value_heads, self.head_dim).transpose(1, 2)": (
+                        "view(B, T, self.head_dim, self.num_key_value_heads).permute(0, 3, 1, 2)"
+                    ),
+                },
+                {
+                    "view(B, T, self.num_heads, self.head_dim).transpose(1, 2)": (
+                        "view(B, T, self.head_dim, self.num_heads).permute(0, 3, 1, 2)"
+                    ),
+                    "view(B, T, self.num_key_value_heads, self.head_dim).transpose(1, 2)": (
+                        "view(B, T, self.head_dim, self.num_key_value_heads).permute(0, 3, 1, 2)"
+                    ),
+                    "attended.transpose(1, 2)": "attended.permute(0, 2, 3, 1)",
+                },
+            ),
         ),
         Mistake(
             "with values from the keys",

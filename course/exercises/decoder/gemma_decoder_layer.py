@@ -34,6 +34,13 @@ class WithTheResidualTakenAfterTheNorm:
         return hidden_states + self.mlp(hidden_states)
 
 
+class WithTheFirstInputAddedAgain:
+    def forward(self, hidden_states, *others):
+        residual = hidden_states
+        hidden_states = residual + self.self_attn(self.input_layernorm(hidden_states), *others)
+        return residual + self.mlp(self.post_attention_layernorm(hidden_states))
+
+
 class WithTheMLPBesideAttention:
     def forward(self, hidden_states, *others):
         attended = self.self_attn(self.input_layernorm(hidden_states), *others)
@@ -105,7 +112,7 @@ EXERCISE = Exercise(
     result={"output": "B T D", "key_cache": "B K L Hd", "value_cache": "B K L Hd"},
     sizes=SIZES,
     cases=[
-        Case("prefix and suffix, one row padded", tokens(), call=with_cache, tolerance=3e-5),
+        Case("prefix and suffix, one row padded", tokens(), call=with_cache, tolerance=3e-5, training=True),
         Case("small values, where eps counts", tokens(scale=0.2), call=with_cache, tolerance=3e-5),
         Case(
             "three new tokens after five, in the second layer",
@@ -177,6 +184,11 @@ EXERCISE = Exercise(
             "with the usual eps",
             {", eps=config.rms_norm_eps": ""},
             "1e-6 is only GemmaRMSNorm's default; the config decides.",
+        ),
+        Mistake(
+            "when the second residual is still the first input",
+            WithTheFirstInputAddedAgain,
+            "the MLP's result is added to what came out of attention: renew the residual in between.",
         ),
         Mistake(
             "with the MLP beside attention",

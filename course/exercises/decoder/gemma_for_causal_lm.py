@@ -17,6 +17,14 @@ from course.exercises.decoder.inputs import (
 )
 from decoder_1 import GemmaModel
 
+
+def product_in_bfloat16(made, kv_cache, **inputs) -> dict:
+    """Whether the logits are numbers of bfloat16, whatever their dtype is now."""
+    logits = made(kv_cache=kv_cache, **inputs)
+    rounded = isinstance(logits, torch.Tensor) and torch.equal(logits, logits.bfloat16().to(logits.dtype))
+    return {"the product with lm_head is computed in bfloat16": rounded}
+
+
 # Other right ways.
 
 
@@ -74,7 +82,7 @@ EXERCISE = Exercise(
     result={"output": "B T V", "key_cache": "B K L Hd", "value_cache": "B K L Hd"},
     sizes=SIZES | {"V": 53},
     cases=[
-        Case("all positions", embeddings(), call=model_with_cache, tolerance=3e-5),
+        Case("all positions", embeddings(), call=model_with_cache, tolerance=3e-5, training=True),
         Case("the last one", embeddings(logits_to_keep=1), call=model_with_cache, tolerance=3e-5),
         Case("the last three", embeddings(logits_to_keep=3), call=model_with_cache, tolerance=3e-5),
         Case("0 of the last: all", embeddings(logits_to_keep=0), call=model_with_cache, tolerance=3e-5),
@@ -89,6 +97,12 @@ EXERCISE = Exercise(
             call=output_layer,
         ),
         Case("bfloat16", embeddings(dtype=bf16), call=model_with_cache, dtype=bf16, tolerance=0.1),
+        Case(
+            "bfloat16: the product is in bfloat16, and the result cast",
+            embeddings(dtype=bf16),
+            call=product_in_bfloat16,
+            dtype=bf16,
+        ),
     ],
     mistakes=[
         Mistake(
@@ -141,6 +155,16 @@ EXERCISE = Exercise(
                 ),
             },
             "the product is in the dtype of the weights; the result is cast.",
+        ),
+        Mistake(
+            "with the product in float32",
+            {
+                "self.lm_head(hidden_states[:, -logits_to_keep:]).float()": (
+                    "F.linear(hidden_states[:, -logits_to_keep:].float(), self.lm_head.weight.float())"
+                ),
+            },
+            "that copies a table of half a billion numbers to float32 for every token: the product is in the "
+            "dtype of the weights, and the result is cast.",
         ),
         Mistake(
             "with softmax",

@@ -15,7 +15,8 @@ def loaded(made, embed_tokens) -> dict:
     made.model.embed_tokens.weight = nn.Parameter(embed_tokens.clone())
     made.tie_weights()
     return {
-        "one parameter": made.lm_head.weight is made.model.embed_tokens.weight,
+        "lm_head.weight and embed_tokens.weight are one parameter": made.lm_head.weight
+        is made.model.embed_tokens.weight,
         "embed_tokens.weight": made.model.embed_tokens.weight,
         "lm_head.weight": made.lm_head.weight,
     }
@@ -28,6 +29,16 @@ def trained(made, hidden_states) -> dict:
     with torch.no_grad():
         made.lm_head.weight.add_(1.0)
     return {"logits": logits, "embed_tokens.weight": made.model.embed_tokens.weight}
+
+
+def modules_kept(made) -> dict:
+    """The modules as they were before it was called."""
+    lm_head, embed_tokens = made.lm_head, made.model.embed_tokens
+    made.tie_weights()
+    return {
+        "lm_head is the module that it was": made.lm_head is lm_head,
+        "embed_tokens is the module that it was": made.model.embed_tokens is embed_tokens,
+    }
 
 
 def untied(made):
@@ -89,6 +100,11 @@ EXERCISE = Exercise(
             call=loaded,
         ),
         Case(
+            "the modules stay, only the weight is another",
+            call=modules_kept,
+            make=lambda m: untied(m.GemmaForCausalLM(replace(SMALL_GEMMA, num_hidden_layers=0))),
+        ),
+        Case(
             "a step of training by the output layer",
             lambda: {"hidden_states": randn(2, 7, 28)},
             call=trained,
@@ -130,6 +146,19 @@ EXERCISE = Exercise(
                 ),
             },
             "an nn.Embedding looks rows up; the output layer has to multiply.",
+        ),
+        Mistake(
+            "with a new lm_head",
+            {
+                "self.lm_head.weight = self.model.embed_tokens.weight": (
+                    "self.lm_head = nn.Linear(self.lm_head.in_features, self.lm_head.out_features, "
+                    "bias=False)\n"
+                    "        self.lm_head.weight = self.model.embed_tokens.weight"
+                ),
+            },
+            "who holds the module, to look into it or to train it, would hold the old one: only its "
+            "weight is "
+            "to be another.",
         ),
         Mistake(
             "with the table transposed",

@@ -81,7 +81,7 @@ EXERCISE = Exercise(
     result="B T D",
     sizes=SIZES,
     cases=[
-        Case("a batch of two", lambda: {"hidden_states": randn(2, 7, 28, scale=1.5)}),
+        Case("a batch of two", lambda: {"hidden_states": randn(2, 7, 28, scale=1.5)}, training=True),
         Case(
             "narrower inside than outside",
             lambda: {"hidden_states": randn(2, 5, 28)},
@@ -128,9 +128,19 @@ EXERCISE = Exercise(
             "GELU is applied to gate_proj.",
         ),
         Mistake(
-            "without the gate",
+            "without up_proj",
             {"gate * self.up_proj(hidden_states)": "gate"},
             "gate_proj decides how much of up_proj passes: the two are multiplied.",
+        ),
+        Mistake(
+            "without the gate",
+            {"gate * self.up_proj(hidden_states)": "self.up_proj(hidden_states)"},
+            "gate_proj decides how much of up_proj passes: the two are multiplied.",
+        ),
+        Mistake(
+            "with GELU over up_proj alone and no gate",
+            {"gate * self.up_proj(hidden_states)": 'F.gelu(self.up_proj(hidden_states), approximate="tanh")'},
+            "that is the MLP of the vision tower: here gate_proj goes through GELU and multiplies up_proj.",
         ),
         Mistake(
             "with a sum instead of a product",

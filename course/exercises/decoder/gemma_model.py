@@ -92,7 +92,9 @@ EXERCISE = Exercise(
             call=model_with_cache,
             tolerance=5e-5,
         ),
-        Case("three layers, one row padded", embeddings(), call=model_with_cache, tolerance=5e-5),
+        Case(
+            "three layers, one row padded", embeddings(), call=model_with_cache, tolerance=5e-5, training=True
+        ),
         Case(
             "three new tokens after five",
             embeddings(T=3, cached=5, layers=3, suffix=(3, 3)),
@@ -143,6 +145,17 @@ EXERCISE = Exercise(
             },
             "the makers' code rounds sqrt(D) to the model's dtype: in bfloat16 45.25, where sqrt(2048) "
             "is 45.2548.",
+        ),
+        Mistake(
+            "when multiplied again before every layer",
+            {
+                "hidden_states = inputs_embeds * normalizer": "hidden_states = inputs_embeds",
+                "hidden_states = layer(hidden_states,": (
+                    "hidden_states = hidden_states * normalizer\n            hidden_states = "
+                    "layer(hidden_states,"
+                ),
+            },
+            "the embeddings are multiplied once, before the first layer, and not inside the loop.",
         ),
         Mistake(
             "when multiplied after the layers",
@@ -210,6 +223,13 @@ EXERCISE = Exercise(
             "with the first layer alone",
             {"in self.layers:": "in self.layers[:1]:"},
             "all blocks are needed; is a `return` inside the loop?",
+            also=(
+                {
+                    "position_embeddings, kv_cache)\n        return": (
+                        "position_embeddings, kv_cache)\n            return"
+                    )
+                },
+            ),
         ),
         Mistake(
             "with the last layer left out",

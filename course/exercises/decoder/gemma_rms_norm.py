@@ -7,6 +7,43 @@ from course.exercise import Case, Exercise, Mistake, RightWay
 from course.exercises.decoder.inputs import bf16
 from course.exercises.inputs import randn
 
+# Known mistakes that take whole functions.
+
+
+class ByTheNorm:
+    def forward(self, x):
+        x32 = x.float()
+        normed = x32 / (x32.norm(dim=-1, keepdim=True) + self.eps)
+        return (normed * (1 + self.weight.float())).to(x.dtype)
+
+
+class ByTheNormAlone:
+    def forward(self, x):
+        x32 = x.float()
+        return (x32 / x32.norm(dim=-1, keepdim=True) * (1 + self.weight.float())).to(x.dtype)
+
+
+class ByTheNormAndEpsUnderTheRoot:
+    def forward(self, x):
+        x32 = x.float()
+        normed = x32 / (x32.norm(dim=-1, keepdim=True) ** 2 + self.eps).sqrt()
+        return (normed * (1 + self.weight.float())).to(x.dtype)
+
+
+class ByTheStandardDeviation:
+    def forward(self, x):
+        x32 = x.float()
+        normed = x32 / (x32.std(dim=-1, keepdim=True) + self.eps)
+        return (normed * (1 + self.weight.float())).to(x.dtype)
+
+
+class ByTheStandardDeviationOfAll:
+    def forward(self, x):
+        x32 = x.float()
+        normed = x32 / (x32.std(dim=-1, keepdim=True, correction=0) + self.eps)
+        return (normed * (1 + self.weight.float())).to(x.dtype)
+
+
 # Other right ways.
 
 
@@ -59,7 +96,7 @@ EXERCISE = Exercise(
     result="B T D",
     sizes={"D": 20},
     cases=[
-        Case("a batch of two", lambda: {"x": randn(2, 7, 20)}),
+        Case("a batch of two", lambda: {"x": randn(2, 7, 20)}, training=True),
         Case("small values, where eps counts", lambda: {"x": randn(2, 7, 20, scale=0.2)}),
         Case("values around 5, not around 0", lambda: {"x": randn(2, 7, 20) + 5}),
         Case(
@@ -93,6 +130,37 @@ EXERCISE = Exercise(
             "that is LayerNorm; RMSNorm leaves the mean where it is.",
         ),
         Mistake(
+            "with the standard deviation instead of the root mean square",
+            ByTheStandardDeviation,
+            "std and var subtract the mean first; RMSNorm takes the squares as they are.",
+            also=(
+                ByTheStandardDeviationOfAll,
+                {"x32.pow(2).mean(dim=-1, keepdim=True)": "x32.var(dim=-1, keepdim=True)"},
+                {"x32.pow(2).mean(dim=-1, keepdim=True)": "x32.var(dim=-1, keepdim=True, unbiased=False)"},
+                {
+                    "torch.rsqrt(x32.pow(2).mean(dim=-1, keepdim=True) + self.eps)": (
+                        "1 / x32.std(dim=-1, keepdim=True)"
+                    )
+                },
+            ),
+        ),
+        Mistake(
+            "when eps is the least that the mean square may be",
+            {
+                "x32.pow(2).mean(dim=-1, keepdim=True) + self.eps": (
+                    "x32.pow(2).mean(dim=-1, keepdim=True).clamp(min=self.eps)"
+                )
+            },
+            "clamp leaves larger values as they are: eps is added to all of them.",
+            also=(
+                {
+                    "torch.rsqrt(x32.pow(2).mean(dim=-1, keepdim=True) + self.eps)": (
+                        "1 / x32.pow(2).mean(dim=-1, keepdim=True).sqrt().clamp(min=self.eps)"
+                    )
+                },
+            ),
+        ),
+        Mistake(
             "without eps", {" + self.eps": ""}, "eps keeps a vector of zeros from being divided by zero."
         ),
         Mistake(
@@ -110,7 +178,8 @@ EXERCISE = Exercise(
         Mistake(
             "with the sum of squares instead of their mean",
             {".mean(dim=-1": ".sum(dim=-1"},
-            "it is the root of the *mean* square.",
+            "it is the root of the *mean* square: a vector's norm is larger by sqrt(D).",
+            also=(ByTheNorm, ByTheNormAlone, ByTheNormAndEpsUnderTheRoot),
         ),
         Mistake(
             "with the mean over everything",
@@ -135,6 +204,12 @@ EXERCISE = Exercise(
             },
             "each step in bfloat16 is off by up to 0.4 %: x goes to float32 first, and the result is "
             "rounded once, at the end.",
+        ),
+        Mistake(
+            "with 1 + weight rounded to bfloat16",
+            {"(1 + self.weight.float())": "(1 + self.weight).float()"},
+            "next to 1, bfloat16 has steps of 1/128, which swallow most of a small weight: cast it first.",
+            also=({"(1 + self.weight.float())": "(1 + self.weight)"},),
         ),
         Mistake(
             "when cast back before the weight",

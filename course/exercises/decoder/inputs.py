@@ -138,9 +138,10 @@ def model_with_cache(made, kv_cache, **inputs) -> dict:
 
 
 def output_layer(made) -> dict:
-    """Whether the two are tied, and the sizes that lm_head was made for."""
+    """Whether the two weights are tied, and the sizes that lm_head was made for."""
     return {
-        "one parameter": made.lm_head.weight is made.model.embed_tokens.weight,
+        "lm_head.weight and embed_tokens.weight are one parameter": made.lm_head.weight
+        is made.model.embed_tokens.weight,
         "lm_head.in_features": getattr(made.lm_head, "in_features", 28),
         "lm_head.out_features": getattr(made.lm_head, "out_features", 53),
     }

@@ -61,6 +61,18 @@ def with_the_old_and_the_new_side_by_side_in_a_list(self, key, value, layer_idx)
     return self.key_cache[layer_idx], self.value_cache[layer_idx]
 
 
+def written_into(self, key, value, layer_idx):
+    if layer_idx == len(self.key_cache):
+        self.key_cache.append(key)
+        self.value_cache.append(value)
+        return key, value
+    for store, new in ((self.key_cache, key), (self.value_cache, value)):
+        kept = store[layer_idx].clone()
+        store[layer_idx].zero_()
+        store[layer_idx] = torch.cat([kept, new], dim=2)
+    return self.key_cache[layer_idx], self.value_cache[layer_idx]
+
+
 # Other right ways.
 
 
@@ -158,6 +170,11 @@ EXERCISE = Exercise(
             call=lambda made, key, value: {
                 "returned": (*made.update(key, value, 0), *made.update(key * 2, value * 2, 0))
             },
+        ),
+        Case(
+            "bfloat16, the first tokens of the first layer",
+            lambda: new_tokens(3, dtype=bf16),
+            call=lambda made, key, value: {"returned": made.update(key, value, 0), "cache": made},
         ),
         Case(
             "bfloat16",
@@ -258,6 +275,19 @@ EXERCISE = Exercise(
                 "[self.value_cache[layer_idx], value]": ("[self.value_cache[layer_idx], value.detach()]"),
             },
             "training goes through the cache too, and would not reach k_proj and v_proj.",
+        ),
+        Mistake(
+            "with the first tokens kept in float32",
+            {
+                "self.key_cache.append(key)": "self.key_cache.append(key.float())",
+                "self.value_cache.append(value)": "self.value_cache.append(value.float())",
+            },
+            "keys and values are kept in their own dtype: float32 takes twice the memory.",
+        ),
+        Mistake(
+            "with the cached tensors written into",
+            written_into,
+            "a tensor in the cache may be in use elsewhere: torch.cat makes a new one.",
         ),
         Mistake(
             "with the old and the new side by side in a list",

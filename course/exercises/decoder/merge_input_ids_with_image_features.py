@@ -166,7 +166,7 @@ EXERCISE = Exercise(
     sizes={"D": 28, "N": 4, "T": 9},
     cases=[
         Case("pictures in front of the prompts", to_merge(PROMPTS), call=merge),
-        Case("one row padded on the left", to_merge(PADDED), call=merge),
+        Case("one row padded on the left", to_merge(PADDED), call=merge, training=True),
         Case("image tokens anywhere, in three rows", to_merge(ANYWHERE), call=merge),
         Case(
             "another id for `<image>`",
@@ -356,6 +356,11 @@ EXERCISE = Exercise(
             "when it is only refused if every row is wrong",
             {".any()": ".all()"},
             "one wrong row is enough.",
+        ),
+        Mistake(
+            "with 257152 written out",
+            {"self.config.image_token_index": "257152"},
+            "that is the id in one checkpoint: the config says which id `<image>` has.",
         ),
         Mistake(
             "with the padding token as the image token",

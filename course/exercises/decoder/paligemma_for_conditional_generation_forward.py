@@ -141,7 +141,7 @@ EXERCISE = Exercise(
     result={"logits": "B T V", "key_cache": "B K L Hd", "value_cache": "B K L Hd"},
     sizes=SIZES,
     cases=[
-        Case("two pictures and prompts", batch(PROMPTS), call=by_name, tolerance=1e-4),
+        Case("two pictures and prompts", batch(PROMPTS), call=by_name, tolerance=1e-4, training=True),
         Case(
             "one row padded on the left",
             batch(PADDED, attention_mask=PADDED_MASK),
@@ -199,6 +199,17 @@ EXERCISE = Exercise(
         Case(
             "training: answers of different lengths, one row padded",
             training(),
+            call=at_tokens,
+            tolerance=1e-4,
+        ),
+        Case(
+            "training: a token of the answer that need not be learned, and one of the prompt that has to be",
+            training(
+                labels=[
+                    [-7, -7, -7, -7, -7, -7, 3, 31, -7, 33, 1],
+                    [-7, -7, -7, -7, -7, -7, -7, 3, 41, 42, -7],
+                ]
+            ),
             call=at_tokens,
             tolerance=1e-4,
         ),
@@ -367,6 +378,38 @@ EXERCISE = Exercise(
             "with a loss over the prefix too",
             {"labels[:, 1:].flatten()": "input_ids[:, 1:].flatten()"},
             "only what the labels name has to be learned.",
+        ),
+        Mistake(
+            "with a loss over the whole suffix, whatever the labels say",
+            {
+                "labels[:, 1:].flatten()": (
+                    "input_ids.masked_fill(token_type_ids == 0, self.config.ignore_index)[:, 1:].flatten()"
+                )
+            },
+            "what has to be learned is said by the labels: everything but ignore_index.",
+            also=(
+                {
+                    "labels[:, 1:].flatten()": (
+                        "labels.masked_fill(token_type_ids == 0, self.config.ignore_index)[:, 1:].flatten()"
+                    )
+                },
+            ),
+        ),
+        Mistake(
+            "when the picture's part gets no gradients",
+            {
+                "self.multi_modal_projector(self.vision_tower(pixel_values))": (
+                    "self.multi_modal_projector(self.vision_tower(pixel_values).detach())"
+                )
+            },
+            "whether the tower is trained is decided by who trains; the model lets gradients through.",
+            also=(
+                {
+                    "self.multi_modal_projector(self.vision_tower(pixel_values))": (
+                        "self.multi_modal_projector(self.vision_tower(pixel_values)).detach()"
+                    )
+                },
+            ),
         ),
         Mistake(
             "with a loss that counts ignored labels",

@@ -53,7 +53,7 @@ EXERCISE = Exercise(
     result="B N D",
     sizes={"C": 18, "D": 28, "N": 4},
     cases=[
-        Case("a batch of two", lambda: {"image_features": randn(2, 4, 18)}),
+        Case("a batch of two", lambda: {"image_features": randn(2, 4, 18)}, training=True),
         Case("bfloat16", lambda: {"image_features": randn(2, 4, 18, dtype=bf16)}, dtype=bf16),
     ],
     mistakes=[

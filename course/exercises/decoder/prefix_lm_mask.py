@@ -108,6 +108,11 @@ EXERCISE = Exercise(
             "picture and prompt see each other in both directions.",
         ),
         Mistake(
+            "with a causal prefix once something is cached",
+            {"F.pad(token_type_ids == 0, (L - T, 0))": "F.pad((token_type_ids == 0) & (L == T), (L - T, 0))"},
+            "new tokens can be prefix, too, after others that are cached.",
+        ),
+        Mistake(
             "with a suffix that sees what comes next",
             {
                 "not_later[None] | is_prefix[:, None, :]": (
@@ -187,6 +192,16 @@ EXERCISE = Exercise(
             "it is the key (a column) that must not be padding.",
         ),
         Mistake(
+            "with padding that sees nothing",
+            {
+                "attention_mask[:, None, :].bool()": (
+                    "attention_mask[:, None, :].bool() & attention_mask[:, L - T:, None].bool()"
+                )
+            },
+            "a row of padding is like any other: nobody reads what comes out there, and a query without any "
+            "key would have no weights to add up.",
+        ),
+        Mistake(
             "with the first row's padding for all",
             {"attention_mask[:, None, :].bool()": "attention_mask[:1, None, :].bool()"},
             "each row of the batch is padded in its own way.",
@@ -210,9 +225,13 @@ EXERCISE = Exercise(
             "with numbers instead of True and False",
             {"return allowed[:, None]": "return allowed[:, None].long()"},
             "attention takes it as bool: True where the query may look.",
+            also=(
+                {"return allowed[:, None]": "return allowed[:, None].float()"},
+                {"return allowed[:, None]": "return allowed[:, None].int()"},
+            ),
         ),
         Mistake(
-            "with 0 and -inf, to be added to the scores",
+            "with 0 and a very low number, to be added to the scores",
             {
                 "return allowed[:, None]": (
                     "return torch.zeros(allowed[:, None].shape, device=allowed.device).masked_fill("
@@ -220,6 +239,17 @@ EXERCISE = Exercise(
                 ),
             },
             "attention takes it as bool: True where the query may look.",
+            also=(
+                *(
+                    {
+                        "return allowed[:, None]": (
+                            "return torch.zeros(allowed[:, None].shape, device=allowed.device).masked_fill("
+                            f"~allowed[:, None], {lowest})"
+                        )
+                    }
+                    for lowest in ("-1e9", "-1e4", "-1e10", "torch.finfo(torch.float32).min")
+                ),
+            ),
         ),
         Mistake(
             "with a mask for the new tokens alone",

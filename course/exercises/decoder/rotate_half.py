@@ -66,7 +66,7 @@ EXERCISE = Exercise(
     result="B H T Hd",
     sizes={"Hd": 10},
     cases=[
-        Case("queries: B 2, H 12, T 7, Hd 10", lambda: {"x": randn(2, 12, 7, 10)}),
+        Case("queries: B 2, H 12, T 7, Hd 10", lambda: {"x": randn(2, 12, 7, 10)}, training=True),
         Case("a single head of size 6", lambda: {"x": randn(6)}),
         Case("two axes", lambda: {"x": randn(5, 4)}),
         Case(

@@ -76,6 +76,11 @@ EXERCISE = Exercise(
             "the subtraction comes first.",
         ),
         Mistake(
+            "with mean / std subtracted",
+            {"(image - np.float32(mean)) / np.float32(std)": "image - np.float32(mean) / np.float32(std)"},
+            "division comes before subtraction unless there are parentheses: (image - mean) / std.",
+        ),
+        Mistake(
             "with mean and std swapped",
             {"np.float32(mean)": "np.float32(std)", "/ np.float32(std)": "/ np.float32(mean)"},
             "mean is subtracted, std divides.",

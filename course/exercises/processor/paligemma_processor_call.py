@@ -111,6 +111,10 @@ EXERCISE = Exercise(
             lambda: {"text": ["cat <loc0001>  "], "images": [picture(17, 9)]},
         ),
         Case(
+            "capital letters, and a space at the beginning",
+            lambda: {"text": [" Where is the Cat"], "images": [picture(17, 9)]},
+        ),
+        Case(
             "another number of image tokens and size",
             lambda: {"text": ["cat"], "images": [picture(17, 9)]},
             make=lambda m: m.PaliGemmaProcessor(tokenizer(), 4, 10),
@@ -160,6 +164,39 @@ EXERCISE = Exercise(
             "without the image tokens",
             {"prompt = add_image_tokens_to_prompt(prompt, self.num_image_tokens)": "pass"},
             "the prompt needs places for the picture, `<bos>` and the newline.",
+        ),
+        Mistake(
+            "with the prompts in lower case",
+            {"add_image_tokens_to_prompt(prompt, self": "add_image_tokens_to_prompt(prompt.lower(), self"},
+            "`C` and `c` are different tokens: the prompt is taken as it is.",
+        ),
+        Mistake(
+            "with the prompts' spaces stripped",
+            {"add_image_tokens_to_prompt(prompt, self": "add_image_tokens_to_prompt(prompt.strip(), self"},
+            "a space is a token, too: the prompt is taken as it is.",
+        ),
+        Mistake(
+            "with a newline too many",
+            {
+                "add_image_tokens_to_prompt(prompt, self.num_image_tokens)": (
+                    'add_image_tokens_to_prompt(prompt, self.num_image_tokens) + "\\n"'
+                )
+            },
+            "add_image_tokens_to_prompt has put it there already.",
+            also=(
+                {
+                    "add_image_tokens_to_prompt(prompt, self": "add_image_tokens_to_prompt(prompt + "
+                    '"\\n", self'
+                },
+            ),
+        ),
+        Mistake(
+            "with `<eos>` at the end",
+            {
+                "add_special_tokens=False).ids": "add_special_tokens=False).ids + "
+                '[self.tokenizer.token_to_id("<eos>")]'
+            },
+            "`<eos>` ends the answer, and the model has yet to write that.",
         ),
         Mistake(
             "with 0 for the padding, whatever `<pad>`'s id is",

@@ -11,7 +11,32 @@ from course.exercises.inputs import randn
 from course.exercises.vision.inputs import SIZES, SMALL_TOWER, bf16, features
 from vision_transformer_1 import VisionConfig
 
+
+def average_of_many(made, hidden_states) -> torch.Tensor:
+    """The average of equal values, less the value: 257 does not fit in bfloat16, which is seen here."""
+    with torch.no_grad():
+        for weights in (made.q_proj, made.k_proj):
+            weights.weight.zero_(), weights.bias.zero_()
+        made.v_proj.weight.zero_(), made.v_proj.bias.fill_(1.9921875)
+        made.out_proj.weight.fill_(1.0), made.out_proj.bias.fill_(-55.75)
+    return made(hidden_states)
+
+
 # Known mistakes that take whole functions.
+
+
+class WithASingleHead:
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        query, key = self.q_proj(hidden_states), self.k_proj(hidden_states)
+        scores = query @ key.transpose(1, 2) * query.shape[-1] ** -0.5
+        return self.out_proj(F.softmax(scores, dim=-1) @ self.v_proj(hidden_states))
+
+
+class WithASingleHeadScaledAsMany:
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        query, key = self.q_proj(hidden_states), self.k_proj(hidden_states)
+        scores = query @ key.transpose(1, 2) * self.head_dim**-0.5
+        return self.out_proj(F.softmax(scores, dim=-1) @ self.v_proj(hidden_states))
 
 
 class WithoutTheBiases:
@@ -117,7 +142,7 @@ EXERCISE = Exercise(
     sizes=SIZES,
     cases=[
         Case("one patch, which can only look at itself", lambda: {"hidden_states": randn(2, 1, 28)}),
-        Case("a batch of two, nine patches", features(scale=1.5)),
+        Case("a batch of two, nine patches", features(scale=1.5), training=True),
         Case(
             "other sizes: five heads of size 6, eleven patches",
             lambda: {"hidden_states": randn(3, 11, 30, scale=1.5)},
@@ -129,6 +154,12 @@ EXERCISE = Exercise(
             make=lambda m: m.Attention(replace(SMALL_TOWER, num_attention_heads=1)),
         ),
         Case("bfloat16", features(dtype=bf16), dtype=bf16, tolerance=8e-2),
+        Case(
+            "bfloat16, 257 patches that look at all alike: the weights have to add up to 1",
+            lambda: {"hidden_states": torch.ones(1, 257, 28, dtype=bf16)},
+            call=average_of_many,
+            dtype=bf16,
+        ),
     ],
     mistakes=[
         Mistake(
@@ -183,6 +214,67 @@ EXERCISE = Exercise(
             "H, Hd) first, then swap.",
         ),
         Mistake(
+            "when heads are cut and joined by view alone",
+            {
+                "view(B, N, self.num_heads, self.head_dim).transpose(1, 2)": (
+                    "view(B, self.num_heads, N, self.head_dim)"
+                ),
+                "attended.transpose(1, 2)": "attended",
+            },
+            "view(B, H, N, Hd) cuts the same run of numbers differently and mixes patches; view(B, N, "
+            "H, Hd) first, then swap, and swap back before the heads are joined.",
+        ),
+        Mistake(
+            "when only the scores' scale comes too late, after softmax",
+            {
+                " * self.head_dim**-0.5": "",
+                "dtype=torch.float32).to(query.dtype)": (
+                    "dtype=torch.float32).to(query.dtype) * self.head_dim**-0.5"
+                ),
+            },
+            "the scale is to keep softmax from picking a single patch, so it comes before; after it, the "
+            "weights no longer add up to 1.",
+        ),
+        Mistake(
+            "with a sigmoid instead of softmax",
+            {"F.softmax(scores, dim=-1, dtype=torch.float32)": "torch.sigmoid(scores.float())"},
+            "the weights of a query have to add up to 1; a sigmoid looks at each score by itself.",
+        ),
+        Mistake(
+            "when softmax is computed in bfloat16, step by step",
+            {
+                "F.softmax(scores, dim=-1, dtype=torch.float32)": (
+                    "(lambda e: e / e.sum(dim=-1, keepdim=True))(torch.exp(scores - scores.amax(-1, True)))"
+                ),
+            },
+            "the sum of many exponentials does not fit in bfloat16's two to three digits: cast the scores to "
+            "float32 first, and the weights back.",
+            also=(
+                {
+                    "F.softmax(scores, dim=-1, dtype=torch.float32)": (
+                        "(scores.exp() / scores.exp().sum(dim=-1, keepdim=True))"
+                    ),
+                },
+            ),
+        ),
+        Mistake(
+            "when the width is cut by head size first",
+            {
+                "view(B, N, self.num_heads, self.head_dim).transpose(1, 2)": (
+                    "view(B, N, self.head_dim, self.num_heads).permute(0, 3, 1, 2)"
+                ),
+            },
+            "head h holds the numbers h * Hd to (h + 1) * Hd - 1: heads first, then their numbers.",
+            also=(
+                {
+                    "view(B, N, self.num_heads, self.head_dim).transpose(1, 2)": (
+                        "view(B, N, self.head_dim, self.num_heads).permute(0, 3, 1, 2)"
+                    ),
+                    "attended.transpose(1, 2)": "attended.permute(0, 2, 3, 1)",
+                },
+            ),
+        ),
+        Mistake(
             "with the heads left behind the patches",
             {
                 "self.head_dim).transpose(1, 2)": "self.head_dim)",
@@ -190,6 +282,12 @@ EXERCISE = Exercise(
             },
             "matrix products take the last two axes, so [B, N, H, Hd] lets heads look at heads, not "
             "patches at patches.",
+        ),
+        Mistake(
+            "with a single head",
+            WithASingleHead,
+            "the width is cut into H heads, each of which looks for something else.",
+            also=(WithASingleHeadScaledAsMany,),
         ),
         Mistake(
             "with queries and keys swapped",

@@ -71,7 +71,7 @@ EXERCISE = Exercise(
     result="B N C",
     sizes=SIZES,
     cases=[
-        Case("three layers", features(), tolerance=3e-5),
+        Case("three layers", features(), tolerance=3e-5, training=True),
         Case("no layers", features(), make=lambda m: m.Encoder(replace(SMALL_TOWER, num_hidden_layers=0))),
         Case(
             "two layers, bfloat16",
@@ -109,6 +109,13 @@ EXERCISE = Exercise(
             "with the first layer alone",
             {"in self.layers:": "in self.layers[:1]:"},
             "all blocks are needed; is a `return` inside the loop?",
+            also=(
+                {
+                    "hidden_states = layer(hidden_states)\n        return": (
+                        "hidden_states = layer(hidden_states)\n            return"
+                    )
+                },
+            ),
         ),
         Mistake(
             "with the last layer left out",

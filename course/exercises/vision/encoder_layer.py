@@ -25,6 +25,13 @@ class WhenTheNormalizedInputIsAddedInsteadOfTheInput:
         return hidden_states + self.mlp(hidden_states)
 
 
+class WithTheFirstInputAddedAgain:
+    def forward(self, hidden_states):
+        residual = hidden_states
+        hidden_states = residual + self.self_attn(self.layer_norm1(hidden_states))
+        return residual + self.mlp(self.layer_norm2(hidden_states))
+
+
 class WithTheMLPBesideAttention:
     def forward(self, hidden_states):
         attended = self.self_attn(self.layer_norm1(hidden_states))
@@ -86,7 +93,7 @@ EXERCISE = Exercise(
     result="B N C",
     sizes=SIZES,
     cases=[
-        Case("a batch of two", features()),
+        Case("a batch of two", features(), training=True),
         Case("small values, where eps counts", features(scale=0.3)),
         Case(
             "another eps, 0.02",
@@ -141,6 +148,11 @@ EXERCISE = Exercise(
             "with PyTorch's eps",
             {", eps=config.layer_norm_eps": ""},
             "LayerNorm's own default is 1e-5; the config says which one the tower was trained with.",
+        ),
+        Mistake(
+            "when the second residual is still the first input",
+            WithTheFirstInputAddedAgain,
+            "the MLP's result is added to what came out of attention: renew the residual in between.",
         ),
         Mistake(
             "with the MLP beside attention",

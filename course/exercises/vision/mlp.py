@@ -55,7 +55,7 @@ EXERCISE = Exercise(
     result="B N C",
     sizes=SIZES,
     cases=[
-        Case("a batch of two", features(scale=1.5)),
+        Case("a batch of two", features(scale=1.5), training=True),
         Case("bfloat16", features(dtype=bf16), dtype=bf16, tolerance=4e-2),
     ],
     mistakes=[

@@ -71,7 +71,7 @@ EXERCISE = Exercise(
     result="B N C",
     sizes=SIZES,
     cases=[
-        Case("a batch of two pictures", pictures()),
+        Case("a batch of two pictures", pictures(), training=True),
         Case(
             "one channel instead of three, and a side that is not a multiple of the patch (16 = 4 * 4 "
             "+ 0, but 17 = 4 * 4 + 1)",

@@ -1,0 +1,427 @@
+"""What a learner is told is true: mistakes that were misnamed, passed, had no name, or were told badly.
+
+Each is the reference with a change, as if it were the learner's. The proof (test_exercises_proof.py) shows
+that known mistakes are named; here are the others.
+"""
+
+import ast
+import copy
+
+import pytest
+
+from course.checking import check
+from course.edits import all_edits, edited_module, own_tree
+from course.exercises import EXERCISES, FILES, named
+from course.learner_file import LearnerFile
+from course.outcome import Result
+from course.path import count_line, path_line
+from course.source import reference_source
+from course.trying import expected_outcome
+from course.variants import apply_change
+
+
+def result_of(name, change):
+    """change: as a Mistake's, or a function from the file's text to another."""
+    [exercise] = named(name)
+    text = reference_source(exercise.file)
+    text = change(text) if callable(change) else apply_change(text, exercise, change)
+    return check(exercise, LearnerFile(exercise.file, text))
+
+
+MERGE, FORWARD = "_merge_input_ids_with_image_features", "PaliGemmaForConditionalGeneration.forward"
+SCORES = "F.softmax(scores, dim=-1, dtype=torch.float32).to(query.dtype)"
+NORM = "torch.rsqrt(x32.pow(2).mean(dim=-1, keepdim=True) + self.eps)"
+
+# Misnamed before: what they are, and what they may be called (a part of the title).
+MISNAMED = {
+    "scaled in every layer": (
+        "GemmaModel",
+        {
+            "hidden_states = inputs_embeds * normalizer": "hidden_states = inputs_embeds",
+            "= layer(hidden_states,": "= layer(hidden_states * normalizer,",
+        },
+        "before every layer",
+    ),
+    "prefix only among the new tokens": (
+        "prefix_lm_mask",
+        {"F.pad(token_type_ids == 0, (L - T, 0))": "F.pad((token_type_ids == 0) & (L == T), (L - T, 0))"},
+        "once something is cached",
+    ),
+    "257152": (MERGE, {"self.config.image_token_index": "257_152"}, "257152"),
+    "no up_proj": ("GemmaMLP", {"gate * self.up_proj(hidden_states)": "1 * gate"}, "without up_proj"),
+    "no gate": ("GemmaMLP", {"gate * self": "self"}, "without the gate"),
+    "eps as a lower bound": (
+        "GemmaRMSNorm",
+        {NORM: "x32.pow(2).mean(dim=-1, keepdim=True).clamp_min(self.eps).rsqrt()"},
+        "the least that the mean square may be",
+    ),
+    "0 / 0": (
+        "GemmaAttention",
+        {
+            SCORES: "torch.nan_to_num(scores.exp() * attention_mask / (scores.exp() * "
+            "attention_mask).sum(-1, "
+            "keepdim=True), nan=float('nan')).to(query.dtype)"
+        },
+        "may look at nothing",
+    ),
+    "keys[:T]": ("prefix_lm_mask", {"positions[L - T:, None]": "positions[:T, None]"}, "counted from 0"),
+    "a count over the batch": (
+        MERGE,
+        {"(is_image.sum(dim=1) != N).any()": "int(is_image.sum()) != B * N"},
+        "a check of the whole batch",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", MISNAMED)
+def test_named_for_what_it_is(kind):
+    name, change, title = MISNAMED[kind]
+    result = result_of(name, change)
+    assert result.state == "wrong" and title in result.mistake, result.message
+
+
+def test_parameters_in_another_order():
+    result = result_of(
+        "apply_rotary_pos_emb",
+        lambda text: text.replace(
+            "query: torch.Tensor, key: torch.Tensor, cos", "key: torch.Tensor, query: torch.Tensor, cos"
+        ),
+    )
+    assert result.state == "wrong" and not result.mistake
+    assert "The parameters of `apply_rotary_pos_emb` stand in another order" in result.message
+
+
+# Passed before: exercise, change, words of the message.
+PASSED = {
+    "tokens added to the tokenizer": (
+        "PaliGemmaProcessor",
+        {
+            "self.tokenizer = tokenizer": "tokenizer.add_tokens(['<loc9999>'])\n        "
+            "self.tokenizer = tokenizer"
+        },
+        "changes its input `tokenizer` in place",
+    ),
+    "padding of the tokenizer": (
+        "PaliGemmaProcessor.__call__",
+        {"rows = []": "self.tokenizer.enable_padding(length=1)\n        rows = []"},
+        "changes its input `tokenizer` in place",
+    ),
+    "truncation of the tokenizer": (
+        "PaliGemmaProcessor",
+        {
+            "self.tokenizer = tokenizer": "tokenizer.enable_truncation(512)\n        self.tokenizer "
+            "= tokenizer"
+        },
+        "changes its input `tokenizer` in place",
+    ),
+    "a value in the config": (
+        "GemmaModel",
+        {
+            "self.embed_tokens =": "config.hidden_act = 'gelu'\n        config.rope_theta *= 1.0\n"
+            "        config.rms_norm_eps = float(config.rms_norm_eps) + 1e-12\n        self.embed_tokens ="
+        },
+        "changes its input `config` in place",
+    ),
+    "what the cache held": (
+        "KVCache.update",
+        {
+            "self.key_cache[layer_idx] = torch": "self.key_cache[layer_idx], old = None, "
+            "self.key_cache[layer_idx]\n"
+            "            new_key = torch.cat([old, key], dim=2)\n            old.zero_()\n"
+            "            self.key_cache[layer_idx] = new_key\n            torch",
+            "torch.cat([self.key_cache[layer_idx], key], dim=2)": "None",
+        },
+        "in place",
+    ),
+    "the suffix for the labels": (
+        FORWARD,
+        {
+            "labels[:, 1:].flatten()": "input_ids[:, 1:].where(token_type_ids[:, 1:] == 1, "
+            "self.config.ignore_index).flatten()"
+        },
+        "over the whole suffix",
+    ),
+    "no_grad around the tower": (
+        FORWARD,
+        {
+            "image_features = self.multi": "with torch.no_grad():\n                features = "
+            "self.vision_tower("
+            "pixel_values)\n            image_features = self.multi",
+            "self.vision_tower(pixel_values))": "features)",
+        },
+        "gets no gradients",
+    ),
+    "a frozen tower": (
+        "PaliGemmaForConditionalGeneration",
+        {
+            "self.multi_modal_projector =": "self.vision_tower.requires_grad_(False)\n        "
+            "self.multi_modal_projector ="
+        },
+        "takes no gradients (requires_grad is False)",
+    ),
+    "no gradient for the queries": (
+        "Attention",
+        {"scores = query @": "scores = query.detach() @"},
+        "no gradient reaches `q_proj.weight`",
+    ),
+    "logits computed in float32": (
+        "GemmaForCausalLM",
+        {
+            "self.lm_head(hidden_states[:, -logits_to_keep:]).float()": "hidden_states[:, "
+            "-logits_to_keep:].float() "
+            "@ self.lm_head.weight.float().T"
+        },
+        "with the product in float32",
+    ),
+    "the cache in float32": (
+        "KVCache.update",
+        {
+            "self.key_cache.append(key)": "self.key_cache.append(key.to(torch.float32))",
+            "self.value_cache.append(value)": "self.value_cache.append(value.to(torch.float32))",
+        },
+        "kept in float32",
+    ),
+    "a new lm_head": (
+        "GemmaForCausalLM.tie_weights",
+        {
+            "self.lm_head.weight =": "V, D = self.model.embed_tokens.weight.shape\n"
+            "        self.lm_head = nn.Linear(D, V, bias=False)\n        self.lm_head.weight ="
+        },
+        "with a new lm_head",
+    ),
+    "softmax of bfloat16 by hand": (
+        "Attention",
+        {
+            SCORES: "(lambda e: e / e.sum(-1, keepdim=True))((scores - scores.max(-1, "
+            "keepdim=True).values).exp())"
+        },
+        "And now in bfloat16: ",
+    ),
+    "softmax of bfloat16 by hand, in the decoder": (
+        "GemmaAttention",
+        {
+            SCORES: "(lambda e: e / e.sum(-1, keepdim=True))((scores - scores.max(-1, "
+            "keepdim=True).values).exp())"
+        },
+        "And now in bfloat16: ",
+    ),
+    "lower case": (
+        "PaliGemmaProcessor.__call__",
+        {
+            "for prompt in text:\n            prompt =": "for prompt in [p.lower() for p in "
+            "text]:\n            prompt ="
+        },
+        "in lower case",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", PASSED)
+def test_does_not_pass_anymore(kind):
+    name, change, words = PASSED[kind]
+    result = result_of(name, change)
+    assert result.state == "wrong" and words in result.message, result.message
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_file_without_its_imports(file):
+    """What `--set 0` would stop at is not solved."""
+    text = reference_source(file)
+    imports = [node for node in ast.parse(text).body if isinstance(node, (ast.Import, ast.ImportFrom))]
+    lines = text.split("\n")
+    for node in imports:
+        lines[node.lineno - 1 : node.end_lineno] = [""] * (node.end_lineno - node.lineno + 1)
+    learner = LearnerFile(file, "\n".join(lines))
+    results = [check(exercise, learner) for exercise in EXERCISES_OF[file]]
+    needs = [result for result in results if result.exercise.name not in NEEDS_NO_IMPORT]
+    assert needs and all(result.state == "wrong" for result in needs)
+    assert all("has lost the line that made it" in result.message for result in needs)
+    assert all("import" in result.message for result in needs)
+
+
+EXERCISES_OF = {file: [exercise for exercise in EXERCISES if exercise.file == file] for file in FILES}
+NEEDS_NO_IMPORT = {"add_image_tokens_to_prompt"}
+
+
+# Nothing was said about them that a beginner understands: exercise, change of the file, words.
+def changing(old, new):
+    def change(text):
+        assert old in text
+        return text.replace(old, new)
+
+    return change
+
+
+UNCLEAR = {
+    "a module that is missing": (
+        "repeat_kv",
+        lambda text: text.replace("import torch\n", "import torch\nfrom einopts import repeat\n", 1).replace(
+            "    B, K, L, Hd = hidden_states.shape\n",
+            "    return repeat(hidden_states)\n    B, K, L, Hd = hidden_states.shape\n",
+        ),
+        [
+            "`from einopts import repeat` (decoder_0.py:",
+            "there is no module 'einopts' here",
+            "pip install einopts",
+        ],
+    ),
+    "no self": (
+        "MLP",
+        changing("        return self.fc2(F.gelu(", "        return self.fc2(F.gelu("),
+        [],
+    ),
+    "no super().__init__()": (
+        "MLP",
+        changing("        super().__init__()\n        self.fc1", "        self.fc1"),
+        ["`super().__init__()` is missing", "put it back"],
+    ),
+    "a parameter too many": (
+        "repeat_kv",
+        changing(
+            "def repeat_kv(hidden_states: torch.Tensor, num_repeats: int)",
+            "def repeat_kv(hidden_states, num_repeats, dim)",
+        ),
+        ["The signature of `repeat_kv` was changed", "repeat_kv(hidden_states, num_repeats)."],
+    ),
+    "a return at column 0": (
+        "rotate_half",
+        changing(
+            "    return torch.cat([-second, first], dim=-1)", "return torch.cat([-second, first], dim=-1)"
+        ),
+        ["this `return` is not indented", "return torch.cat"],
+    ),
+    "a return at column 0, in a class": (
+        "MLP",
+        changing("        return self.fc2(F.gelu(", "return self.fc2(F.gelu("),
+        ["this line is not indented", "return self.fc2("],
+    ),
+    "a return at column 0, behind other lines of a class": (
+        "EncoderLayer",
+        changing(
+            "self.layer_norm2(hidden_states))\n        return hidden",
+            "self.layer_norm2(hidden_states))\nreturn hidden",
+        ),
+        ["this `return` is not indented", "return hidden_states"],
+    ),
+    "a return at column 0, in the middle of a class": (
+        "KVCache.num_items",
+        changing(
+            "        return self.key_cache[0].shape[2]", "        pass\nreturn self.key_cache[0].shape[2]"
+        ),
+        ["this `return` is not indented", "return self.key_cache"],
+    ),
+    "curly quotes": (
+        "MLP",
+        changing('approximate="tanh"', "approximate=\u201ctanh\u201d"),
+        ["there is a curly quote in this line, at column ", 'type " in its place'],
+    ),
+    "a no-break space": (
+        "rotate_half",
+        changing("    first, second = x", "    first,\u00a0second = x"),
+        ["there is a no-break space in this line, at column 11"],
+    ),
+    "no-break spaces for indentation": (
+        "rotate_half",
+        changing("    first, second = x", "\u00a0\u00a0\u00a0\u00a0first, second = x"),
+        ["there is a no-break space in this line"],
+    ),
+    "git's conflict marks": (
+        "rotate_half",
+        changing(
+            "    first, second = x.chunk(2, dim=-1)\n",
+            "<<<<<<< HEAD\n    first, second = x.chunk(2, dim=-1)\n=======\n    a, b = "
+            "x.chunk(2)\n>>>>>>> mine\n",
+        ),
+        ["git's conflict marks stand in lines ", "Keep one of them"],
+    ),
+    "numbers that are not finite": (
+        "GemmaAttention",
+        changing("torch.finfo(scores.dtype).min", "float('-inf')"),
+        ["This has to hold, and does not: every number is finite, at padding too."],
+    ),
+    "a cache without its list": (
+        "KVCache.update",
+        changing("            self.key_cache.append(key)", "            self.key_cache = key"),
+        ["instead of a list with one tensor"],
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", UNCLEAR)
+def test_message_is_clear(kind):
+    name, change, words = UNCLEAR[kind]
+    result = result_of(name, change)
+    if kind == "no self":
+        result = result_of(name, lambda text: without_self(text, "MLP"))
+        words = ["`forward` has no `self`"]
+    assert result.state == "wrong", kind
+    for word in words:
+        assert word in result.message, result.message
+    assert "is not defined" not in result.message and "tuple of 1" not in result.message
+
+
+def without_self(text, owner):
+    lines = text.split("\n")
+    node = next(node for node in ast.parse(text).body if getattr(node, "name", "") == owner)
+    line = next(child.lineno for child in node.body if getattr(child, "name", "") == "forward")
+    lines[line - 1] = lines[line - 1].replace("self, ", "")
+    return "\n".join(lines)
+
+
+def test_warnings_of_numpy_do_not_leak(recwarn, capfd):
+    result = result_of(
+        "rescale", {"image.astype(np.float32) * np.float32(scale)": "np.log(image * -1.0).astype(np.uint8)"}
+    )
+    assert result.state == "wrong"
+    assert not recwarn.list and capfd.readouterr().err == ""
+
+
+def test_random_results_are_said_to_be_random():
+    for module in ("F.dropout(weights, 0.1)", "torch.nn.Dropout(0.1)(weights)"):
+        result = result_of("GemmaAttention", {"attended = weights @": f"attended = {module} @"})
+        assert "The result changes from call to call" in result.message and not result.mistake
+
+
+def test_bfloat16_is_the_second_step():
+    in_float32 = result_of("GemmaRMSNorm", {"(1 + self.weight.float())": "self.weight"})
+    assert not in_float32.float32 and "bfloat16" not in in_float32.message
+    nearly = result_of("GemmaRMSNorm", {"(1 + self.weight.float())": "(self.weight + 1)"})
+    assert nearly.float32 and nearly.state == "wrong"
+    assert "  Right in float32. And now in bfloat16: the values of the result are wrong." in nearly.message
+    assert "rounded to bfloat16" in nearly.mistake
+    assert path_line(nearly).split()[1:3] == ["/", "nearly"]
+    line = count_line([nearly, in_float32, Result(nearly.exercise, "solved")])
+    assert line == "1 of 3 solved, 2 wrong (1 of them right in float32, not in bfloat16), 0 to do."
+
+
+# Mistakes that are on no list are found among small edits of the reference.
+@pytest.mark.parametrize(
+    ("name", "change", "words"),
+    [
+        (
+            "normalize",
+            {"(image - np.float32(mean))": "(np.float32(mean) - image)"},
+            "np.float32(mean) - image",
+        ),
+        ("Attention", {"query = self.q_proj": "query = self.k_proj"}, "k_proj"),
+        ("Encoder", {"in self.layers:": "in self.layers[::2]:"}, "[::2]"),
+        ("MLP", {"self.fc1(hidden_states)": "2 * self.fc1(hidden_states)"}, "* 2"),
+        ("GemmaMLP", {"gate * self": "gate / 2 * self"}, "/ 2"),
+        ("GemmaRMSNorm", {".pow(2)": ".abs()"}, "abs()"),
+        ("repeat_kv", {"return hidden_states": "return -hidden_states"}, "-"),
+    ],
+    ids=["minus", "keys for queries", "every other", "doubled", "halved", "absolute values", "sign"],
+)
+def test_small_edit_is_found(name, change, words):
+    result = result_of(name, change)
+    assert "The reference comes to the same " in result.message and words in result.mistake, result.message
+
+
+@pytest.mark.parametrize("name", ["GemmaRMSNorm", "prefix_lm_mask"])
+def test_edits_leave_the_reference_as_it_was(name):
+    [exercise] = named(name)
+    before = ast.dump(copy.deepcopy(own_tree(exercise)))
+    for edit in all_edits(exercise):
+        edited_module(exercise, edit), edit.title
+    assert ast.dump(own_tree(exercise)) == before
+    assert expected_outcome(exercise, 0).error is None

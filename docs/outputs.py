@@ -42,6 +42,7 @@ IN_FUNCTION = re.compile(r"^ *<!-- in (?P<name>[\w.]+) -->$")
 LANGUAGES = {"sh", "text", "python", "powershell", "json", "mermaid"}
 # What a reader brings along: there is nothing to compare with.
 NOT_HERE = ("photo.jpg", "photos", "paligemma-3b-pt-224", "random-3b", "my-", "NAME")
+SERVES = "--live"                                                     # until somebody ends it
 NOT_RUN = ("pip", "git", "cd", "hf", "source", "python3", ".venv")
 # The learner's tests end in the same words as all tests, which cannot run inside one of them.
 STANDS_FOR = {"python -m pytest": "python -m pytest tests/test_exercises.py"}
@@ -114,7 +115,9 @@ def blocks_of(document: Path) -> list[Block]:
 
 def runs(command: str) -> bool:
     """Can this command be run here?"""
-    return not command.startswith(NOT_RUN) and not any(word in command for word in NOT_HERE)
+    return not command.startswith(NOT_RUN) and not any(
+        word in command for word in (*NOT_HERE, SERVES)
+    )
 
 
 def masked(text: str) -> list[str]:

@@ -95,6 +95,8 @@ class Model:
             if kind == "ready":
                 self.is_ready, self.failed_starts, self.seconds = True, 0, message["seconds"]
                 self.announce("ready", message)
+                if self.which == "1":  # it runs again
+                    self.announce("problem", {"kind": "problem", "text": ""})
                 if self.which != "1" and self.take_learners:
                     self.changed()
             elif kind == "begun":

@@ -761,12 +761,12 @@ function codeTable(unit, values, opened, marks) {
   const line = i => {
     const pieces = unit.lines[i].map(piece => typeof piece === "string" ? ["text", piece] : piece);
     const indent = pieces.length ? pieces[0][1].match(/^ */)[0].length : 0, wrong = marks.filter(([at]) => at === i);
-    return make("tr", {class: wrong.length ? "wrong" : ""}, make("td", {class: "line"}, String(unit.line + i)),
+    return make("tr", {class: wrong.length ? wrong.some(isWrong) ? "wrong" : "to-do" : ""}, make("td", {class: "line"}, String(unit.line + i)),
       make("td", {class: "source-line", style: {"--indent": indent}},
         ...pieces.map(([kind, text], j) => make("span", {class: kind}, j ? text : text.slice(indent)))),
       make("td", {class: "made"}, ...valueRows(values.get(i) || []),
         ...wrong.map(([, name, how]) => make("div", {class: "differs"}, make("strong", {}, name.replace(/^return$/, "returned")), ` ${how}`,
-          /^stopped/.test(how) ? "" : " (the reference's, from the same input)"))));
+          /^(stopped|not done)/.test(how) ? "" : " (the reference's, from the same input)"))));
   };
   for (let i = 0; i < unit.lines.length; i++) {
     rows.push(line(i));
@@ -793,7 +793,9 @@ function codeTable(unit, values, opened, marks) {
   return make("table", {class: "listing"}, make("thead", {class: "skip"}, make("tr", {}, ...["Line", "Code", "What it made"].map(text =>
     make("th", {scope: "col"}, text)))), make("tbody", {}, ...rows));
 }
+const isWrong = ([, , how]) => how !== "not done yet";
 const marksOf = name => (told.marks || {})[name] || [];
+const wrongIn = name => marksOf(name).filter(isWrong).length;
 const testsOf = name => (told.tests || []).filter(test => test.owner === name);
 const codeUnits = new Map();  // name -> its element and what draws it again
 function codeUnit(name) {
@@ -841,8 +843,8 @@ function codeUnit(name) {
   };
   const refresh = () => {
     where.textContent = place(told.code.units[name]);
-    const wrong = marksOf(name).length, failed = testsOf(name).some(test => test.state === "wrong");
-    state.textContent = wrong ? `differs in ${wrong} ${wrong > 1 ? "places" : "place"}` : failed ? "its test fails" : testsOf(name).length ? "solved" : "";
+    const wrong = wrongIn(name), failed = testsOf(name).some(test => test.state === "wrong");
+    state.textContent = wrong ? `differs in ${wrong} ${wrong > 1 ? "places" : "place"}` : failed ? "its test fails" : marksOf(name).length ? "not done yet" : testsOf(name).length ? "solved" : "";
     state.className = `state${wrong || failed ? " bad" : ""}`;
     if (!holder.open) { delete holder.dataset.drawn; return; }
     if (holder.childElementCount === 1) {
@@ -867,7 +869,7 @@ function drawCode() {
       fill(details, make("summary", {}, make("span", {class: "title"}, "The code of this part, with what each line made"),
         make("span", {class: "state"}), make("span", {class: "names"}, names.join(", "))), ...names.map(codeUnit));
     }
-    const wrong = names.filter(name => marksOf(name).length || testsOf(name).some(test => test.state === "wrong"));
+    const wrong = names.filter(name => wrongIn(name) || testsOf(name).some(test => test.state === "wrong"));
     details.querySelector(".state").textContent = wrong.length ? `to mend: ${wrong.join(", ")}` : "";
     details.querySelector(".state").className = `state${wrong.length ? " bad" : ""}`;
     names.forEach(name => codeUnits.get(name)());

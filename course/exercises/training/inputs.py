@@ -45,6 +45,9 @@ def filled(made):
     with torch.no_grad():
         made.lora_A.weight.copy_(randn(*made.lora_A.weight.shape, seed=3, scale=0.5))
         made.lora_B.weight.copy_(randn(*made.lora_B.weight.shape, seed=4, scale=0.5))
+        for part in (made.lora_A, made.lora_B):  # a bias is a mistake, which has to be recognized
+            if getattr(part, "bias", None) is not None:
+                part.bias.copy_(randn(*part.bias.shape, seed=5))
     return made
 
 

@@ -196,11 +196,6 @@ EXERCISE = Exercise(
             "the rank comes first.",
         ),
         Mistake(
-            "when a copy of the model is changed",
-            when_a_copy_is_changed,
-            "the caller keeps the model that was given: that is the one to change.",
-        ),
-        Mistake(
             "with the first layer of each target alone",
             with_the_first_layer_of_each_target,
             "all layers that a target fits are replaced: the decoder has 18 of each name.",
@@ -223,7 +218,8 @@ EXERCISE = Exercise(
         Mistake(
             "when nothing is put into the model",
             {"model.set_submodule(name, LoRALinear(module, rank, alpha))": "LoRALinear(module, rank, alpha)"},
-            "a LoRALinear that no module holds is never called.",
+            "a LoRALinear that no module holds, or only a copy of the model, is never called.",
+            also=(when_a_copy_is_changed,),
         ),
     ],
     right_ways=[

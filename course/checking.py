@@ -5,6 +5,7 @@ what the known mistake comes to in them.
 """
 
 import functools
+from collections.abc import Callable
 
 import numpy as np
 
@@ -32,11 +33,11 @@ def check(exercise: Exercise, file: LearnerFile, seconds: float | None = None, d
         result.state = "to do"
         return result
 
-    def try_all() -> list[Outcome]:
+    def try_all(seed: int = 0) -> list[Outcome]:
         module = module_for(exercise, file)
         outcomes = []
         for index in range(len(exercise.cases)):
-            outcomes.append(observe_like_reference(exercise, index, module, debug))
+            outcomes.append(observe_like_reference(exercise, index, module, debug, seed))
             if isinstance(outcomes[-1].error, TookTooLong):
                 break
         return outcomes
@@ -71,15 +72,17 @@ def check(exercise: Exercise, file: LearnerFile, seconds: float | None = None, d
     flaw, case = flaws[index], exercise.cases[index]
     result.float32 = case.bfloat16 and len(flaws) == len(exercise.cases)
     result.printed = outcomes[index].printed
-    if flaw.kind == "values" and not debug:
-        again = within_time(try_all)
+    named = known_mistake(exercise, outcomes, flaws)
+    if named is None and flaw.kind == "values" and not debug:
+        again = within_time(lambda: try_all(seed=1))
         if not isinstance(again, list) or not all(map(same_again, outcomes, again, flaws)):
             flaw = Flaw(
                 "random",
                 "the result changes from call to call, with the same weights and inputs.",
                 ["Something in it is random, such as dropout: PaliGemma has none, and an answer needs none."],
             )
-    named = recognize(exercise, outcomes, flaws) if flaw.kind != "random" else None
+    if named is None and flaw.kind != "random":
+        named = found_edit(exercise, outcomes, flaws)
     result.kind, result.mistake = flaw.kind, named.title if named else ""
     result.message = compose(result, flaw, named, notes(exercise, file, flaw, flaws, index, result.printed))
     return result
@@ -87,7 +90,7 @@ def check(exercise: Exercise, file: LearnerFile, seconds: float | None = None, d
 
 @np.errstate(all="ignore")
 def same_again(outcome: Outcome, again: Outcome, flaw: Flaw | None) -> bool:
-    """Did the same come out of a second call? To three digits."""
+    """Did the same come out of a second call, to three digits?"""
     if flaw is None or flaw.kind != "values":
         return True
     parts, others = leaves(outcome.value), leaves(again.value)
@@ -171,48 +174,66 @@ def alike(one: Outcome, other: Outcome, exercise: Exercise, case: Case, closely:
     return judge(one, other, exercise, case) is None and same_effects
 
 
-def recognize(exercise: Exercise, outcomes: list[Outcome], flaws: list[Flaw | None]) -> Mistake | Edit | None:
-    """The mistake that comes to the same as the learner's code in every case: where that is wrong, it is
-    wrong in the same way, and where that is right, it is right.
+def known_mistake(exercise: Exercise, outcomes: list[Outcome], flaws: list[Flaw | None]) -> Mistake | None:
+    """The known mistake that comes to the same as the learner's code in every case: where that is wrong,
+    it is wrong in the same way, and where that is right, it is right.
 
-    Known mistakes first, then small edits of the reference. If something is wrong in float32 already, a
-    known mistake that agrees there alone will do: in bfloat16 there may be a second one.
+    If something is wrong in float32 already, one that agrees there alone will do: in bfloat16 there may be
+    a second mistake.
     """
     if len(outcomes) < len(exercise.cases):
         return None
-    order = sorted(
-        range(len(flaws)), key=lambda index: (flaws[index] is None, exercise.cases[index].bfloat16)
-    )
+    order = wrong_ones_first(exercise, flaws)
     in_float32 = [index for index in order if not exercise.cases[index].bfloat16]
     if all(flaws[index] is None for index in in_float32):
         in_float32 = order
-
-    def agrees(theirs, indices: list[int], closely: bool) -> bool:
-        """theirs(index): what a mistake comes to in a case."""
-        return all(
-            same(exercise, index, theirs(index), outcomes[index], flaws[index], closely) for index in indices
-        )
-
     for indices, closely in ((order, True), (order, False), (in_float32, True)):
         for i, mistake in enumerate(exercise.mistakes):
             for change in range(len(mistake.changes)):
-
-                def theirs(index, i=i, change=change):
-                    return mistaken_outcome(exercise, i, index, change)
-
-                if agrees(theirs, indices, closely):
+                theirs = functools.partial(mistaken_outcome, exercise, i, change=change)
+                if agrees(exercise, theirs, indices, outcomes, flaws, closely):
                     return mistake
-    if not may_be_explained(outcomes[order[0]], flaws[order[0]]):
+    return None
+
+
+def found_edit(exercise: Exercise, outcomes: list[Outcome], flaws: list[Flaw | None]) -> Edit | None:
+    """A small edit of the reference that comes to the same as the learner's code in every case."""
+    order = wrong_ones_first(exercise, flaws)
+    if len(outcomes) < len(exercise.cases) or not may_be_explained(outcomes[order[0]], flaws[order[0]]):
         return None
     for edit in edits(exercise):
         module = edited_module(exercise, edit)
         if module is None:
             continue
-        theirs = functools.partial(observe_like_reference, exercise, module=module)
-        # An edited loop may never end.
-        if with_time_limit(lambda theirs=theirs: agrees(theirs, order, False), 0.5, "", []) is True:
+
+        def agrees_too(module=module) -> bool:
+            theirs = functools.partial(observe_like_reference, exercise, module=module)
+            return agrees(exercise, theirs, order, outcomes, flaws, closely=False)
+
+        if with_time_limit(agrees_too, 0.5, "", []) is True:  # an edited loop may never end
             return edit
     return None
+
+
+def wrong_ones_first(exercise: Exercise, flaws: list[Flaw | None]) -> list[int]:
+    """The cases in the order in which others fail soonest to agree."""
+    return sorted(
+        range(len(flaws)), key=lambda index: (flaws[index] is None, exercise.cases[index].bfloat16, index)
+    )
+
+
+def agrees(
+    exercise: Exercise,
+    theirs: Callable[[int], Outcome],
+    indices: list[int],
+    outcomes: list[Outcome],
+    flaws: list[Flaw | None],
+    closely: bool,
+) -> bool:
+    """theirs(index): what a mistake comes to in a case."""
+    return all(
+        same(exercise, index, theirs(index), outcomes[index], flaws[index], closely) for index in indices
+    )
 
 
 def same(

@@ -103,6 +103,8 @@ def module_for(exercise: Exercise, file: LearnerFile) -> Module:
             code = file.lines[statement.lineno - 1].strip()
             place = f"{file.path.name}:{statement.lineno}"
             why = f"`{code}` ({place}) does not work: {error}."
+            if isinstance(error, NameError) and (unknown := module.why_unknown(error.name)):
+                why = f"{unknown.headline} {' '.join(unknown.details)}"
             if isinstance(error, ModuleNotFoundError):
                 why = (
                     f"`{code}` ({place}) does not work: there is no module {error.name!r} here. The "

@@ -175,12 +175,17 @@ def weights_of(made) -> dict[str, torch.Tensor]:
 
 
 def observe(
-    exercise: Exercise, case: Case, module: Module, expected: nn.Module | None = None, debug: bool = False
+    exercise: Exercise,
+    case: Case,
+    module: Module,
+    expected: nn.Module | None = None,
+    debug: bool = False,
+    seed: int = 0,
 ) -> Outcome:
     """Runs a case in a module and keeps what came of it.
 
     expected: the reference's object, whose weights are taken. debug: what is printed is not caught,
-    so that breakpoint() can be answered.
+    so that breakpoint() can be answered. seed: of what is random in the code under test.
     """
     outcome = Outcome()
     inputs, lender = case.inputs(), Lender(module)
@@ -191,7 +196,9 @@ def observe(
             contextlib.nullcontext() if debug else contextlib.redirect_stdout(printed),
             np.errstate(all="ignore"),
             warnings.catch_warnings(),
+            torch.random.fork_rng(devices=[]),
         ):
+            torch.manual_seed(seed)
             warnings.simplefilter("ignore")  # what is wrong is said in other words
             made = build(exercise, case, lender, expected)
             weights = frozen(weights_of(made))
@@ -241,9 +248,11 @@ def reference_object(exercise: Exercise, index: int):
     return build(exercise, exercise.cases[index], Lender(reference_module(exercise.file)), None)
 
 
-def observe_like_reference(exercise: Exercise, index: int, module: Module, debug: bool = False) -> Outcome:
+def observe_like_reference(
+    exercise: Exercise, index: int, module: Module, debug: bool = False, seed: int = 0
+) -> Outcome:
     """A case in another module, with the weights of the reference."""
-    return observe(exercise, exercise.cases[index], module, reference_object(exercise, index), debug)
+    return observe(exercise, exercise.cases[index], module, reference_object(exercise, index), debug, seed)
 
 
 def variant_file(exercise: Exercise, change: Change) -> LearnerFile:

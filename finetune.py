@@ -71,7 +71,7 @@ def build_parser() -> Parser:
     )
     add = parser.add_argument
     # fmt: off
-    add("--data", metavar="FILE", help="what is to be learnt, .jsonl or a folder (default: the shipped set)")
+    add("--data", metavar="FILE", help="what is to be learned, .jsonl or a folder (default: the shipped set)")
     add("--eval", metavar="FILE", help="unseen examples to be asked about (default: a tenth of the pictures)")
     add("--model", metavar="DIR",
         help="checkpoint folder (default: the tiny model for the shipped set, else the 3B if it is there)")
@@ -90,7 +90,7 @@ def build_parser() -> Parser:
     add("--accumulate", type=number(int, 1, 4096), default=1, metavar="N",
         help="batches to a step (default: 1)")
     add("--loss", choices=("token", "example"), default="token",
-        help="mean over all learnt tokens (default), or of each example's own mean")
+        help="mean over all learned tokens (default), or of each example's own mean")
     add("--max-tokens", type=number(int, 1, 4096), default=128, metavar="N",
         help="longest answer (default: 128)")
     add("--recompute", action="store_true",

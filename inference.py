@@ -96,7 +96,7 @@ def build_parser() -> Parser:
     )
     add = parser.add_argument
     add("--model", metavar="DIR", help="checkpoint folder (default: the 3B model, else the tiny one)")
-    add("--adapter", metavar="DIR", help="what finetune.py or PEFT has learnt for this model (LoRA)")
+    add("--adapter", metavar="DIR", help="what finetune.py or PEFT has learned for this model (LoRA)")
     add("--image", metavar="FILE", nargs="+", action="extend", help="pictures, answered in their order")
     add(
         "--prompt",

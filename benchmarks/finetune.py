@@ -2,14 +2,14 @@
 
     python -m benchmarks.finetune speed --size full       the 3B model, random weights (5.9 GB, made once)
     python -m benchmarks.finetune speed                   a small one, in a minute: does all of this work?
-    python -m benchmarks.finetune lost                    the shipped set, learnt in three ways; old questions
+    python -m benchmarks.finetune lost                    the shipped set, learned in three ways; the old ones
 
 speed: LoRA of rank 8 beside q, k, v and o of the decoder, bfloat16 weights, one example of 270 tokens of
-which 8 are learnt; AdamW, clipping. Each program is a process of its own, and they take turns. The steps
+which 8 are learned; AdamW, clipping. Each program is a process of its own, and they take turns. The steps
 of this project come three times: with the tower's work in each step, with its features computed once, and
 with these four examples at a time. Memory is the most that the process held, mapped weights included.
 
-lost: `paligemma-tiny` before and after it has learnt the shipped set with LoRA, its attention alone, and
+lost: `paligemma-tiny` before and after it has learned the shipped set with LoRA, its attention alone, and
 everything; asked the questions that it could answer before, about 200 new scenes of each kind.
 """
 
@@ -93,7 +93,7 @@ def run_here(folder: Path, keeps_features: bool, count: int) -> dict:
         model.vision_tower = nn.Identity()
     model.train()
     found = time_steps(lambda: train_step(model, [batch], parameters, optimizer, sum_by_token))
-    return found | {"count": count, "look": look, "learnt": sum(p.numel() for p in parameters)}
+    return found | {"count": count, "look": look, "learned": sum(p.numel() for p in parameters)}
 
 
 def run_there(folder: Path) -> dict:
@@ -120,7 +120,7 @@ def run_there(folder: Path) -> dict:
         optimizer.step()
         return loss.item()
 
-    return time_steps(step) | {"count": 1, "look": 0.0, "learnt": sum(p.numel() for p in parameters)}
+    return time_steps(step) | {"count": 1, "look": 0.0, "learned": sum(p.numel() for p in parameters)}
 
 
 def work(name: str, folder: Path) -> dict:

@@ -1,7 +1,7 @@
 """What finetune.py does besides its command line, around the lesson of training_1.py.
 
 What is where, each file using only those above it:
-    adapter.py            LoRA in PEFT's files, and checkpoints with what was learnt inside
+    adapter.py            LoRA in PEFT's files, and checkpoints with what was learned inside
     data.py               examples, and what is wrong with them
     memory.py             frozen 16-bit layers, features computed once, recomputation, what is needed
     report.py             tokens in color, right and wrong, the curve, before and after

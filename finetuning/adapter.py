@@ -1,4 +1,4 @@
-"""LoRA adapters in PEFT's format, written and read, and checkpoints with what was learnt inside.
+"""LoRA adapters in PEFT's format, written and read, and checkpoints with what was learned inside.
 
     adapter_config.json           rank, alpha, which layers, which base model
     adapter_model.safetensors     base_model.model.<module>.lora_A.weight [R, I] and lora_B [O, R]

@@ -1,4 +1,4 @@
-"""Examples from files, each looked at before anything is learnt from it.
+"""Examples from files, each looked at before anything is learned from it.
 
     train.jsonl      {"image": "pictures/cat.jpg", "prefix": "detect cat", "suffix": "<loc0256>... cat"}
     photos/          cat.jpg and beside it cat.txt, the caption: the prefix is then `caption en`
@@ -39,7 +39,7 @@ class Example:
 
 
 class BadExample(Exception):
-    """One example that nothing can be learnt from; the message says why."""
+    """One example that nothing can be learned from; the message says why."""
 
 
 # -------------------------------------------------------------------------------- from files
@@ -193,13 +193,13 @@ def read_examples(
 
 
 def refuse_overlap(train: list[Example], held_out: list[Example]):
-    """Whoever is asked what was learnt shows memory, not understanding."""
-    learnt = {(example.picture.resolve(), example.prefix): example.where for example in train}
+    """Whoever is asked what was learned shows memory, not understanding."""
+    learned = {(example.picture.resolve(), example.prefix): example.where for example in train}
     for example in held_out:
-        where = learnt.get((example.picture.resolve(), example.prefix))
+        where = learned.get((example.picture.resolve(), example.prefix))
         if where is not None:
             raise InputError(
-                f"{example.where} is learnt as well ({where}): leave it out of one of them, "
+                f"{example.where} is learned as well ({where}): leave it out of one of them, "
                 "or its answer says nothing about unseen pictures"
             )
 
@@ -231,7 +231,7 @@ def load_pictures(examples: list[Example]) -> list[Image.Image]:
 
 @dataclass
 class Task:
-    """The data of a training: what is learnt, what is asked, and the pictures of both."""
+    """The data of a training: what is learned, what is asked, and the pictures of both."""
 
     train: list[Example]
     held_out: list[Example]

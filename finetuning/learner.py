@@ -164,7 +164,7 @@ class Learner:
             write_whole(self.out, "curve.png", lambda path: picture.save(path, format="PNG"))
 
     def stored_dtype(self) -> torch.dtype:
-        """In what the base model's weights are stored: what learnt is rounded to it once, at the end."""
+        """In what the base model's weights are stored: what learned is rounded to it once, at the end."""
         tensors = find_tensors(weight_files(Path(self.args.model)))
         return next(iter(tensors.values())).dtype
 
@@ -173,12 +173,12 @@ class Learner:
         self.best.restore()
         if not self.args.merge:
             return
-        learnt = [name for name, parameter in self.model.named_parameters() if parameter.requires_grad]
+        learned = [name for name, parameter in self.model.named_parameters() if parameter.requires_grad]
         if self.args.train == "lora":
-            learnt = [f"{name}.weight" for name in self.training.merge_lora(self.model)]
-        self.changed = set(learnt)
+            learned = [f"{name}.weight" for name in self.training.merge_lora(self.model)]
+        self.changed = set(learned)
         dtype = self.stored_dtype()
         with torch.no_grad():
-            for name in learnt:  # so that what is asked is what is stored
+            for name in learned:  # so that what is asked is what is stored
                 parameter = self.model.get_parameter(name)
                 parameter.copy_(parameter.to(dtype))

@@ -200,9 +200,9 @@ def bytes_needed(
     """What the memory goes into, in bytes: an estimate from the sizes alone, to be told before the start."""
     text, vision = model.config.text_config, model.config.vision_config
     frozen = {id(p): p.nbytes for p in model.parameters() if not p.requires_grad}
-    learnt = sum(p.numel() for p in parameters)
+    learned = sum(p.numel() for p in parameters)
     yield "weights", sum(frozen.values()) + sum(p.nbytes for p in parameters)
-    yield "gradients, averages and the best weights", 16 * learnt
+    yield "gradients, averages and the best weights", 16 * learned
     word = model.language_model.lm_head.weight.dtype.itemsize
     D, M, H = text.hidden_size, text.intermediate_size, text.num_attention_heads
     # Of a decoder layer: two norms in float32 and their results; queries, keys and values, softmax and

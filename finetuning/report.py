@@ -12,7 +12,11 @@ from generation_1 import parse_boxes
 from program.pictures import draw_boxes
 
 # Styles of a terminal, by what a token is; and the signs around it where there are no colors.
-STYLES = {"picture": ("\033[34m", "", ""), "prefix": ("\033[36m", "", ""), "learnt": ("\033[1;32m", "[", "]")}
+STYLES = {
+    "picture": ("\033[34m", "", ""),
+    "prefix": ("\033[36m", "", ""),
+    "learned": ("\033[1;32m", "[", "]"),
+}
 RESET = "\033[0m"
 INK, PALE, LOSS, SCORE = "#222222", "#dddddd", "#4363d8", "#2a8f3f"
 MATCH = 0.5  # IoU from which a box is right
@@ -22,13 +26,13 @@ MATCH = 0.5  # IoU from which a box is right
 
 
 def show_row(row: dict, tokenizer: Tokenizer, image_token_id: int, colors: bool) -> str:
-    """The tokens of a row in one line: picture, prefix and what is learnt, each in its own color."""
+    """The tokens of a row in one line: picture, prefix and what is learned, each in its own color."""
     parts, num_image = [], row["input_ids"].count(image_token_id)
     for token_id, label in zip(row["input_ids"], row["labels"], strict=True):
         if token_id == image_token_id:
             continue
         token = tokenizer.id_to_token(token_id).replace("\n", "\\n")
-        parts.append(("learnt" if label == token_id else "prefix", token))
+        parts.append(("learned" if label == token_id else "prefix", token))
     parts.insert(0, ("picture", f"<image> x {num_image}"))
     words = []
     for kind, token in parts:
@@ -39,7 +43,7 @@ def show_row(row: dict, tokenizer: Tokenizer, image_token_id: int, colors: bool)
 
 def legend(colors: bool) -> str:
     if not colors:
-        return "learnt: the tokens in [ ]; only seen: all others"
+        return "learned: the tokens in [ ]; only seen: all others"
     return ", ".join(f"{color}{kind}{RESET}" for kind, (color, _, _) in STYLES.items())
 
 

@@ -34,9 +34,9 @@ def say_memory(learner: Learner):
     args, model = learner.args, learner.model
     lengths = sorted((len(row["input_ids"]) for row in learner.rows[: len(learner.task.train)]), reverse=True)
     A = max(sum(label != -100 for label in row["labels"]) for row in learner.rows)
-    learnt = sum(parameter.numel() for parameter in learner.parameters)
+    learned = sum(parameter.numel() for parameter in learner.parameters)
     total = sum(parameter.numel() for parameter in model.parameters())
-    log(f"Learns {learnt:,} numbers ({args.train}), beside {total - learnt:,} that stay as they are")
+    log(f"Learns {learned:,} numbers ({args.train}), beside {total - learned:,} that stay as they are")
     parts = list(memory.bytes_needed(
         model, learner.parameters, args.batch, lengths[0], A, args.train == "all", args.recompute
     ))  # fmt: skip

@@ -1,6 +1,6 @@
 """What an interrupted training needs in order to go on to the same numbers, in one file.
 
-    training.safetensors    the learnt weights, the optimizer's averages, the best weights so far; in
+    training.safetensors    the learned weights, the optimizer's averages, the best weights so far; in
                             its head, as JSON: how many steps are done, and what was noted
 
 The file is written aside and then takes the old one's place, so that whenever the machine stops,

@@ -378,7 +378,7 @@ def training_batch(name, padding_side):
 @pytest.mark.parametrize("padding_side", ["left", "right"])
 @every_model
 def test_training_loss_and_every_gradient(name, padding_side):
-    """The same forward is trained: an error that the answers hardly show would be learnt around for days."""
+    """The same forward is trained: an error that the answers hardly show would be learned around for days."""
     theirs, ours = both_models(name)
     batch = training_batch(name, padding_side)
     expected = theirs(**batch).loss

@@ -151,7 +151,7 @@ def files_that_hold_nothing(folder):
         (["--data", "captions"], "no 0.txt with its caption beside it"),
         (["--data", "one.jsonl"], "one picture alone cannot be split"),
         (["--data", "good.jsonl", "--eval", "none.jsonl"], "none.jsonl does not exist"),
-        (["--data", "good.jsonl", "--eval", "same.jsonl"], "same.jsonl:1 is learnt as well (good.jsonl:2)"),
+        (["--data", "good.jsonl", "--eval", "same.jsonl"], "same.jsonl:1 is learned as well (good.jsonl:2)"),
         (["--data", "good.jsonl", "--model", "nowhere"], "model folder nowhere does not exist"),
         (["--data", "good.jsonl", "--out", "pictures"], "is there already and holds files"),
         (["--data", "good.jsonl", "--out", "one.jsonl"], "is a file: nothing is overwritten"),
@@ -213,7 +213,7 @@ def test_what_is_in_the_folder(folder, checkpoint, capsys):
         ("lora", "bfloat16"),
     ],
 )
-def test_a_checkpoint_of_what_was_learnt(mode, precision, folder, checkpoint, capsys):
+def test_a_checkpoint_of_what_was_learned(mode, precision, folder, checkpoint, capsys):
     learn(folder, checkpoint, capsys, "--train", mode, "--merge", "--precision", precision)
     model, _ = load_hf_model(folder / "out")
     old, _ = load_hf_model(checkpoint)
@@ -431,7 +431,7 @@ def test_memory_is_told_before(name, checkpoint):
     assert ("the tower's activations" in parts) == (name == "all")
 
 
-def test_too_little_memory_is_said_before_anything_is_learnt(folder, checkpoint, capsys, monkeypatch):
+def test_too_little_memory_is_said_before_anything_is_learned(folder, checkpoint, capsys, monkeypatch):
     monkeypatch.setattr(
         session, "psutil", SimpleNamespace(virtual_memory=lambda: SimpleNamespace(available=9))
     )

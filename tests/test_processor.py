@@ -64,7 +64,7 @@ def test_pictures_of_odd_sizes(width, height, image_size):
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "P", "CMYK", "1", "YCbCr", "HSV"])
 def test_pictures_of_other_modes(mode):
-    """Scans are grey or black and white, GIFs have palettes, print files are CMYK."""
+    """Scans are gray or black and white, GIFs have palettes, print files are CMYK."""
     assert_same_pixels(picture(mode, 61, 47), 56)
 
 
@@ -77,7 +77,7 @@ def test_pictures_that_are_partly_transparent(mode):
     assert_same_pixels(image, 56)
 
 
-def test_palette_with_a_transparent_colour():
+def test_palette_with_a_transparent_color():
     """A GIF or PNG of this kind has no alpha channel, but a transparent entry all the same."""
     image = picture("P", 61, 47)
     image.info["transparency"] = 3

@@ -40,7 +40,7 @@ def test_drawings_may_be_passed_on_and_the_held_out_ones_are_nobody_elses():
     assert {name for name, style in styles.items() if style in tiny_scenes.HELD_OUT_STYLES} == {"twemoji"}
 
 
-def test_a_drawing_without_colour_comes_in_each_ink(tmp_path, monkeypatch):
+def test_a_drawing_without_color_comes_in_each_ink(tmp_path, monkeypatch):
     body = '<path fill="currentColor" d="M0 0h10v10H0z"/>'
     cats = {"cat": [{"name": "square", "width": 10, "height": 10, "body": body}]}
     sets = {"a": {"style": "silhouettes", "drawings": cats}, "b": {"drawings": cats}}
@@ -48,8 +48,8 @@ def test_a_drawing_without_colour_comes_in_each_ink(tmp_path, monkeypatch):
     monkeypatch.setattr(tiny_scenes, "DRAWINGS_FILE", tmp_path / "drawings.json")
     found = tiny_scenes.load_drawings(("silhouettes",))
     assert found.keys() == {"cat"} and found["cat"].keys() == {"silhouettes"}
-    colours = ["#" + bytes(np.round(d.colour).astype(np.uint8)).hex() for d in found["cat"]["silhouettes"]]
-    assert colours == list(tiny_scenes.INKS)
+    colors = ["#" + bytes(np.round(d.color).astype(np.uint8)).hex() for d in found["cat"]["silhouettes"]]
+    assert colors == list(tiny_scenes.INKS)
 
 
 def test_answers_have_the_stated_form():

@@ -124,7 +124,7 @@ def test_the_marks_of_prompts_about_nothing_do_not_count(tokenizer):
     head.states = torch.randn(3, 5, 128)
     is_image = torch.tensor([[False, True, True, True, True]] * 3)
     batch = {"labels": torch.tensor([[0, 0, 7, train_tiny.GROUND]]), "asked": torch.tensor([-1, 0, 7])}
-    # Two patches are marked wrongly for the first thing, three for the other; three rightly in all.
+    # Two patches are marked wrongly for the first thing, three for the other; three correctly in all.
     torch.testing.assert_close(head.loss(batch, is_image), torch.tensor(20.0 * 5 / 3), rtol=1e-4, atol=0)
 
 

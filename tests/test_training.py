@@ -152,7 +152,7 @@ def test_loss_gradients_and_ten_steps_as_peft(checkpoint, ours, examples, tmp_pa
 
 @needs_peft
 def test_accumulated_step_as_one_batch_of_peft(checkpoint, ours, examples, tmp_path):
-    """Parts with different numbers of learnt tokens: the gradient is still that of the whole."""
+    """Parts with different numbers of learned tokens: the gradient is still that of the whole."""
     model, tokenizer = ours
     parameters = with_lora(model)
     save_adapter(tmp_path, model, str(checkpoint), RANK, ALPHA)

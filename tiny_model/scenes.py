@@ -1,6 +1,6 @@
 """Pictures of one to three things with questions and true answers: what `paligemma-tiny` learns.
 
-A scene is a square picture. On a ground of two colours lie drawings of some of 42 things (cat,
+A scene is a square picture. On a ground of two colors lie drawings of some of 42 things (cat,
 bus, umbrella, ...), mirrored, turned, of any size, hardly overlapping. As the scene was composed
 here, every answer about it is known: its caption, where each thing lies, how many there are.
 The prompts and answers have the forms PaliGemma was trained on (PaliGemma paper, section 3.2.5):
@@ -12,7 +12,7 @@ The prompts and answers have the forms PaliGemma was trained on (PaliGemma paper
     answer en where is the car?             top right
 
 The drawings are those of eight emoji sets, and from thirteen sets of icons; `tiny_model/drawings.json`
-holds them unchanged, as SVG, with their authors and licences. A whole set, Twemoji, is never
+holds them unchanged, as SVG, with their authors and licenses. A whole set, Twemoji, is never
 trained on, so that it can be measured how well the model reads drawings that it has not seen.
 
 Dimensions: S side of the picture in pixels, h and w height and width of a drawing in pixels.
@@ -41,7 +41,7 @@ TRAINING_STYLES = (
     "streamline-emojis", "silhouettes", "icons",
 )  # fmt: skip
 HELD_OUT_STYLES = ("twemoji",)
-INKS = ("#222222", "#b03a2e", "#2471a3")  # for drawings that come without colour
+INKS = ("#222222", "#b03a2e", "#2471a3")  # for drawings that come without color
 KINDS = ("caption", "detect", "count", "is there", "where")
 
 DRAWINGS_FILE = Path(__file__).with_name("drawings.json")
@@ -51,7 +51,7 @@ PACKED_SIZES = (0.18, 0.40)  # for four to six things
 MAX_TILT = math.radians(15)
 MAX_OVERLAP = 0.08  # of the smaller of two boxes
 VISIBLE = 0.1 * 255  # a pixel with less alpha than this shows nothing
-MIN_CONTRAST = 70  # between a drawing's mean colour and the colours of the ground
+MIN_CONTRAST = 70  # between a drawing's mean color and the colors of the ground
 
 
 # -- Drawings -------------------------------------------------------------------------------------
@@ -61,8 +61,8 @@ MIN_CONTRAST = 70  # between a drawing's mean colour and the colours of the grou
 class Drawing:
     """One drawing, ready to be placed: a pyramid of sizes, so that none is ever shrunk by much."""
 
-    levels: list[Image.Image]  # mode RGBa (colours multiplied by alpha), longer sides as in LEVELS
-    colour: np.ndarray  # float [3], mean colour of what is visible
+    levels: list[Image.Image]  # mode RGBa (colors multiplied by alpha), longer sides as in LEVELS
+    color: np.ndarray  # float [3], mean color of what is visible
 
 
 def load_drawings(styles: tuple[str, ...]) -> dict[str, dict[str, list[Drawing]]]:
@@ -86,7 +86,7 @@ def load_drawings(styles: tuple[str, ...]) -> dict[str, dict[str, list[Drawing]]
                     'xmlns:xlink="http://www.w3.org/1999/xlink" '
                     f'viewBox="0 0 {entry["width"]} {entry["height"]}">{entry["body"]}</svg>'
                 )
-                # What has colours of its own is the same in each ink, and so comes once.
+                # What has colors of its own is the same in each ink, and so comes once.
                 for inked in dict.fromkeys(svg.replace("currentColor", ink) for ink in INKS):
                     png = svg_to_bytes(svg_string=inked, width=192, skip_system_fonts=True)
                     image = Image.open(io.BytesIO(bytes(png))).convert("RGBA")
@@ -167,7 +167,7 @@ def crop(cutout: np.ndarray) -> np.ndarray:
 
 @lru_cache
 def patterns(size: int) -> np.ndarray:
-    """float32 [P, S, S, 2]: how much of each of its two colours a ground has at each pixel."""
+    """float32 [P, S, S, 2]: how much of each of its two colors a ground has at each pixel."""
     rng = np.random.default_rng(0)
     y, x = np.mgrid[0:size, 0:size].astype(np.float32) / size - 0.5
 
@@ -207,8 +207,8 @@ def patterns(size: int) -> np.ndarray:
     return np.stack([1 - second, second], axis=-1).astype(np.float32)
 
 
-def ground_colours(rng: np.random.Generator, drawings: list[Drawing]) -> np.ndarray:
-    """Two colours, float [2, 3] in 0 to 255, from which the drawings stand out."""
+def ground_colors(rng: np.random.Generator, drawings: list[Drawing]) -> np.ndarray:
+    """Two colors, float [2, 3] in 0 to 255, from which the drawings stand out."""
     for _ in range(12):
         kind = rng.random()
         low, high = (
@@ -218,33 +218,33 @@ def ground_colours(rng: np.random.Generator, drawings: list[Drawing]) -> np.ndar
             else (0, 255)
         )  # fmt: skip
         first = rng.uniform(low, high, 3)
-        # One ground in four is plain. The others are of kindred colours: on a pattern of two
+        # One ground in four is plain. The others are of kindred colors: on a pattern of two
         # strong ones no drawing is easily seen.
         apart = 0 if rng.random() < 0.25 else rng.uniform(0.05, 0.6)
         second = first + (rng.uniform(0, 255, 3) - first) * apart
-        colours = np.stack([first, second])
+        colors = np.stack([first, second])
         if all(
-            np.linalg.norm(colours - drawing.colour, axis=1).min() > MIN_CONTRAST
+            np.linalg.norm(colors - drawing.color, axis=1).min() > MIN_CONTRAST
             for drawing in drawings
         ):
             break
-    return colours
+    return colors
 
 
-def colour_shift(rng: np.random.Generator, jitter: float, any_hue: bool = False) -> np.ndarray:
-    """float [4, 3]: (r, g, b, 255) @ it is the colour with all of it a little otherwise.
+def color_shift(rng: np.random.Generator, jitter: float, any_hue: bool = False) -> np.ndarray:
+    """float [4, 3]: (r, g, b, 255) @ it is the color with all of it a little otherwise.
 
-    Mild on purpose at jitter 1: a pale star or a grey carrot could not be read by anybody. The last
-    row is an offset in units of alpha, so that the map works on colours multiplied by alpha, too.
+    Mild on purpose at jitter 1: a pale star or a gray carrot could not be read by anybody. The last
+    row is an offset in units of alpha, so that the map works on colors multiplied by alpha, too.
     """
     contrast, saturation = 1 + jitter * rng.uniform(-0.15, 0.15, 2)
     brightness = 1 + jitter * rng.uniform(-0.15, 0.1)
     angle = rng.uniform(-math.pi, math.pi) if any_hue else jitter * math.radians(rng.uniform(-8, 8))
-    grey, eye = np.full((3, 3), 1 / 3), np.eye(3)
-    # Hue is the angle around the grey axis (1, 1, 1) / sqrt(3): Rodrigues' formula.
+    gray, eye = np.full((3, 3), 1 / 3), np.eye(3)
+    # Hue is the angle around the gray axis (1, 1, 1) / sqrt(3): Rodrigues' formula.
     cross = np.array([[0, -1, 1], [1, 0, -1], [-1, 1, 0]]) / math.sqrt(3)
-    hue = math.cos(angle) * eye + math.sin(angle) * cross + (1 - math.cos(angle)) * grey
-    matrix = contrast * brightness * (saturation * hue + (1 - saturation) * grey)
+    hue = math.cos(angle) * eye + math.sin(angle) * cross + (1 - math.cos(angle)) * gray
+    matrix = contrast * brightness * (saturation * hue + (1 - saturation) * gray)
     offset = np.full((1, 3), 128 * (1 - contrast) / 255)
     return np.concatenate([matrix.T, offset]).astype(np.float32)
 
@@ -279,8 +279,8 @@ def draw_scene(
 ) -> Scene:
     """Draw one scene of `count` things (None: one to three; up to six for packed scenes).
 
-    `jitter`: 0 shows the true colours. At 1 the colours of the scene are shifted a little, and some
-    pictures are blurred or grainy. What is above 1 goes to each drawing by itself, in colour and
+    `jitter`: 0 shows the true colors. At 1 the colors of the scene are shifted a little, and some
+    pictures are blurred or grainy. What is above 1 goes to each drawing by itself, in color and
     slant, some get a hue of their own, and some lose a piece: to train on, so that less depends on
     any one hand.
     What finds no free place is left out: of three things hardly ever, of six sometimes.
@@ -311,14 +311,14 @@ def draw_scene(
             placed.append((Thing(name, box), np.s_[y : y + h, x : x + w], cutout))
     placed.sort(key=lambda item: item[0].centre[1])
 
-    shift = colour_shift(rng, min(jitter, 1))
-    colours = np.float32(ground_colours(rng, chosen) @ shift[:3] + 255 * shift[3])
+    shift = color_shift(rng, min(jitter, 1))
+    colors = np.float32(ground_colors(rng, chosen) @ shift[:3] + 255 * shift[3])
     pool = patterns(size)
     pattern = pool[rng.integers(len(pool))]
     if rng.random() < 0.5:
         pattern = pattern[::-1]
     # (S S, 3) = (S S, 2) @ (2, 3)
-    canvas = (pattern.reshape(-1, 2) @ colours).reshape(size, size, 3)
+    canvas = (pattern.reshape(-1, 2) @ colors).reshape(size, size, 3)
 
     owner = np.full((size, size), -1, dtype=np.int8)
     for index in rng.permutation(len(placed)):
@@ -326,7 +326,7 @@ def draw_scene(
         cutout = cutout.astype(np.float32)
         canvas[window] *= 1 - cutout[..., 3:] / 255
         if wild:
-            cutout[..., :3] = cutout @ colour_shift(rng, 1.5 * wild, any_hue=rng.random() < 0.2)
+            cutout[..., :3] = cutout @ color_shift(rng, 1.5 * wild, any_hue=rng.random() < 0.2)
         canvas[window] += cutout @ shift
         owner[window][cutout[..., 3] > VISIBLE] = index
 

@@ -6,7 +6,7 @@
 What to look at if you want to train a PaliGemma yourself:
   - a training row is  <image> * N <bos> prompt \\n answer <eos>.  Picture and prompt are the
     prefix (token type 0): they see each other in both directions. The answer is the suffix
-    (type 1): it sees the prefix and its own past. Only the answer is learnt (`prefix_lm_loss`);
+    (type 1): it sees the prefix and its own past. Only the answer is learned (`prefix_lm_loss`);
   - several prompts share one pass of the vision tower, which is where most of the work is;
   - the tower is not trained by the answers alone. The real one was pretrained on pictures with
     texts; this one first learns to say of every patch what it shows and where that thing's box
@@ -157,7 +157,7 @@ def build_model(config: dict) -> PaliGemmaForConditionalGeneration:
 
 @torch.no_grad()
 def initialise(model: PaliGemmaForConditionalGeneration, tokenizer: Tokenizer):
-    """Gives the weights a start that knows about places, so that less has to be learnt."""
+    """Gives the weights a start that knows about places, so that less has to be learned."""
     for name, module in model.named_modules():
         if isinstance(module, nn.Linear):
             nn.init.xavier_uniform_(module.weight)
@@ -234,7 +234,7 @@ class Scenes(IterableDataset):
 def draw_scene_of_any_resolution(rng: np.random.Generator, drawings, size: int, count: int | None):
     """Most scenes are drawn at the model's size, some at twice that and shrunk, as photographs are.
 
-    Two in three are of wilder colours and shapes than will ever be asked about, for the model
+    Two in three are of wilder colors and shapes than will ever be asked about, for the model
     soon knows the drawings by heart, and is to read those of others.
     """
     jitter = 1.0 if rng.random() < 0.33 else rng.uniform(1, 3)
@@ -267,9 +267,9 @@ def training_rows(tokenizer: Tokenizer, asked: list[tuple[str, str]], num_image_
     """Prompts with their answers, as one sequence each, padded on the left."""
     rows = [training_row(tokenizer, prompt, answer, num_image_tokens) for prompt, answer in asked]
     batch = collate(rows, tokenizer.token_to_id("<pad>"))
-    # Which tokens are learnt is told from their types; several rows share the pixels of a picture.
-    num_learnt = batch.pop("labels").ne(IGNORE_INDEX).sum(dim=1)
-    return batch | {"answer_length": num_learnt.max()}
+    # Which tokens are learned is told from their types; several rows share the pixels of a picture.
+    num_learned = batch.pop("labels").ne(IGNORE_INDEX).sum(dim=1)
+    return batch | {"answer_length": num_learned.max()}
 
 
 def thing_asked_for(prompt: str) -> int:
@@ -297,7 +297,7 @@ class PatchHead(nn.Linear):
         super().__init__(width, len(THINGS) + 1 + 4 + 6)
 
     def loss(self, features: torch.Tensor, labels: torch.Tensor, boxes: torch.Tensor):
-        """[B, N, C], [B, N], [B, N, 4] -> the loss and the share of thing patches named rightly."""
+        """[B, N, C], [B, N], [B, N, 4] -> the loss and the share of thing patches named correctly."""
         classes, places, thirds = self(features).float().split([len(THINGS) + 1, 4, 6], dim=-1)
         is_thing = labels != GROUND
         boxes = boxes[is_thing]                                       # [patches, 4]
@@ -518,7 +518,7 @@ def evaluate(
 
 @torch.no_grad()
 def patch_accuracy(model, head: PatchHead, drawings, num_scenes: int) -> float:
-    """The share of thing patches that the tower names rightly, on scenes that are always the same."""
+    """The share of thing patches that the tower names correctly, on scenes that are always the same."""
     rng = np.random.default_rng(1)
     size, patch = model.config.vision_config.image_size, model.config.vision_config.patch_size
     scenes = [tiny_scenes.draw_scene(rng, drawings, size) for _ in range(num_scenes)]
@@ -625,9 +625,9 @@ def train(
 
 COLUMNS = {  # of the accuracy table: a title, the drawings, with jitter or without, the seed
     "training sets": ("training", 1.0, 2),
-    "training sets, true colours": ("training", 0.0, 3),
+    "training sets, true colors": ("training", 0.0, 3),
     "Twemoji": ("held out", 1.0, 4),
-    "Twemoji, true colours": ("held out", 0.0, 5),
+    "Twemoji, true colors": ("held out", 0.0, 5),
 }
 ROWS = {
     "`caption en`, exactly right": "caption",
@@ -693,8 +693,8 @@ was not trained to use them.
 ## How often it is right
 
 The share of right answers about {plan["final_scenes"]} new scenes in each column. The Twemoji set was never
-trained on, so its columns tell how well the model reads drawings by another hand. "True colours": without
-the shifts of colour, the grain and the blur that training has.
+trained on, so its columns tell how well the model reads drawings by another hand. "True colors": without
+the shifts of color, the grain and the blur that training has.
 
 {table}
 
@@ -724,11 +724,11 @@ all things in 400 new scenes with what comes back, which is the most that a mode
 The scenes are made of drawings from these sets (in `tiny_model/drawings.json`, unchanged). The
 checkpoint holds none of them.
 
-| set | author | licence | npm package | trained on |
+| set | author | license | npm package | trained on |
 |---|---|---|---|---|
 {credits}
 
-The weights are under the licence of this repository.
+The weights are under the license of this repository.
 """
 
 

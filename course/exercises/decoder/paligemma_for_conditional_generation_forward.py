@@ -99,9 +99,9 @@ def in_other_words(
     if labels is None:
         return dict(logits=logits, kv_cache=kv_cache)
     before, after = logits[:, :-1], labels[:, 1:]
-    learnt = after != self.config.ignore_index
-    scores = before[learnt].log_softmax(-1)
-    loss = -scores.gather(1, after[learnt][:, None]).mean()
+    learned = after != self.config.ignore_index
+    scores = before[learned].log_softmax(-1)
+    loss = -scores.gather(1, after[learned][:, None]).mean()
     return dict(logits=logits, kv_cache=kv_cache, loss=loss)
 
 

@@ -10,7 +10,7 @@ from course.exercises.processor.inputs import PIXELS
 from text_image_token_processor_1 import normalize, rescale, resize
 
 
-def transparent_colour(image: Image.Image) -> Image.Image:
+def transparent_color(image: Image.Image) -> Image.Image:
     """An indexed picture as GIFs are: its first color is transparent."""
     image.info["transparency"] = 0
     return image
@@ -82,7 +82,7 @@ EXERCISE = Exercise(
         ),
         Case(
             "an indexed picture, one of whose colors is transparent",
-            lambda: {"images": [transparent_colour(picture(17, 9, mode="P"))], "image_size": 13},
+            lambda: {"images": [transparent_color(picture(17, 9, mode="P"))], "image_size": 13},
         ),
     ],
     mistakes=[

@@ -278,7 +278,7 @@ function showAnswer(message, milliseconds) {
   $("reply").classList.toggle("other", change && message.text !== message.before.text);
   $("beforePart").hidden = !change;
   if (change) $("beforeReply").textContent = readable(message.before.text);
-  $("afterOf").textContent = !change ? "answer" : served.set === "1" ? (message.text === message.before.text ? "changed: the same" : "changed") : "your code";
+  $("afterOf").textContent = message.stopped ? "the reference's answer, because your code does not run" : !change ? "answer" : served.set === "1" ? (message.text === message.before.text ? "changed: the same" : "changed") : "your code";
   showProblem(message.stopped, "stopped");
   $("status").textContent = `${message.ended ? "" : "Without an end within its tokens. "}Answered in ${Math.round(milliseconds)} ms.`;
   const {width, height} = ground, unit = Math.max(width, height) / 100;

@@ -43,17 +43,17 @@ LANGUAGES = {"sh", "text", "python", "powershell", "json", "mermaid"}
 # What a reader brings along: there is nothing to compare with.
 NOT_HERE = ("photo.jpg", "photos", "paligemma-3b", "random-3b", "my-", "NAME")
 NOT_RUN = ("pip", "git", "cd", "hf", "source", "python3", ".venv")
-NOT_ENDING = ("--live",)                                              # what waits for Ctrl-C
+NOT_ENDING = ("--live",)  # what waits for Ctrl-C
 # The learner's tests end in the same words as all tests, which cannot run inside one of them.
 STANDS_FOR = {"python -m pytest": "python -m pytest tests/test_exercises.py"}
 LEFT_OUT = {".git", ".venv", "__pycache__", ".pytest_cache", ".ruff_cache", ".hypothesis"}
-RESULTS = ("training-", "random-", "finetuned")                       # how names of results begin
+RESULTS = ("training-", "random-", "finetuned")  # how names of results begin
 VOLATILE = (
     (r"\d+\.\d+ (seconds|GB|s)\b", r"# \1"),
     (r"\bin \d+\.\d+s\b(?: \(\d+:\d\d:\d\d\))?", "in #s"),
     (r'("seconds": )\d+\.\d+', r"\1#"),
     (r"(Tokens per second: )\d+\.\d+", r"\1#"),
-    (r"={3,}|_{3,}", "==="),                                          # as wide as the terminal
+    (r"={3,}|_{3,}", "==="),  # as wide as the terminal
 )
 
 
@@ -62,11 +62,11 @@ class Block:
     """A fenced block of a document."""
 
     document: Path
-    line: int                                                         # of its first line, from 1
+    line: int  # of its first line, from 1
     language: str
     text: str
     indent: str = ""
-    function: str = ""                                                # that it is a solution of
+    function: str = ""  # that it is a solution of
 
     @property
     def where(self) -> str:
@@ -170,8 +170,14 @@ def run(command: str, folder: Path) -> str:
     environment = os.environ | {"PYTHONIOENCODING": "utf-8", "PYTHONUNBUFFERED": "1", "COLUMNS": "100"}
     environment |= {"PYTHONDONTWRITEBYTECODE": "1", "NO_COLOR": "1"}
     done = subprocess.run(
-        [sys.executable, *arguments], cwd=folder, env=environment, encoding="utf-8", timeout=300,
-        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        [sys.executable, *arguments],
+        cwd=folder,
+        env=environment,
+        encoding="utf-8",
+        timeout=300,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
     )
     return done.stdout
 

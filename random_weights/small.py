@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import save_file
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
-SPECIAL = ["<pad>", "<eos>", "<bos>", "<unk>"]                        # ids 0 to 3, as Gemma's
-BYTES = [f"<0x{byte:02X}>" for byte in range(256)]                    # for characters not in the vocabulary
+SPECIAL = ["<pad>", "<eos>", "<bos>", "<unk>"]  # ids 0 to 3, as Gemma's
+BYTES = [f"<0x{byte:02X}>" for byte in range(256)]  # for characters not in the vocabulary
 CHARACTERS = list("▁abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.,;:!?'\"()-/")
 MERGES = [("c", "a"), ("ca", "t"), ("▁", "ca"), ("▁ca", "t"), ("▁", "d"), ("t", "e")]
 LOCATIONS = [f"<loc{i:04d}>" for i in range(1024)]
@@ -42,7 +42,7 @@ def small_config(text=None, vision=None, **overrides) -> dict:
     `text` and `vision` override entries of text_config and vision_config, the rest the top level.
     """
     image_token = gemma_like_tokenizer().token_to_id("<image>")
-    vocab_size = image_token + 8                                      # larger than needed, as the 3B model's
+    vocab_size = image_token + 8  # larger than needed, as the 3B model's
     text_config = {
         "model_type": "gemma",
         "vocab_size": vocab_size,
@@ -60,7 +60,7 @@ def small_config(text=None, vision=None, **overrides) -> dict:
         "num_hidden_layers": 2,
         "num_attention_heads": 3,
         "patch_size": 4,
-        "image_size": 12,                                             # 9 patches
+        "image_size": 12,  # 9 patches
         "projection_dim": text_config["hidden_size"],
         "vision_use_head": False,
     } | (vision or {})

@@ -30,27 +30,72 @@ PAD, BOS, NEWLINE = 0, 2, 5
 # in place of the config's value to show.
 SIZES = {
     "one key/value head": {
-        "vision": dict(hidden_size=60, intermediate_size=52, num_hidden_layers=3, num_attention_heads=5,
-                       patch_size=4, image_size=12, layer_norm_eps=1e-2),
-        "text": dict(vocab_size=131, hidden_size=56, intermediate_size=90, num_hidden_layers=2,
-                     num_attention_heads=6, num_key_value_heads=1, head_dim=10,
-                     rms_norm_eps=2e-2, rope_theta=77.0),
+        "vision": dict(
+            hidden_size=60,
+            intermediate_size=52,
+            num_hidden_layers=3,
+            num_attention_heads=5,
+            patch_size=4,
+            image_size=12,
+            layer_norm_eps=1e-2,
+        ),
+        "text": dict(
+            vocab_size=131,
+            hidden_size=56,
+            intermediate_size=90,
+            num_hidden_layers=2,
+            num_attention_heads=6,
+            num_key_value_heads=1,
+            head_dim=10,
+            rms_norm_eps=2e-2,
+            rope_theta=77.0,
+        ),
         "image_token_index": 130,
     },
     "two key/value heads": {
-        "vision": dict(hidden_size=48, intermediate_size=80, num_hidden_layers=2, num_attention_heads=4,
-                       patch_size=7, image_size=28, layer_norm_eps=3e-3),
-        "text": dict(vocab_size=99, hidden_size=40, intermediate_size=72, num_hidden_layers=3,
-                     num_attention_heads=8, num_key_value_heads=2, head_dim=14,
-                     rms_norm_eps=5e-3, rope_theta=500.0),
+        "vision": dict(
+            hidden_size=48,
+            intermediate_size=80,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            patch_size=7,
+            image_size=28,
+            layer_norm_eps=3e-3,
+        ),
+        "text": dict(
+            vocab_size=99,
+            hidden_size=40,
+            intermediate_size=72,
+            num_hidden_layers=3,
+            num_attention_heads=8,
+            num_key_value_heads=2,
+            head_dim=14,
+            rms_norm_eps=5e-3,
+            rope_theta=500.0,
+        ),
         "image_token_index": 61,
     },
     "as many key/value heads as heads": {
-        "vision": dict(hidden_size=36, intermediate_size=100, num_hidden_layers=1, num_attention_heads=2,
-                       patch_size=5, image_size=10, layer_norm_eps=1e-1),
-        "text": dict(vocab_size=115, hidden_size=64, intermediate_size=44, num_hidden_layers=4,
-                     num_attention_heads=3, num_key_value_heads=3, head_dim=22,
-                     rms_norm_eps=1e-1, rope_theta=1e6),
+        "vision": dict(
+            hidden_size=36,
+            intermediate_size=100,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            patch_size=5,
+            image_size=10,
+            layer_norm_eps=1e-1,
+        ),
+        "text": dict(
+            vocab_size=115,
+            hidden_size=64,
+            intermediate_size=44,
+            num_hidden_layers=4,
+            num_attention_heads=3,
+            num_key_value_heads=3,
+            head_dim=22,
+            rms_norm_eps=1e-1,
+            rope_theta=1e6,
+        ),
         "image_token_index": 7,
     },
 }
@@ -193,9 +238,7 @@ def test_vision_features(name):
     pixel_values = batch_of(name, [1, 1])["pixel_values"]
     features = ours.vision_tower(pixel_values)
     assert_near(features, theirs.model.vision_tower(pixel_values).last_hidden_state)
-    assert_near(
-        ours.multi_modal_projector(features), theirs.get_image_features(pixel_values).pooler_output
-    )
+    assert_near(ours.multi_modal_projector(features), theirs.get_image_features(pixel_values).pooler_output)
 
 
 # --- logits -----------------------------------------------------------------------------------------
@@ -427,7 +470,7 @@ def test_loading_what_transformers_saved(name, layout, tmp_path):
     if layout == "hub":
         (tmp_path / "model.safetensors.index.json").unlink()
         tensors = {our_name(key): weight for key, weight in theirs.state_dict().items()}
-        del tensors["language_model.lm_head.weight"]                  # tied, so not stored
+        del tensors["language_model.lm_head.weight"]  # tied, so not stored
         save_file(tensors, tmp_path / "model.safetensors")
 
     loaded, tokenizer = load_hf_model(tmp_path)

@@ -130,7 +130,7 @@ def test_padding_that_sees_nothing_spoils_nothing(model):
 def test_each_picture_stays_in_its_own_row(model):
     """Features are put in place for the whole batch at once, and must not slip into another row."""
     batch = inputs(model, batch_size=3)
-    batch["input_ids"][1] = batch["input_ids"][1].roll(4)             # words before the picture, in one row
+    batch["input_ids"][1] = batch["input_ids"][1].roll(4)  # words before the picture, in one row
     together = model(**batch)["logits"]
     for row in range(3):
         alone = model(batch["input_ids"][row : row + 1], batch["pixel_values"][row : row + 1])["logits"]

@@ -25,11 +25,11 @@ PAGES = sorted(lessons.PAGES.glob("*.md"))
 NUMBER = re.compile(r"(?<![\w.])\d[\d,_]*(?:\.\d+)?(?:e-?\d+)?(?![\w])")
 HOLDS = re.compile(r"<!-- holds: (.*?) -->")
 NOT_COUNTED = re.compile(
-    r"```.*?^```$|<!--.*?-->"                                         # blocks, comments
-    r"|\]\([^)]*\)|`[^`\n]*\.(?:md|py|png)`"                          # where links lead
+    r"```.*?^```$|<!--.*?-->"  # blocks, comments
+    r"|\]\([^)]*\)|`[^`\n]*\.(?:md|py|png)`"  # where links lead
     r"|\b(?:19|20)\d\d\b|\b(?:[Ss]ections?|[Ee]quations?|[Ff]igures?) [\d.]+(?:(?:,| and) [\d.]+)*"
     r"|\b(?:GPT|Llama|LLaVA|Gemma|PaliGemma|SigLIP|Qwen|BLIP|T|ViT-[A-Z]/)[- ]?\d[\d.]*\w*|\b\d+(?:\.\d+)?B\b"
-    r"|^\| \d+ \||width=\"\d+\""                                       # rows of a list, pictures
+    r"|^\| \d+ \||width=\"\d+\""  # rows of a list, pictures
     r"|<loc\d+>|^# \d+\.|<summary>\d\.|\bExercise 0\b|layers? \d+(?: and \d+)?\b|head \d+\b",
     re.DOTALL | re.MULTILINE,
 )

@@ -98,7 +98,7 @@ def test_each_step_of_the_preparation():
     image = Image.fromarray(np.array([[[255, 0, 0], [0, 255, 0]]], dtype=np.uint8))
     square = resize(image, 4)
     assert square.shape == (4, 4, 3) and square.dtype == np.uint8
-    assert square[0, 0].tolist() == square[3, 0].tolist() == [255, 0, 0]      # red stays on the left
+    assert square[0, 0].tolist() == square[3, 0].tolist() == [255, 0, 0]  # red stays on the left
     assert square[0, 3].tolist() == [0, 255, 0]
     scaled = rescale(np.array([0, 51, 255], dtype=np.uint8))
     assert scaled.dtype == np.float32
@@ -131,7 +131,7 @@ def their_processor(num_image_tokens, image_size):
     return transformers.PaliGemmaProcessor(image_processor, tokenizer)
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")             # transformers' own use of NumPy
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # transformers' own use of NumPy
 @pytest.mark.parametrize("prompts", [*([prompt] for prompt in PROMPTS), PROMPTS])
 def test_ids_equal_transformers(prompts):
     """Alone and in one batch, padded on the left: one id too many and every answer is another."""

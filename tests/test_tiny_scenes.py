@@ -86,7 +86,7 @@ def test_boxes_are_tight_around_what_is_visible(drawings, size, jitter):
                 edges = np.array([ys.min(), xs.min(), ys.max() + 1, xs.max() + 1]) / size
                 inside = edges - np.array(thing.box)
                 assert (inside[:2] >= 0).all() and (inside[2:] <= 0).all()
-                if len(scene.things) == 1:                            # nothing in front of it
+                if len(scene.things) == 1:  # nothing in front of it
                     assert np.abs(inside).max() < 1e-9
 
 

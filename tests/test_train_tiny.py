@@ -73,7 +73,7 @@ def test_the_loss_is_the_references_where_targets_are_hard(tokenizer, monkeypatc
 
 def test_what_lies_close_to_a_border_is_asked_about_often():
     boxes = {"cat": (0.1, 0.1, 0.2, 0.58), "dog": (0.7, 0.7, 0.8, 0.9), "bee": (0.0, 0.3, 0.1, 0.38)}
-    things = [Thing(name, boxes[name]) for name in ("cat", "bee", "bee", "dog")]     # no "the" bee
+    things = [Thing(name, boxes[name]) for name in ("cat", "bee", "bee", "dog")]  # no "the" bee
     scene = Scene(np.zeros((8, 8, 3), np.uint8), things, np.full((8, 8), -1, np.int8))
     rng = np.random.default_rng(0)
     first = [train_tiny.questions(rng, scene)[0] for _ in range(200)]
@@ -120,7 +120,7 @@ def test_the_marks_of_prompts_about_nothing_do_not_count(tokenizer):
     model = train_tiny.build_model(config)
     head = train_tiny.MarkHead(model.language_model)
     nn.init.zeros_(head.weight)
-    nn.init.constant_(head.bias, 20.0)                                # it marks everything
+    nn.init.constant_(head.bias, 20.0)  # it marks everything
     head.states = torch.randn(3, 5, 128)
     is_image = torch.tensor([[False, True, True, True, True]] * 3)
     batch = {"labels": torch.tensor([[0, 0, 7, train_tiny.GROUND]]), "asked": torch.tensor([-1, 0, 7])}

@@ -109,9 +109,7 @@ def make_drawing(image: Image.Image) -> Drawing:
     return Drawing(levels, np.array([red, green, blue]) * 255 / alpha)
 
 
-def turn(
-    rng: np.random.Generator, drawing: Drawing, longer_side: float, wild: float = 0.0
-) -> np.ndarray:
+def turn(rng: np.random.Generator, drawing: Drawing, longer_side: float, wild: float = 0.0) -> np.ndarray:
     """Mirror, stretch, scale, tilt and slant a drawing -> uint8 [h, w, 4], cropped to what is visible.
 
     `wild`: stretches more, and slants: the upper edge moves sideways by up to 0.15 of the height.
@@ -223,10 +221,7 @@ def ground_colors(rng: np.random.Generator, drawings: list[Drawing]) -> np.ndarr
         apart = 0 if rng.random() < 0.25 else rng.uniform(0.05, 0.6)
         second = first + (rng.uniform(0, 255, 3) - first) * apart
         colors = np.stack([first, second])
-        if all(
-            np.linalg.norm(colors - drawing.color, axis=1).min() > MIN_CONTRAST
-            for drawing in drawings
-        ):
+        if all(np.linalg.norm(colors - drawing.color, axis=1).min() > MIN_CONTRAST for drawing in drawings):
             break
     return colors
 

@@ -72,7 +72,7 @@ SMOKE_PLAN = {
     "final_scenes": 6,
 }  # fmt: skip
 PROMPTS_PER_PICTURE = 3
-LOC_SPREAD = 3       # a <loc> is also nearly right this many bins to either side
+LOC_SPREAD = 3  # a <loc> is also nearly right this many bins to either side
 GROUND = len(THINGS)  # the label of a patch that shows no thing
 
 
@@ -300,8 +300,8 @@ class PatchHead(nn.Linear):
         """[B, N, C], [B, N], [B, N, 4] -> the loss and the share of thing patches named correctly."""
         classes, places, thirds = self(features).float().split([len(THINGS) + 1, 4, 6], dim=-1)
         is_thing = labels != GROUND
-        boxes = boxes[is_thing]                                       # [patches, 4]
-        true_thirds = (3 * (boxes[:, :2] + boxes[:, 2:]) / 2).long()              # [patches, 2]
+        boxes = boxes[is_thing]  # [patches, 4]
+        true_thirds = (3 * (boxes[:, :2] + boxes[:, 2:]) / 2).long()  # [patches, 2]
         loss = F.cross_entropy(classes.flatten(0, 1), labels.flatten(), label_smoothing=0.05)
         loss = loss + 4 * F.l1_loss(places[is_thing], boxes)
         loss = loss + F.cross_entropy(thirds[is_thing].view(-1, 3), true_thirds.flatten())
@@ -318,8 +318,8 @@ def naming_loss(model, features: torch.Tensor, labels: torch.Tensor, words: list
     features [B, N, C], labels int64 [B, N], words: the token of each thing.
     """
     is_thing = labels != GROUND
-    named = model.multi_modal_projector(features[is_thing])           # [patches, D]
-    embeddings = model.language_model.model.embed_tokens.weight[words]               # [things, D]
+    named = model.multi_modal_projector(features[is_thing])  # [patches, D]
+    embeddings = model.language_model.model.embed_tokens.weight[words]  # [things, D]
     return F.cross_entropy((named @ embeddings.T).float(), labels[is_thing], label_smoothing=0.05)
 
 
@@ -336,14 +336,14 @@ class MarkHead(nn.Linear):
         layers[len(layers) // 2 - 1].register_forward_hook(self.keep)
 
     def keep(self, layer: nn.Module, inputs: tuple, output: torch.Tensor):
-        self.states = output                                          # [B * Q, T, D]
+        self.states = output  # [B * Q, T, D]
 
     def loss(self, batch: dict, is_image: torch.Tensor) -> torch.Tensor:
         """The cross entropy of the marks per asked patch; `is_image` bool [B * Q, T]: the patches."""
-        states = self.states[is_image]                                # [B * Q * N, D]
+        states = self.states[is_image]  # [B * Q * N, D]
         labels = batch["labels"].repeat_interleave(PROMPTS_PER_PICTURE, dim=0)
-        asked = batch["asked"][:, None]                               # [B * Q, 1]
-        marks = self(states).float().view(labels.shape)               # [B * Q, N]
+        asked = batch["asked"][:, None]  # [B * Q, 1]
+        marks = self(states).float().view(labels.shape)  # [B * Q, N]
         is_asked = (labels == asked).float()
         loss = F.binary_cross_entropy_with_logits(marks, is_asked, reduction="none")
         return (loss * (asked >= 0)).sum() / is_asked.sum()
@@ -371,15 +371,15 @@ def prefix_lm_loss(
         logits_to_keep=A + 1,  # padded on the left, all answers end at the last position
     )
     # The logits at a position are about the token after it.
-    is_answer = token_type_ids[:, -A:] == 1                           # [B * Q, A]
-    log_probs = logits[:, :-1][is_answer].log_softmax(dim=-1)         # [answer tokens, V]
-    targets = input_ids[:, -A:][is_answer]                            # [answer tokens]
+    is_answer = token_type_ids[:, -A:] == 1  # [B * Q, A]
+    log_probs = logits[:, :-1][is_answer].log_softmax(dim=-1)  # [answer tokens, V]
+    targets = input_ids[:, -A:][is_answer]  # [answer tokens]
     is_loc = (targets >= first_loc) & (targets < first_loc + 1024)
 
     word_loss = -log_probs[~is_loc].gather(1, targets[~is_loc, None]).sum()
     bins = torch.arange(1024)
     nearness = torch.exp(-(((bins - (targets[is_loc, None] - first_loc)) / LOC_SPREAD) ** 2) / 2)
-    nearness = nearness / nearness.sum(dim=1, keepdim=True)           # [locs, 1024]
+    nearness = nearness / nearness.sum(dim=1, keepdim=True)  # [locs, 1024]
     loc_loss = -(nearness * log_probs[is_loc, first_loc : first_loc + 1024]).sum()
     return (2 * word_loss + loc_loss) / len(targets)
 

@@ -23,7 +23,7 @@ SIGNS = {
     "≈": (0.85, [[(0.1, 0.55), (0.28, 0.44), (0.54, 0.6), (0.72, 0.48)],
                  [(0.1, 0.82), (0.28, 0.71), (0.54, 0.87), (0.72, 0.75)]]),
 }  # fmt: skip
-CAPITAL = 0.7                                                         # its height, as a part of the size
+CAPITAL = 0.7  # its height, as a part of the size
 
 
 def rgb(color: str) -> np.ndarray:
@@ -56,7 +56,7 @@ class Canvas:
         points = [(x * SHARP, y * SHARP) for x, y in points]
         self.draw.line(points, fill=fill, width=round(width * SHARP), joint="curve")
         radius = width * SHARP / 2
-        for x, y in (points[0], points[-1]):                          # round ends
+        for x, y in (points[0], points[-1]):  # round ends
             self.draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=fill)
 
     def dashes(self, start, end, fill=SOFT, width=2.0, dash=10):
@@ -117,7 +117,7 @@ class Canvas:
         wide = sum(width for _, width in pieces)
         target, draw = self.image, self.draw
         left, base = x * SHARP, y * SHARP
-        if turned:                                                    # upwards, its middle at x, y
+        if turned:  # upwards, its middle at x, y
             target = Image.new("L", (round(wide) + 8, round(tall * 2.2)), 0)
             draw = ImageDraw.Draw(target)
             left, base = 4, tall * 1.6

@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 
 picture = Image.open(ROOT / "images" / "cats.png").convert("RGB")
 model, tokenizer = load_hf_model(ROOT / "paligemma-tiny", "cpu", "float32")
-model.requires_grad_(False)                                           # nothing is trained here
+model.requires_grad_(False)  # nothing is trained here
 processor = PaliGemmaProcessor(
     tokenizer, model.config.vision_config.num_patches, model.config.vision_config.image_size
 )

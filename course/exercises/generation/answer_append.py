@@ -74,7 +74,7 @@ EXERCISE = Exercise(
         "`<loc0256>` if it is not told otherwise?",
         "decode(..., skip_special_tokens=False) of all tokens; endswith(REPLACEMENT) says that bytes are "
         "missing; a slice from len(self.text) on is what is new.",
-        "text = self.tokenizer.decode(self.tokens, skip_special_tokens=False); new = \"\" if "
+        'text = self.tokenizer.decode(self.tokens, skip_special_tokens=False); new = "" if '
         "text.endswith(REPLACEMENT) else text[len(self.text):]; self.text += new.",
     ),
     make=lambda m: m.Answer(tokenizer()),

@@ -220,8 +220,12 @@ EXERCISE = Exercise(
         Case(
             "drawn, two rows alike but for the picture, and a seed",
             lambda: {
-                "ends": (None, None), "batch": batch(ONE, ONE), "max_tokens": 8, "temperature": 1.5,
-                "top_p": 0.9, "seed": 11,
+                "ends": (None, None),
+                "batch": batch(ONE, ONE),
+                "max_tokens": 8,
+                "temperature": 1.5,
+                "top_p": 0.9,
+                "seed": 11,
             },
             call=answered,
         ),
@@ -284,9 +288,11 @@ EXERCISE = Exercise(
         ),
         Mistake(
             "with one generator for all rows",
-            {"[torch.Generator().manual_seed(seed) for _ in range(B)]": (
-                "[torch.Generator().manual_seed(seed)] * B"
-            )},
+            {
+                "[torch.Generator().manual_seed(seed) for _ in range(B)]": (
+                    "[torch.Generator().manual_seed(seed)] * B"
+                )
+            },
             "what a row draws would depend on its neighbors.",
         ),
         Mistake(

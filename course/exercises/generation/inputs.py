@@ -92,9 +92,7 @@ def tokenizer() -> Tokenizer:
     words = ["<unk>", *(f"<0x{byte:02X}>" for byte in range(256))]
     words += ["▁a", "▁two", "▁cat", "s", "▁caf", "▁and", "\n", "▁"]
     made = Tokenizer(models.BPE({word: i for i, word in enumerate(words)}, [], unk_token="<unk>"))
-    made.decoder = decoders.Sequence(
-        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
-    )
+    made.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
     special = ["<eos>", "<loc0017>", "<loc0256>", "<loc0511>", "<loc1023>", "<seg042>"]
     made.add_special_tokens([AddedToken(token, normalized=False) for token in special])
     return made

@@ -38,9 +38,7 @@ def with_padding_that_may_be_negative(vqvae, tokens, box, height, width):
 
 
 ROUNDED = "(round(edge) for edge in box)"
-PLACED = (
-    "mask[top:bottom, left:right] = shape[top - y1 : bottom - y1, left - x1 : right - x1] > 0"
-)
+PLACED = "mask[top:bottom, left:right] = shape[top - y1 : bottom - y1, left - x1 : right - x1] > 0"
 
 EXERCISE = Exercise(
     name="mask_from_tokens",

@@ -49,7 +49,7 @@ EXERCISE = Exercise(
     hints=(
         "torch.nn.functional has one function for it. Read which modes it has, and what it does by itself "
         "where a picture shrinks.",
-        'F.interpolate takes [B, channels, h, w], size=(height, width), a mode, and antialias, which is '
+        "F.interpolate takes [B, channels, h, w], size=(height, width), a mode, and antialias, which is "
         "False if nothing is said.",
         'F.interpolate(shapes[:, None], size=(height, width), mode="bilinear", antialias=True)[:, 0].',
     ),

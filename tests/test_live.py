@@ -20,6 +20,8 @@ from test_explain import CUT_OFF, OVERLAPS
 
 from inside import live
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(live.__file__).resolve().parent.parent
 FOLDERS = ("course", "inside", "program", "speed", "images", "paligemma-tiny", "random_weights")
 PAIRS = [path.stem.removesuffix("_0") for path in ROOT.glob("*_0.py")]

@@ -20,16 +20,17 @@ from test_explain import CUT_OFF, OVERLAPS
 
 from inside import live
 
-pytestmark = pytest.mark.long
-
 ROOT = Path(live.__file__).resolve().parent.parent
 FOLDERS = ("course", "inside", "program", "speed", "images", "paligemma-tiny", "random_weights")
 PAIRS = [path.stem.removesuffix("_0") for path in ROOT.glob("*_0.py")]
 RIGHT = "scores = query @ key.transpose(2, 3) * self.head_dim**-0.5"
 
-pytestmark = pytest.mark.skipif(
-    not (ROOT / "paligemma-tiny" / "model.safetensors").is_file(), reason="paligemma-tiny is not here"
-)
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.skipif(
+        not (ROOT / "paligemma-tiny" / "model.safetensors").is_file(), reason="paligemma-tiny is not here"
+    ),
+]
 
 
 def start(folder: Path, *arguments: str):

@@ -18,7 +18,11 @@ DOCUMENTS_TEST = "test_outputs_are_what_is_printed"
 
 
 def pytest_collection_modifyitems(items):
-    """What README.md and docs/ say is looked at last: until then its commands have run, on another core."""
+    """A browser takes its time. What README.md and docs/ say is looked at last: until then its commands
+    have run, on another core."""
+    for item in items:
+        if "browser" in item.fixturenames:
+            item.add_marker(pytest.mark.long)
     items.sort(key=lambda item: item.name == DOCUMENTS_TEST)
 
 

@@ -37,7 +37,7 @@ class Outcome:
     flaw: Flaw | None = None  # a missing parameter, say: found before the call
     changed: list[str] = field(default_factory=list)  # inputs and weights that are not what they were
     stopped_at: list[str] = field(default_factory=list)  # of an error: the line, and the shapes there
-    unreached: list[str] = field(default_factory=list)  # weights and inputs that got no gradient
+    gradients: dict[str, float] = field(default_factory=dict)  # how large, of weights and inputs; 0: none
     said: str = ""  # the error as Python prints it, with a "Did you mean"
     printed: str = ""
 

@@ -159,15 +159,16 @@ def in_training(inputs: dict) -> dict[str, torch.Tensor]:
     return leaves
 
 
-def unreached(value, leaves: dict[str, torch.Tensor]) -> list[str]:
-    """The names of those that have no part in a result."""
+def gradients(value, leaves: dict[str, torch.Tensor]) -> dict[str, float]:
+    """How much of a result's gradient reaches each of these: the length of a vector."""
     results = [part for _, part in parts_of(value) if isinstance(part, torch.Tensor) and part.requires_grad]
     if not leaves or not results:
-        return []
+        return {}
     trained = {name: leaf for name, leaf in leaves.items() if leaf.requires_grad}
-    total = sum(part.float().sum() for part in results)
-    gradients = torch.autograd.grad(total, list(trained.values()), allow_unused=True)
-    return [name for name, gradient in zip(trained, gradients, strict=True) if gradient is None]
+    total = sum(part.float().square().sum() for part in results)
+    found = torch.autograd.grad(total, list(trained.values()), allow_unused=True)
+    sizes = [0.0 if gradient is None else float(gradient.norm()) for gradient in found]
+    return dict(zip(trained, sizes, strict=True))
 
 
 def weights_of(made) -> dict[str, torch.Tensor]:
@@ -207,7 +208,7 @@ def observe(
             with elsewhere:
                 value = case.call(made, **inputs) if case.call else made(*inputs.values())
         outcome.value = value
-        outcome.unreached = unreached(value, leaves)
+        outcome.gradients = gradients(value, leaves)
         outcome.changed = [name for name in inputs if not unchanged(before[name], frozen(inputs[name]))]
         outcome.changed += lender.lent_and_changed()
         after = weights_of(made)

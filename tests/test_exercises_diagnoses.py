@@ -164,6 +164,11 @@ PASSED = {
         {"scores = query @": "scores = query.detach() @"},
         "no gradient reaches `q_proj.weight`",
     ),
+    "no gradient for the embeddings": (
+        FORWARD,
+        {"embed_tokens(input_ids)": "embed_tokens(input_ids).detach()"},
+        "not all of the gradient reaches `language_model.model.embed_tokens.weight`",
+    ),
     "logits computed in float32": (
         "GemmaForCausalLM",
         {

@@ -36,6 +36,9 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from course.exercises import FILES
+from course.skeletons import skeleton
+
 ROOT = Path(__file__).resolve().parent.parent
 FENCE = re.compile(r"^(?P<indent> *)```(?P<language>[\w-]*)$")
 IN_FUNCTION = re.compile(r"^ *<!-- in (?P<name>[\w.]+) -->$")
@@ -46,7 +49,7 @@ NOT_RUN = ("pip", "git", "cd", "hf", "source", "python3", ".venv")
 NOT_ENDING = ("--live",)  # what waits for Ctrl-C
 # The learner's tests end in the same words as all tests, which cannot run inside one of them.
 STANDS_FOR = {"python -m pytest": "python -m pytest tests/test_exercises.py"}
-LEFT_OUT = {".git", ".venv", "__pycache__", ".pytest_cache", ".ruff_cache", ".hypothesis"}
+LEFT_OUT = {".git", ".hints.json", ".venv", "__pycache__", ".pytest_cache", ".ruff_cache", ".hypothesis"}
 RESULTS = ("training-", "random-", "finetuned")  # how names of results begin
 VOLATILE = (
     (r"\d+\.\d+ (seconds|GB|s)\b", r"# \1"),
@@ -153,13 +156,18 @@ def left_behind(folder: Path) -> list[str]:
 
 
 def copy_repository(folder: Path) -> None:
-    """All files but those that tools keep for themselves, large weights and earlier outputs."""
+    """All files but those that tools keep for themselves, large weights and earlier outputs.
+
+    The `_0` files are as they were before anybody worked in them.
+    """
 
     def left_out(of: str, names: list[str]) -> list[str]:
         results = {"training"} if Path(of) == ROOT else set()  # elsewhere a folder of the repository's own
         return [name for name in names if name in LEFT_OUT | results or name.startswith(RESULTS)]
 
     shutil.copytree(ROOT, folder, ignore=left_out, dirs_exist_ok=True)
+    for file in FILES:
+        (folder / f"{file}_0.py").write_text(skeleton(file), encoding="utf-8", newline="\n")
 
 
 def run(command: str, folder: Path) -> str:

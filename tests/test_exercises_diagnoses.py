@@ -19,6 +19,8 @@ from course.source import reference_source
 from course.trying import expected_outcome
 from course.variants import apply_change
 
+pytestmark = pytest.mark.long
+
 
 def result_of(name, change):
     """change: as a Mistake's, or a function from the file's text to another."""

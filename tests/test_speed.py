@@ -769,6 +769,7 @@ def test_too_little_memory_points_to_int8(folder, monkeypatch):
     assert "--precision" not in str(refused.value)
 
 
+@pytest.mark.long
 def test_compare_runs(tmp_path):
     """benchmarks/compare.py, with a model that is made and measured in seconds."""
     command = [sys.executable, "-m", "benchmarks.compare", "--size", "small", "--rounds", "1"]

@@ -128,6 +128,7 @@ def test_the_marks_of_prompts_about_nothing_do_not_count(tokenizer):
     torch.testing.assert_close(head.loss(batch, is_image), torch.tensor(20.0 * 5 / 3), rtol=1e-4, atol=0)
 
 
+@pytest.mark.long
 def test_smoke_trains_resumes_and_writes_a_checkpoint(tmp_path, monkeypatch, capsys):
     command = [sys.executable, "-m", "tiny_model.train_tiny", "--smoke", "--out", str(tmp_path)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, encoding="utf-8", timeout=300)

@@ -46,15 +46,16 @@ class LearnerSet:
 
     @property
     def summary(self) -> str:
-        """`Yours: rescale, MLP. Reference: the other 30 (1 is wrong: resize).`"""
+        """`Yours: rescale, MLP. Reference: the other 30, among them 1 that you got wrong: resize.`"""
         others = len(self.results) - len(self.used)
         wrong = [result.exercise.name for result in self.results if result.state == "wrong"]
         notes = note_wrong([name for name in wrong if name in self.used])
         yours = (some(self.used) or "none") if others else f"all {len(self.used)} exercises"
         if not others:
             return f"Yours: {yours}{notes}."
-        left_out = note_wrong([name for name in wrong if name not in self.used])
-        return f"Yours: {yours}{notes}. Reference: the other {others}{left_out}."
+        left_out = [name for name in wrong if name not in self.used]
+        among = f", among them {len(left_out)} that you got wrong: {some(left_out)}" if left_out else ""
+        return f"Yours: {yours}{notes}. Reference: the other {others}{among}."
 
 
 def note_wrong(names: list[str]) -> str:

@@ -48,7 +48,7 @@ def time_line(results: list[Result]) -> str:
 
 
 def next_line(results: dict[str, Result]) -> str:
-    """The first that is wrong, or else the first that is to do, of those that were not run too.
+    """The first that is wrong, or else the first that is not done yet, of those that were not run too.
 
     results: by the exercises' names, of those that were run.
     """

@@ -187,7 +187,7 @@ def test_mixed_set_takes_what_is_solved():
     assert mixed.used == ["add_image_tokens_to_prompt", "rescale", "MLP"]
     assert mixed.summary == (
         "Yours: add_image_tokens_to_prompt, rescale, MLP. "
-        f"Reference: the other {others} (2 are wrong: resize, GemmaRMSNorm)."
+        f"Reference: the other {others}, among them 2 that you got wrong: resize, GemmaRMSNorm."
     )
     tried = make_set(files_of(texts), wrong_ones_too=True)
     assert tried.used == ["add_image_tokens_to_prompt", "resize", "rescale", "MLP", "GemmaRMSNorm"]
@@ -558,7 +558,7 @@ def test_a_learners_set_trains_as_the_reference(name, trainings):
 @pytest.mark.long
 def test_whose_code_trains_is_said(trainings):
     assert f"Yours: {ALL[0]}, LoRALinear. Reference: the other" in trainings["only LoRALinear, mixed"][2]
-    assert "(1 is wrong: LoRALinear)" in trainings["wrong LoRALinear, mixed"][2]
+    assert "among them 1 that you got wrong: LoRALinear" in trainings["wrong LoRALinear, mixed"][2]
 
 
 @pytest.mark.long
@@ -617,12 +617,13 @@ def test_set_0_names_what_is_missing(results):
         ("only GemmaRMSNorm, mixed", f"Yours: {ALL[0]}, GemmaRMSNorm. Reference: the other {len(ALL) - 2}."),
         (
             "wrong GemmaRMSNorm, mixed",
-            f"Yours: {ALL[0]}. Reference: the other {len(ALL) - 1} (1 is wrong: GemmaRMSNorm).",
+            f"Yours: {ALL[0]}. Reference: the other {len(ALL) - 1}, "
+            "among them 1 that you got wrong: GemmaRMSNorm.",
         ),
-        ("a syntax error, mixed", "Reference: the other 1 (1 is wrong: MLP)."),
-        ("an infinite loop", "Reference: the other 1 (1 is wrong: rescale)."),
-        ("the end of the process", "Reference: the other 1 (1 is wrong: rescale)."),
-        ("no file, mixed", "are wrong: VisionEmbeddings, Attention, "),
+        ("a syntax error, mixed", "Reference: the other 1, among them 1 that you got wrong: MLP."),
+        ("an infinite loop", "Reference: the other 1, among them 1 that you got wrong: rescale."),
+        ("the end of the process", "Reference: the other 1, among them 1 that you got wrong: rescale."),
+        ("no file, mixed", "that you got wrong: VisionEmbeddings, Attention, "),
     ],
 )
 def test_mixed_answers_as_the_reference(name, summary, results):

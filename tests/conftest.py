@@ -15,13 +15,22 @@ torch.set_num_threads(1)
 
 PROCESS = pytest.StashKey[subprocess.Popen]()
 DOCUMENTS_TEST = "test_outputs_are_what_is_printed"
+LATER_PAIRS = ("generation", "mask_decoder", "training")
+
+
+def is_long(item: pytest.Item) -> bool:
+    """A browser takes its time, and so does the proof for each exercise: for those of the pairs that go
+    beyond reading an answer's first token it is left to the long run."""
+    if "browser" in item.fixturenames:
+        return True
+    exercise = item.callspec.params.get("exercise") if hasattr(item, "callspec") else None
+    return exercise is not None and exercise.file in LATER_PAIRS and item.path.name != "test_exercises.py"
 
 
 def pytest_collection_modifyitems(items):
-    """A browser takes its time. What README.md and docs/ say is looked at last: until then its commands
-    have run, on another core."""
+    """What README.md and docs/ say is looked at last: until then its commands have run, on another core."""
     for item in items:
-        if "browser" in item.fixturenames:
+        if is_long(item):
             item.add_marker(pytest.mark.long)
     items.sort(key=lambda item: item.name == DOCUMENTS_TEST)
 

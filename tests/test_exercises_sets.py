@@ -30,6 +30,8 @@ from course.variants import apply_change, replace_functions
 from inference import open_picture
 from load_weights import ModelSet, import_set, load_hf_model, load_mask_decoder
 
+pytestmark = pytest.mark.long
+
 PROMPT, PICTURE = "detect cat", ROOT / "images" / "cats.png"
 SKELETONS = {file: skeleton(file) for file in FILES}
 # In the order of ModelSet.modules.
@@ -545,7 +547,6 @@ def trainings(copy, model_folder):
     return made
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("name", ["only LoRALinear, mixed", "solved", "wrong LoRALinear, mixed"])
 def test_a_learners_set_trains_as_the_reference(name, trainings):
     (*_, right, adapter), (code, _, err, _, losses, own) = trainings["reference"], trainings[name]
@@ -555,20 +556,17 @@ def test_a_learners_set_trains_as_the_reference(name, trainings):
     assert any(tensor.any() for key, tensor in adapter.items() if "lora_B" in key)
 
 
-@pytest.mark.long
 def test_whose_code_trains_is_said(trainings):
     assert f"Yours: {ALL[0]}, LoRALinear. Reference: the other" in trainings["only LoRALinear, mixed"][2]
     assert "among them 1 that you got wrong: LoRALinear" in trainings["wrong LoRALinear, mixed"][2]
 
 
-@pytest.mark.long
 def test_a_wrong_lora_linear_that_is_tried_trains_something_else(trainings):
     right, (code, _, err, _, losses, _) = trainings["reference"][4], trainings["wrong LoRALinear, tried"]
     assert code == 0, err
     assert losses[0] == right[0] and losses[1:] != right[1:], "B is zero at the start, and not any more"
 
 
-@pytest.mark.long
 def test_what_is_not_done_yet_stops_the_training_with_a_line(trainings):
     code, _, err, *_ = trainings["untouched"]
     last = err.splitlines()[-1]

@@ -15,6 +15,8 @@ from course.skeletons import skeleton
 from course.source import paste, reference_source
 from load_weights import import_set
 
+pytestmark = pytest.mark.long
+
 
 def learners(name: str, changes: dict[str, str]):
     """An exercise and a file of a learner's who wrote the reference's lines with changes in them."""

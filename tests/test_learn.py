@@ -21,6 +21,8 @@ from course.source import ROOT, paste, reference_source
 from course.write import digest, read_written, write_skeletons
 from program.files import replace_file
 
+pytestmark = pytest.mark.long
+
 [RESCALE] = named("rescale")
 FRESH = skeleton(RESCALE.file)
 SOLVED = paste(FRESH, RESCALE.parts, reference_source(RESCALE.file))

@@ -168,9 +168,9 @@ def experiment(args: argparse.Namespace):
 
 def compare(args: argparse.Namespace):
     from course.compare import compare_models
-    from inference import check_prompts, fill_defaults
     from load_weights import CheckpointError
     from program.pictures import open_picture
+    from program.questions import check_prompts, fill_defaults
 
     fill_defaults(args)
     check_prompts(args)

@@ -70,7 +70,8 @@ def inputs(folder: Path) -> dict:
 
 
 def run_ours(folder: Path, precision: str, num_tokens: int) -> dict:
-    from inference import generate, peak_memory
+    from generation_1 import generate
+    from inference import peak_memory
     from speed.loading import load_model
 
     start = time.perf_counter()
@@ -147,7 +148,7 @@ def time_of_products(model) -> float:
 
 def times_without_products(model, batch: dict, num_tokens: int) -> list[float]:
     """Seconds for each token when no linear layer multiplies: the norms, attention, and all else."""
-    from inference import generate
+    from generation_1 import generate
 
     def idle(module):
         """Its forward: zeros for the prompt, then the same numbers for each token."""

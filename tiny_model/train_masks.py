@@ -47,7 +47,7 @@ from mask_decoder_1 import (
     tokens_from_mask,
 )
 from tiny_model import scenes as tiny_scenes
-from tiny_model.scenes import HELD_OUT_STYLES, TRAINING_STYLES, VISIBLE
+from tiny_model.scenes import HELD_OUT_STYLES, TRAINING_STYLES
 from tiny_model.train_tiny import bfloat16_is_faster
 
 CONFIG = MaskConfig(embedding_dim=64, hidden_dim=12)
@@ -84,7 +84,7 @@ def random_shape(rng: np.random.Generator, drawings: dict) -> np.ndarray:
         cutout = tiny_scenes.turn(rng, drawing, 160 * rng.uniform(0.2, 0.75), wild=0.5)
         if rng.random() < 0.15:
             cutout = tiny_scenes.cut_piece(rng, cutout)
-        inside = cutout[..., 3] > VISIBLE
+        inside = cutout.inside
     # Pillow's bilinear filter smooths while it shrinks, as resize_shapes does.
     image = Image.fromarray(inside.astype(np.float32))
     return np.asarray(image.resize((MASK_SIDE, MASK_SIDE), Image.Resampling.BILINEAR))

@@ -1,0 +1,83 @@
+"""The same drawing by another hand: as an outline, a stencil, in pencil, in one ink.
+
+A model that is to read drawings of sets it has never seen needs more hands than there are sets. So a
+share of the drawings is drawn again here, from their own edges and grays.
+"""
+
+import colorsys
+
+import numpy as np
+from PIL import Image, ImageFilter
+
+from tiny_model.drawings import VISIBLE, Cutout, bend, crop
+
+MANNERS = ("outline", "coloring book", "stencil", "pencil", "one ink")
+SHARES = (0.40, 0.15, 0.20, 0.15, 0.10)
+OF_LINES = ("outline", "pencil")  # they need more contrast to the ground
+LUMINANCE = np.array([0.30, 0.59, 0.11], dtype=np.float32)
+
+
+def random_ink(rng: np.random.Generator, is_light: bool) -> np.ndarray:
+    """float32 [3]: nearly black, or a strong color that is not light; or nearly white, or pale."""
+    if is_light:
+        ink = rng.uniform(225, 255, 3) if rng.random() < 0.6 else rng.uniform((255, 200, 90), (255, 235, 220))
+    elif rng.random() < 0.55:
+        ink = rng.uniform(0, 60, 3)
+    else:
+        value = rng.uniform(0.45, 0.75)
+        ink = 255 * np.array(colorsys.hsv_to_rgb(rng.random(), rng.uniform(0.7, 1), value))
+    return ink.astype(np.float32)
+
+
+def redraw(rng: np.random.Generator, cutout: Cutout, manner: str, ink: np.ndarray) -> Cutout:
+    """The cutout in one of MANNERS."""
+    rim = 2  # an outline is as much outside as inside
+    paint = np.pad(cutout.paint, ((rim, rim), (rim, rim), (0, 0))).astype(np.float32) / 255
+    inside = np.pad(cutout.inside, rim)
+    alpha, gray = paint[..., 3], paint[..., :3] @ LUMINANCE
+    if manner == "one ink":
+        # Dark becomes ink and light becomes pale.
+        pale = ink + (255 - ink) * rng.uniform(0.6, 0.95) if ink.mean() < 160 else ink * 0.25
+        colors = alpha[..., None] * ink + gray[..., None] * (pale - ink)
+        return _cutout(colors, alpha, inside)
+
+    detail = rng.uniform(2.0, 5.0)  # how soon a step of gray becomes a line
+    lines = np.clip(detail * _steps(gray) - 0.4, 0, 1)
+    if manner == "stencil":
+        alpha = alpha * (1 - lines * (_eroded(inside) > 0))
+        return _cutout(alpha[..., None] * ink, alpha, inside)
+    lines = np.maximum(lines, np.clip(2 * _steps(alpha) - 0.2, 0, 1))
+    if max(lines.shape) > 45 and rng.random() < 0.5:
+        thick = Image.fromarray(np.uint8(255 * lines)).filter(ImageFilter.MaxFilter(3))
+        lines = np.asarray(thick, dtype=np.float32) / 255
+    if manner == "coloring book":
+        paper = np.float32(255 if ink.mean() < 160 else 30)
+        colors = (alpha * (1 - lines))[..., None] * paper + lines[..., None] * ink
+        return _cutout(colors, np.maximum(alpha, lines), inside)
+    if manner == "pencil":
+        y, x = np.ogrid[: lines.shape[0], : lines.shape[1]]
+        hatching = 0.5 + 0.5 * np.sin(x * rng.uniform(-1.5, 1.5) + y * rng.uniform(0.8, 1.8))
+        shade = (alpha - gray) * (0.35 + 0.45 * hatching)
+        lines = np.maximum(0.9 * lines, shade)
+    drawn = _cutout(lines[..., None] * ink, lines, inside)
+    if rng.random() < 0.4 and min(lines.shape) > 30:
+        drawn = bend(rng, drawn, 6, 0.12)  # a hand that is not quite steady
+    return drawn
+
+
+def _cutout(colors: np.ndarray, alpha: np.ndarray, inside: np.ndarray) -> Cutout:
+    paint = np.concatenate([colors, 255 * alpha[..., None]], axis=-1).clip(0, 255).astype(np.uint8)
+    return crop(Cutout(paint, inside | (paint[..., 3] > VISIBLE)))
+
+
+def _steps(values: np.ndarray) -> np.ndarray:
+    """How steeply [h, w] rises or falls at each place, along both axes together."""
+    steep = np.zeros_like(values)
+    steep[1:-1] += np.abs(values[2:] - values[:-2])
+    steep[:, 1:-1] += np.abs(values[:, 2:] - values[:, :-2])
+    return steep
+
+
+def _eroded(inside: np.ndarray) -> np.ndarray:
+    """Mode L of what is at least two pixels inside."""
+    return np.asarray(Image.fromarray(np.uint8(255) * inside).filter(ImageFilter.MinFilter(5)))

@@ -1,0 +1,340 @@
+"""All kinds of questions about a scene, with their true answers.
+
+The prompts and answers have the forms PaliGemma was trained on (PaliGemma paper, section 3.2.5):
+
+    caption en                               two apples and a car
+    caption de                               zwei Äpfel und ein Auto
+    detect car                               <loc0102><loc0561><loc0480><loc0979> car
+    detect car ; apple ; dog                 a box and a name for each one found, from left to right
+    segment car                              <loc...> x 4 <seg...> x 16 car
+    answer en how many apples are there?     2
+    answer en how many things are there?     3
+    answer en is there a dog?                no
+    answer en where is the car?              top right
+    answer en what colour is the car?        red
+    answer en what is left of the car?       an apple
+    ocr                                      the text of the sign
+
+What is not there is not found: an empty answer to detect, segment and ocr; `nothing I know` where a
+word has to be said.
+"""
+
+import re
+
+import numpy as np
+import torch
+
+from mask_decoder_1 import MASK_SIDE, MaskVQVAE, resize_shapes
+from tiny_model.truth import Scene, Thing, named
+from tiny_model.words import LANGUAGES, NOTHING, THINGS, article, plural
+
+CLOSE_TO = 0.05  # in x, over S: too near to be left or right of one another
+
+
+# -- Answers --------------------------------------------------------------------------------------
+
+
+def caption(scene: Scene, language: str = "en") -> str:
+    """'two apples and a car': from left to right by the first of each, equal ones together."""
+    words = LANGUAGES[language]
+    names = [thing.name for thing in scene.things]
+    return words.listed([words.counted(name, names.count(name)) for name in dict.fromkeys(names)])
+
+
+def box_of(thing: Thing) -> str:
+    """'<loc0102><loc0561><loc0480><loc0979>'"""
+    return "".join(f"<loc{min(1023, int(1024 * edge)):04d}>" for edge in thing.box)
+
+
+def detect(scene: Scene, *names: str) -> str:
+    """'<loc0102><loc0561><loc0480><loc0979> car', joined by ' ; '; '' if there is none."""
+    return " ; ".join(f"{box_of(thing)} {thing.name}" for thing in scene.things if thing.name in names)
+
+
+def segment(scene: Scene, *names: str) -> str:
+    """As `detect`, with a place for the words of each mask (its number), which `fill_masks` fills."""
+    return " ; ".join(
+        f"{box_of(thing)}<mask{i}> {thing.name}"
+        for i, thing in enumerate(scene.things)
+        if thing.name in names
+    )
+
+
+@torch.inference_mode()
+def fill_masks(codec: MaskVQVAE, scenes: list[Scene], answers: list[str]) -> list[str]:
+    """The answers, the one at i about the scene at i, with <seg> words in the place of each <mask>.
+
+    Each mask that is needed is encoded once, all of them in one batch, as `tokens_from_mask` does.
+    """
+    needed = {}
+    for scene, answer in zip(scenes, answers, strict=True):
+        for number in re.findall(r"<mask(\d)>", answer):
+            key = id(scene), number
+            if key not in needed:
+                size = len(scene.owner)
+                y1, x1, y2, x2 = (round(edge * size) for edge in scene.things[int(number)].box)
+                mask = torch.from_numpy(scene.owner[y1:y2, x1:x2] == int(number))[None].float()
+                needed[key] = resize_shapes(mask, MASK_SIDE, MASK_SIDE)
+    if not needed:
+        return answers
+    tokens = codec.encode(torch.cat(list(needed.values()))).tolist()
+    words = {
+        key: "".join(f"<seg{token:03d}>" for token in row) for key, row in zip(needed, tokens, strict=True)
+    }
+    return [
+        re.sub(r"<mask(\d)>", lambda match, scene=scene: words[id(scene), match[1]], answer)
+        for scene, answer in zip(scenes, answers, strict=True)
+    ]
+
+
+def count(scene: Scene, thing: str) -> str:
+    return str(len(named(scene, thing)))
+
+
+def is_there(scene: Scene, thing: str) -> str:
+    return "yes" if named(scene, thing) else "no"
+
+
+def where(scene: Scene, thing: str) -> str:
+    """The third of the picture with the centre of the only `thing`: 'top left', 'middle'."""
+    if not named(scene, thing):
+        return NOTHING
+    [found] = named(scene, thing)
+    y, x = (min(2, int(3 * coordinate)) for coordinate in found.centre)
+    words = (("top", "", "bottom")[y], ("left", "", "right")[x])
+    return " ".join(filter(None, words)) or "middle"
+
+
+def color(scene: Scene, thing: str) -> str | None:
+    """The color of the only `thing`; None if it has no clear one."""
+    if not named(scene, thing):
+        return NOTHING
+    [found] = named(scene, thing)
+    return found.color
+
+
+def beside(scene: Scene, thing: str, side: str) -> str | None:
+    """What comes next to the left (right) of the only `thing`: 'a dog', 'nothing'.
+
+    By the centres, as in a caption. None where two centres are too near to one another to be told
+    apart by anybody.
+    """
+    if not named(scene, thing):
+        return NOTHING
+    [found] = named(scene, thing)
+    sign = -1 if side == "left" else 1
+    away = [
+        (sign * (other.centre[1] - found.centre[1]), other.name)
+        for other in scene.things
+        if other is not found
+    ]
+    if any(abs(distance) < CLOSE_TO for distance, _ in away):
+        return None
+    beyond = sorted(pair for pair in away if pair[0] > 0)
+    if not beyond:
+        return "nothing"
+    first, name = beyond[0]
+    if any(distance - first < CLOSE_TO and other != name for distance, other in beyond):
+        return None
+    return f"{article(name)} {name}"
+
+
+def total(scene: Scene) -> str:
+    return str(len(scene.things))
+
+
+def ocr(scene: Scene) -> str:
+    return scene.sign.text if scene.sign else ""
+
+
+# -- Questions ------------------------------------------------------------------------------------
+#
+# Each takes a random generator and a scene and returns a prompt with its true answer, or None if
+# that kind of question cannot be asked about this scene.
+
+Question = tuple[str, str] | None
+
+
+def _present(scene: Scene) -> list[str]:
+    return list(dict.fromkeys(thing.name for thing in scene.things))
+
+
+def _absent(rng: np.random.Generator, scene: Scene, number: int = 1) -> list[str]:
+    absent = [thing for thing in THINGS if not named(scene, thing)]
+    return [absent[i] for i in rng.permutation(len(absent))[:number]]
+
+
+def _single(scene: Scene) -> list[str]:
+    return [name for name in _present(scene) if len(named(scene, name)) == 1]
+
+
+def _any_of(rng: np.random.Generator, scene: Scene, absent_share: float) -> str:
+    """The name of a thing that is there, or at times of one that is not."""
+    present = _present(scene)
+    if not present or rng.random() < absent_share:
+        return _absent(rng, scene)[0]
+    return present[rng.integers(len(present))]
+
+
+def ask_caption(rng: np.random.Generator, scene: Scene, language: str = "en") -> Question:
+    return f"caption {language}", caption(scene, language)
+
+
+def ask_detect(rng: np.random.Generator, scene: Scene) -> Question:
+    # Absent ones are rare: <eos> is one token, but a box may begin with any of many nearly
+    # right <loc>, so of two equally likely answers the greedy one would be "nothing".
+    thing = _any_of(rng, scene, 0.04)
+    return f"detect {thing}", detect(scene, thing)
+
+
+def ask_segment(rng: np.random.Generator, scene: Scene) -> Question:
+    thing = _any_of(rng, scene, 0.04)
+    return f"segment {thing}", segment(scene, thing)
+
+
+def several(rng: np.random.Generator, scene: Scene) -> list[str]:
+    """Two or three names in any order, mostly of what is there."""
+    present = _present(scene)
+    number = int(rng.choice((2, 2, 3)))
+    there = min(len(present), number if rng.random() < 0.6 else int(rng.integers(0, number)))
+    if present and not there and rng.random() < 0.8:
+        there = 1
+    names = [present[i] for i in rng.permutation(len(present))[:there]]
+    names += _absent(rng, scene, number - there)
+    return [names[i] for i in rng.permutation(number)]
+
+
+def ask_detect_several(rng: np.random.Generator, scene: Scene) -> Question:
+    names = several(rng, scene)
+    return f"detect {' ; '.join(names)}", detect(scene, *names)
+
+
+def ask_segment_several(rng: np.random.Generator, scene: Scene) -> Question:
+    names = several(rng, scene)
+    return f"segment {' ; '.join(names)}", segment(scene, *names)
+
+
+def ask_count(rng: np.random.Generator, scene: Scene) -> Question:
+    present = _present(scene)
+    if not present or rng.random() < 0.3:
+        thing = _absent(rng, scene)[0]
+    else:
+        squares = np.array([len(named(scene, thing)) ** 2 for thing in present])
+        thing = str(rng.choice(present, p=squares / squares.sum()))  # mostly what is repeated
+    return f"answer en how many {plural(thing)} are there?", count(scene, thing)
+
+
+def ask_total(rng: np.random.Generator, scene: Scene) -> Question:
+    return "answer en how many things are there?", total(scene)
+
+
+def ask_is_there(rng: np.random.Generator, scene: Scene) -> Question:
+    thing = _any_of(rng, scene, 0.5)
+    return f"answer en is there {article(thing)} {thing}?", is_there(scene, thing)
+
+
+def _ask_of_single(rng: np.random.Generator, scene: Scene, names: list[str]) -> str | None:
+    """One of the names, or at times, and where there are no things at all, one that is not there."""
+    if not scene.things or (names and rng.random() < 0.06):
+        return _absent(rng, scene)[0]
+    return names[rng.integers(len(names))] if names else None
+
+
+def ask_where(rng: np.random.Generator, scene: Scene) -> Question:
+    thing = _ask_of_single(rng, scene, _single(scene))
+    return thing and (f"answer en where is the {thing}?", where(scene, thing))
+
+
+def ask_color(rng: np.random.Generator, scene: Scene) -> Question:
+    thing = _ask_of_single(rng, scene, [name for name in _single(scene) if color(scene, name)])
+    return thing and (f"answer en what colour is the {thing}?", color(scene, thing))
+
+
+def ask_beside(rng: np.random.Generator, scene: Scene) -> Question:
+    both = [(name, side) for name in _single(scene) for side in ("left", "right")]
+    pairs = [pair for pair in both if beside(scene, *pair)]
+    something = [pair for pair in pairs if beside(scene, *pair) != "nothing"]
+    if something and rng.random() < 0.5:  # two sides in three have nothing beyond
+        pairs = something
+    place = _ask_of_single(rng, scene, list(range(len(pairs))))
+    if place is None:
+        return None
+    thing, side = pairs[place] if isinstance(place, int) else (place, ("left", "right")[rng.integers(2)])
+    return f"answer en what is {side} of the {thing}?", beside(scene, thing, side)
+
+
+def ask_ocr(rng: np.random.Generator, scene: Scene) -> Question:
+    return "ocr", ocr(scene)
+
+
+QUESTIONS = {
+    "caption": ask_caption,
+    "caption de": lambda rng, scene: ask_caption(rng, scene, "de"),
+    "caption es": lambda rng, scene: ask_caption(rng, scene, "es"),
+    "caption fr": lambda rng, scene: ask_caption(rng, scene, "fr"),
+    "detect": ask_detect,
+    "detect several": ask_detect_several,
+    "segment": ask_segment,
+    "segment several": ask_segment_several,
+    "count": ask_count,
+    "total": ask_total,
+    "is there": ask_is_there,
+    "where": ask_where,
+    "color": ask_color,
+    "beside": ask_beside,
+    "ocr": ask_ocr,
+}
+KINDS = tuple(QUESTIONS)
+WEIGHTS = {
+    "caption": 0.12, "caption de": 0.045, "caption es": 0.045, "caption fr": 0.045, "detect": 0.14,
+    "detect several": 0.10, "segment": 0.07, "segment several": 0.03, "count": 0.06, "total": 0.03,
+    "is there": 0.05, "where": 0.10, "color": 0.05, "beside": 0.07, "ocr": 0.02,
+}  # fmt: skip
+
+
+def ask(rng: np.random.Generator, scene: Scene, kind: str | None = None) -> tuple[str, str]:
+    """A random prompt about the scene and its true answer; `kind` is one of KINDS or None.
+
+    A kind that cannot be asked about this scene ("where" with two cats and nothing else) becomes "is
+    there". Answers to "segment" still need `fill_masks`.
+    """
+    if kind is None:
+        weights = dict(WEIGHTS)
+        if len(_single(scene)) < len(_present(scene)):
+            weights["count"] *= 3  # else hardly any answer would be more than 1
+        if scene.sign:
+            weights["ocr"] = 0.35
+        values = np.array(list(weights.values()))
+        kind = KINDS[rng.choice(len(KINDS), p=values / values.sum())]
+    return QUESTIONS[kind](rng, scene) or ask_is_there(rng, scene)
+
+
+def vary(rng: np.random.Generator, prompt: str) -> str:
+    """The prompt as somebody else may type it: a capital, no question mark, another spelling."""
+    if rng.random() < 0.3:
+        prompt = prompt.replace("colour", "color")
+    if rng.random() < 0.15:
+        prompt = prompt.removesuffix("?")
+    if rng.random() < 0.2:
+        head, _, question = prompt.partition("answer en ")
+        if question:
+            prompt = f"{head}answer en {question[0].upper()}{question[1:]}"
+        else:
+            prompt = prompt[0].upper() + prompt[1:]
+    return prompt
+
+
+def prompt_forms() -> list[str]:
+    """The forms of all prompts that the model is trained on."""
+    return [
+        "caption en", "caption de", "caption es", "caption fr",
+        "detect {thing}", "detect {thing} ; {thing}", "detect {thing} ; {thing} ; {thing}",
+        "segment {thing}", "segment {thing} ; {thing}", "segment {thing} ; {thing} ; {thing}",
+        "answer en how many {things} are there?",
+        "answer en how many things are there?",
+        "answer en is there a {thing}?", "answer en is there an {thing}?",
+        "answer en where is the {thing}?",
+        "answer en what colour is the {thing}?", "answer en what color is the {thing}?",
+        "answer en what is left of the {thing}?", "answer en what is right of the {thing}?",
+        "ocr",
+    ]  # fmt: skip

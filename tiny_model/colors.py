@@ -9,7 +9,7 @@ import numpy as np
 from tiny_model.words import COLORS
 
 # A color is clear if at least so much of a thing has it, and no other name has more than so much.
-MIN_SHARE, MAX_SECOND_SHARE = 0.65, 0.15
+MIN_SHARE, MAX_SECOND_SHARE = 0.55, 0.15
 STEPS = 32  # of red, green and blue in the table of names
 UNCLEAR = len(COLORS)
 
@@ -26,7 +26,7 @@ def name_of(red: float, green: float, blue: float) -> str | None:
     if chroma < 0.07:
         if value > 0.92:
             return "white"
-        return "gray" if 0.36 < value < 0.74 else None
+        return "gray" if 0.42 < value < 0.74 else None
     if saturation < 0.30 or chroma < 0.18:
         is_rose = (hue > 325 or hue < 5) and saturation > 0.18 and value > 0.85
         return "pink" if is_rose else None
@@ -44,10 +44,10 @@ def name_of(red: float, green: float, blue: float) -> str | None:
         return "green" if value > 0.28 else None
     if 192 < hue < 246:
         return "blue" if value > 0.35 else None
-    if 262 < hue < 295:
+    if 266 < hue < 295:
         return "purple" if value > 0.3 else None
     if 312 < hue <= 345:
-        return "pink" if value > 0.75 else None
+        return "pink" if value > 0.75 and saturation < 0.75 else None
     return None
 
 

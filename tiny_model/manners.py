@@ -26,6 +26,7 @@ def random_ink(rng: np.random.Generator, is_light: bool) -> np.ndarray:
     else:
         value = rng.uniform(0.45, 0.75)
         ink = 255 * np.array(colorsys.hsv_to_rgb(rng.random(), rng.uniform(0.7, 1), value))
+        ink *= min(1, 110 / (ink @ LUMINANCE))  # yellow and green are light where blue is not
     return ink.astype(np.float32)
 
 
@@ -59,10 +60,25 @@ def redraw(rng: np.random.Generator, cutout: Cutout, manner: str, ink: np.ndarra
         hatching = 0.5 + 0.5 * np.sin(x * rng.uniform(-1.5, 1.5) + y * rng.uniform(0.8, 1.8))
         shade = (alpha - gray) * (0.35 + 0.45 * hatching)
         lines = np.maximum(0.9 * lines, shade)
+    if (lines > 0.3).sum() < 0.06 * inside.sum():
+        return cutout  # hardly anything would be left of it
     drawn = _cutout(lines[..., None] * ink, lines, inside)
     if rng.random() < 0.4 and min(lines.shape) > 30:
         drawn = bend(rng, drawn, 6, 0.12)  # a hand that is not quite steady
     return drawn
+
+
+def other_line(rng: np.random.Generator, cutout: Cutout) -> Cutout:
+    """A drawing of lines with thicker lines, or with a hand that is not quite steady, or both."""
+    if rng.random() < 0.5 and max(cutout.inside.shape) > 40:
+        rim = ((1, 1), (1, 1))
+        thick = Image.fromarray(np.pad(cutout.paint, (*rim, (0, 0))), "RGBa")
+        bands = [band.filter(ImageFilter.MaxFilter(3)) for band in thick.split()]
+        paint = np.stack([np.asarray(band) for band in bands], axis=-1)
+        cutout = Cutout(paint, np.pad(cutout.inside, rim) | (paint[..., 3] > VISIBLE))
+    if rng.random() < 0.6 and min(cutout.inside.shape) > 30:
+        cutout = bend(rng, cutout, 6, 0.12)
+    return crop(cutout)
 
 
 def _cutout(colors: np.ndarray, alpha: np.ndarray, inside: np.ndarray) -> Cutout:

@@ -52,7 +52,7 @@ from tiny_model.grounds import (
     random_ground,
     strokes,
 )
-from tiny_model.manners import MANNERS, OF_LINES, SHARES, random_ink, redraw
+from tiny_model.manners import MANNERS, OF_LINES, SHARES, other_line, random_ink, redraw
 from tiny_model.questions import (
     KINDS,
     QUESTIONS,
@@ -86,7 +86,7 @@ MAX_OVERLAP = 0.08  # of the smaller of two boxes
 
 # Shares of scenes that have it, where there are drawings, photographs or fonts for it.
 WITH_OTHERS, WITH_SIGN, ON_PHOTOGRAPH = 0.20, 0.17, 0.10
-REDRAWN = 0.10  # by another hand at jitter 1, and so many more for each 1 above
+REDRAWN, REDRAWN_WILD = 0.06, 0.16  # by another hand: at jitter 1, and for each 1 above
 
 
 # -- What is pasted -------------------------------------------------------------------------------
@@ -122,7 +122,7 @@ class Hand:
         self.manner = None
         self.light_inks = False
         if self.colored:
-            if rng.random() < REDRAWN * (min(jitter, 1) + self.wild):
+            if rng.random() < REDRAWN * min(jitter, 1) + REDRAWN_WILD * self.wild:
                 self.manner = str(rng.choice(MANNERS, p=SHARES))
             self.light_inks = rng.random() < 0.3
 
@@ -146,6 +146,8 @@ class Hand:
             alpha = cutout.paint[..., 3:]
             paint = np.concatenate([alpha * (ink / 255), alpha], axis=-1)
             cutout = Cutout(paint.astype(np.uint8), cutout.inside)
+            if is_line and rng.random() < 0.3 * self.wild:
+                cutout = other_line(rng, cutout)
         elif self.manner and not is_line:
             cutout = redraw(rng, cutout, self.manner, ink)
             is_line = self.manner in OF_LINES

@@ -26,7 +26,8 @@ from tiny_model.words import THINGS
 # A style is a set of drawings, or several small sets that are alike.
 TRAINING_STYLES = (
     "noto", "noto-v1", "fluent-emoji-flat", "fluent-emoji", "fxemoji", "emojione",
-    "streamline-emojis", "silhouettes", "icons",
+    "streamline-emojis", "silhouettes", "icons", "hand-drawn",
+    "outlines", "outlines thin", "outlines bold", "outlines emoji",
 )  # fmt: skip
 HELD_OUT_STYLES = ("twemoji", "outlines held out")
 DRAWINGS_FILE = Path(__file__).with_name("drawings.json")

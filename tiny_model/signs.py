@@ -94,8 +94,10 @@ def random_text(rng: np.random.Generator) -> str:
 
 def board_colors(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Of the board and of the print: one light and one dark."""
-    dark = rng.uniform(0, 110, 3) if rng.random() < 0.6 else rng.uniform(0, 30, 3)
+    dark = rng.uniform(0, 90, 3) if rng.random() < 0.6 else rng.uniform(0, 30, 3)
     light = rng.uniform(195, 255, 3) if rng.random() < 0.6 else np.full(3, 250.0)
+    if rng.random() < 0.3:  # of one strong color
+        dark[rng.integers(3)] = rng.uniform(100, 180)
     return (light, dark) if rng.random() < 0.65 else (dark, light)
 
 

@@ -36,7 +36,7 @@ INKS = ("#222222", "#b03a2e", "#2471a3")  # for drawings that come without color
 LEVELS = (160, 113, 80, 56, 40)  # longer sides in pixels, each the one before over the root of two
 MAX_TILT = math.radians(15)
 VISIBLE = 0.1 * 255  # a pixel with less alpha than this shows nothing
-MIN_COVERED = 0.5  # of its inside: a drawing that covers less is one of lines
+MIN_COVERED = 0.75  # of its inside: a drawing that covers less is one of lines
 
 
 @dataclass
@@ -125,11 +125,11 @@ def make_drawing(image: Image.Image) -> Drawing:
     image = image.crop(image.getchannel("A").point(lambda a: 255 * (a > VISIBLE)).getbbox())
     premultiplied = image.convert("RGBa")
     inside = enclosed(image.getchannel("A"))
-    levels, insides = [], []
+    levels, insides, level = [], [], None
     for side in LEVELS:
         scale = side / max(image.size)
         size = [max(1, round(scale * extent)) for extent in image.size]
-        level = premultiplied.resize(size, Image.Resampling.LANCZOS)
+        level = (level or premultiplied).resize(size, Image.Resampling.LANCZOS)
         # The transparent rim is what a turned edge is blended with.
         levels.append(ImageOps.expand(level, border=1, fill=(0, 0, 0, 0)))
         if inside is not None:

@@ -70,7 +70,8 @@ def redraw(rng: np.random.Generator, cutout: Cutout, manner: str, ink: np.ndarra
 
 def other_line(rng: np.random.Generator, cutout: Cutout) -> Cutout:
     """A drawing of lines with thicker lines, or with a hand that is not quite steady, or both."""
-    if rng.random() < 0.5 and max(cutout.inside.shape) > 40:
+    covered = (cutout.paint[..., 3] > VISIBLE).sum() / cutout.inside.sum()
+    if rng.random() < 0.5 and covered < 0.4:
         rim = ((1, 1), (1, 1))
         thick = Image.fromarray(np.pad(cutout.paint, (*rim, (0, 0))), "RGBa")
         bands = [band.filter(ImageFilter.MaxFilter(3)) for band in thick.split()]

@@ -38,7 +38,7 @@ def name_of(red: float, green: float, blue: float) -> str | None:
         return "brown"
     if 20 < hue < 38:
         return "orange" if value > 0.8 and saturation > 0.62 else None
-    if 45 < hue < 63:
+    if 45 < hue < 60:
         return "yellow" if value > 0.78 and saturation > 0.4 else None
     if 80 < hue < 158:
         return "green" if value > 0.28 else None

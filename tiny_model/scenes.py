@@ -57,12 +57,17 @@ from tiny_model.questions import (
     KINDS,
     QUESTIONS,
     ask,
+    beside,
     caption,
+    color,
     count,
     detect,
     fill_masks,
     is_there,
+    ocr,
     prompt_forms,
+    segment,
+    total,
     vary,
     where,
 )
@@ -73,10 +78,10 @@ from tiny_model.words import COLORS, LANGUAGES, NOTHING, THINGS, article, plural
 __all__ = [
     "COLORS", "DRAWINGS_FILE", "HELD_OUT_FONTS", "HELD_OUT_STYLES", "INKS", "KINDS", "LANGUAGES",
     "NOTHING", "OTHERS_FILE", "QUESTIONS", "THINGS", "TRAINING_STYLES", "VISIBLE", "Cutout", "Drawing",
-    "Scene", "Sign", "Thing", "article", "ask", "caption", "count", "cut_piece", "detect",
-    "draw_nothing", "draw_scene", "fill_masks", "is_there", "load_drawings", "load_fonts",
-    "load_others", "load_photographs", "make_drawing", "named", "patch_labels", "plural",
-    "prompt_forms", "turn", "vary", "where",
+    "Scene", "Sign", "Thing", "article", "ask", "beside", "caption", "color", "count",
+    "cut_piece", "detect", "draw_nothing", "draw_scene", "fill_masks", "is_there", "load_drawings",
+    "load_fonts", "load_others", "load_photographs", "make_drawing", "named", "ocr", "patch_labels",
+    "plural", "prompt_forms", "segment", "total", "turn", "vary", "where",
 ]  # fmt: skip
 
 SIZES = {1: (0.20, 0.75), 2: (0.20, 0.55), 3: (0.20, 0.42)}  # longer side over S, by count

@@ -17,17 +17,27 @@ OF_LINES = ("outline", "pencil")  # they need more contrast to the ground
 LUMINANCE = np.array([0.30, 0.59, 0.11], dtype=np.float32)
 
 
+# Inks that have a name, as there are so few drawings that are brown, orange or red all over.
+DARK_INKS = ((200, 25, 30), (30, 80, 200), (20, 120, 45), (120, 40, 170), (105, 62, 35))
+LIGHT_INKS = ((255, 255, 255), (255, 215, 40), (250, 150, 30), (252, 150, 195))
+
+
 def random_ink(rng: np.random.Generator, is_light: bool) -> np.ndarray:
-    """float32 [3]: nearly black, or a strong color that is not light; or nearly white, or pale."""
+    """float32 [3]: nearly black, or a strong color that is dark; or nearly white, or bright."""
+    kind = rng.random()
     if is_light:
-        ink = rng.uniform(225, 255, 3) if rng.random() < 0.6 else rng.uniform((255, 200, 90), (255, 235, 220))
-    elif rng.random() < 0.55:
-        ink = rng.uniform(0, 60, 3)
+        if kind < 0.5:
+            ink = LIGHT_INKS[rng.integers(len(LIGHT_INKS))] + rng.uniform(-15, 15, 3)
+        else:
+            ink = rng.uniform((235, 200, 120), (255, 255, 255))
+    elif kind < 0.45:
+        ink = rng.uniform(0, 35) + rng.uniform(0, 15, 3)
+    elif kind < 0.75:
+        ink = DARK_INKS[rng.integers(len(DARK_INKS))] + rng.uniform(-15, 15, 3)
     else:
-        value = rng.uniform(0.45, 0.75)
-        ink = 255 * np.array(colorsys.hsv_to_rgb(rng.random(), rng.uniform(0.7, 1), value))
+        ink = 255 * np.array(colorsys.hsv_to_rgb(rng.random(), rng.uniform(0.7, 1), rng.uniform(0.45, 0.75)))
         ink *= min(1, 110 / (ink @ LUMINANCE))  # yellow and green are light where blue is not
-    return ink.astype(np.float32)
+    return ink.clip(0, 255).astype(np.float32)
 
 
 def redraw(rng: np.random.Generator, cutout: Cutout, manner: str, ink: np.ndarray) -> Cutout:

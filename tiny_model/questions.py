@@ -251,15 +251,20 @@ def ask_color(rng: np.random.Generator, scene: Scene) -> Question:
 
 
 def ask_beside(rng: np.random.Generator, scene: Scene) -> Question:
+    if len(scene.things) == 1 and rng.random() < 0.7:
+        return None  # else most answers would be "nothing"
     both = [(name, side) for name in _single(scene) for side in ("left", "right")]
     pairs = [pair for pair in both if beside(scene, *pair)]
     something = [pair for pair in pairs if beside(scene, *pair) != "nothing"]
-    if something and rng.random() < 0.5:  # two sides in three have nothing beyond
+    if something and rng.random() < 0.6:
         pairs = something
-    place = _ask_of_single(rng, scene, list(range(len(pairs))))
-    if place is None:
+    absent = _ask_of_single(rng, scene, [name for name, _ in pairs])
+    if absent is None:
         return None
-    thing, side = pairs[place] if isinstance(place, int) else (place, ("left", "right")[rng.integers(2)])
+    if named(scene, absent):
+        thing, side = pairs[rng.integers(len(pairs))]
+    else:
+        thing, side = absent, ("left", "right")[rng.integers(2)]
     return f"answer en what is {side} of the {thing}?", beside(scene, thing, side)
 
 
@@ -285,28 +290,33 @@ QUESTIONS = {
     "ocr": ask_ocr,
 }
 KINDS = tuple(QUESTIONS)
-WEIGHTS = {
+WEIGHTS = {  # how often each kind is asked where it can be asked
     "caption": 0.12, "caption de": 0.045, "caption es": 0.045, "caption fr": 0.045, "detect": 0.14,
     "detect several": 0.10, "segment": 0.07, "segment several": 0.03, "count": 0.06, "total": 0.03,
-    "is there": 0.05, "where": 0.10, "color": 0.05, "beside": 0.07, "ocr": 0.02,
+    "is there": 0.05, "where": 0.12, "color": 0.14, "beside": 0.10, "ocr": 0.02,
 }  # fmt: skip
+COUNT_WEIGHT, OCR_WEIGHT = 0.18, 0.35  # where a thing is repeated, and where there is a sign
 
 
 def ask(rng: np.random.Generator, scene: Scene, kind: str | None = None) -> tuple[str, str]:
     """A random prompt about the scene and its true answer; `kind` is one of KINDS or None.
 
-    A kind that cannot be asked about this scene ("where" with two cats and nothing else) becomes "is
-    there". Answers to "segment" still need `fill_masks`.
+    A given kind that cannot be asked about this scene ("where" with two cats and nothing else)
+    becomes "is there". Answers to "segment" still need `fill_masks`.
     """
-    if kind is None:
-        weights = dict(WEIGHTS)
-        if len(_single(scene)) < len(_present(scene)):
-            weights["count"] *= 3  # else hardly any answer would be more than 1
-        if scene.sign:
-            weights["ocr"] = 0.35
-        values = np.array(list(weights.values()))
+    if kind is not None:
+        return QUESTIONS[kind](rng, scene) or ask_is_there(rng, scene)
+    weights = dict(WEIGHTS)
+    if len(_single(scene)) < len(_present(scene)):
+        weights["count"] = COUNT_WEIGHT  # else hardly any answer would be more than 1
+    if scene.sign:
+        weights["ocr"] = OCR_WEIGHT
+    values = np.array(list(weights.values()))
+    question = None
+    while question is None:
         kind = KINDS[rng.choice(len(KINDS), p=values / values.sum())]
-    return QUESTIONS[kind](rng, scene) or ask_is_there(rng, scene)
+        question = QUESTIONS[kind](rng, scene)
+    return question
 
 
 def vary(rng: np.random.Generator, prompt: str) -> str:

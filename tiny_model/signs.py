@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 FONTS_FOLDER = Path(__file__).with_name("fonts")
-HELD_OUT_FONTS: tuple[str, ...] = ()
+HELD_OUT_FONTS = ("Rubik-SemiBold", "Bitter-SemiBold")
 HEIGHTS = (0.075, 0.17)  # of a capital letter, over S: 12 to 27 pixels of 160
 MIN_PITCH = 0.052  # from one letter to the next, over S: 8.3 pixels of 160
 MAX_WIDTH = 0.66  # of a word, over S

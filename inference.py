@@ -328,12 +328,14 @@ def answer_batch(
 def make_questions(paths: list[str], prompts: list[str]) -> list[Question]:
     """A question of each picture and its prompt; its answer is told by what differs from the others."""
     questions = [Question(*asked) for asked in zip(paths, prompts, strict=True)]
-    is_one_picture = len(set(paths)) == 1
+    if len(questions) == 1:
+        return questions
+    differ_in_prompt = len(set(paths)) == 1 and len(set(prompts)) > 1
     for question in questions:
-        question.label = f"{question.path}: "
-        if is_one_picture:
-            # A sentence that was to be continued is shown in front of its answer anyway.
-            question.label = "" if question.opening else f"{' '.join(question.prompt.splitlines())}: "
+        if not differ_in_prompt:
+            question.label = f"{question.path}: "
+        elif not question.opening:  # which is shown in front of its answer anyway
+            question.label = f"{' '.join(question.prompt.splitlines())}: "
     return questions
 
 
@@ -461,7 +463,7 @@ def run(args: argparse.Namespace):
                     if not stream:
                         write_answer(question, boxes, masks, args.json)
                     if not question.answer.text.strip():
-                        log(f"{'' if stream else question.label or question.opening}(nothing)")
+                        log(f"{question.label or question.opening}(nothing)")
                     for note in new_notes:
                         if note not in notes:  # once, however many pictures it is true of
                             log(f"Note: {note}")

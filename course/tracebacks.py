@@ -78,7 +78,7 @@ def explained(*others: type[Exception]):
 
 @contextlib.contextmanager
 def noticed_exits():
-    """os._exit in a `_0` file becomes SystemExit: it would end the program without a word, as if all were well.
+    """os._exit in a `_0` file becomes SystemExit, or it would end the program without a word.
 
     Whoever else calls it (Ctrl-C's handler, say) ends the process as before.
     """

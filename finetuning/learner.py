@@ -172,9 +172,7 @@ class Learner:
         prompts = [example.prefix for example in self.task.train]
         content = known_prompts.content_after_training(self.out.resolve().name, prompts, base)
         if content is not None:
-            write_whole(
-                self.out, known_prompts.FILE, lambda path: path.write_text(content, encoding="utf-8")
-            )
+            write_whole(self.out, known_prompts.FILE, lambda path: path.write_text(content, encoding="utf-8"))
 
     def stored_dtype(self) -> torch.dtype:
         """In what the base model's weights are stored: what learned is rounded to it once, at the end."""

@@ -78,11 +78,11 @@ prompts, by what is to be done:
   --prompt "segment cat"                            a box and 16 <seg...> that stand for a mask
   --prompt "ocr"                                    read the text in the picture
   --prompt "this building is "                      a sentence to be continued (ends in a space)
-  --prompt "caption en" "detect cat"                several questions about one picture
 
 examples:
   python inference.py
   python inference.py --image cat.jpg --prompt "detect cat" --draw boxes.png
+  python inference.py --image cat.jpg --prompt "caption en" "detect cat" "detect dog"
   python inference.py --image cat.jpg --prompt "segment cat" --draw cat.png --mask mask.png
   python inference.py --image *.jpg --prompt "caption en" --json > captions.jsonl
 """

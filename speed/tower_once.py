@@ -9,6 +9,8 @@ the next batch may go on with its picture:
     the tower     cat            dog |            bus      reads three rows of seven
 """
 
+import itertools
+
 import torch
 from torch import nn
 
@@ -24,17 +26,19 @@ class TowerOnce:
         self.last: tuple[torch.Tensor, torch.Tensor] | None = None  # pixels and features of one row
 
     def __call__(self, *given, **given_by_name):
-        [pixel_values] = (*given, *given_by_name.values())  # a learner's tower may name it otherwise
+        pixel_values, *more = *given, *given_by_name.values()  # a learner's tower may name it otherwise
+        if more:
+            return self.read(*given, **given_by_name)
         pixels, features = self.last or (pixel_values[:1] * torch.nan, None)  # equal to nothing
-        is_new = (pixel_values != torch.cat([pixels, pixel_values[:-1]])).flatten(1).any(dim=1)  # [B]
-        if is_new.any():
-            read = self.read(pixel_values[is_new])
-            if not isinstance(read, torch.Tensor) or len(read) != is_new.sum():  # not a row for each picture
+        before = torch.cat([pixels, pixel_values[:-1]])
+        is_new = (pixel_values != before).flatten(1).any(dim=1).tolist()
+        if any(is_new):
+            read = self.read(pixel_values[[row for row, new in enumerate(is_new) if new]])
+            if not isinstance(read, torch.Tensor) or len(read) != sum(is_new):  # not a row for each picture
                 return self.read(pixel_values)
             features = read if features is None else torch.cat([features, read])
         # Each row's place among the features: the first is the one remembered, if there is one.
-        which = is_new.cumsum(dim=0) - int(self.last is None)
-        found = features[which]
+        found = features[[number - (self.last is None) for number in itertools.accumulate(is_new)]]
         # A copy, because whoever is given the features may write into them.
         self.last = pixel_values[-1:].clone(), found[-1:].clone()
         return found

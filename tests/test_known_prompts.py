@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 
+import explain
 import inference
 from load_weights import CheckpointError
 from program.command_line import readable
@@ -118,7 +119,7 @@ DAMAGED = {
     "forms of numbers": {"name": "a", "forms": [1]}, "words is a list": {"name": "a", "words": ["cat"]},
     "words of words": {"name": "a", "words": {"thing": "cat"}}, "capitals is 1": {"name": "a", "capitals": 1},
     "too many": {"name": "a", "forms": ["x"] * 201}, "too long": {"name": "a", "forms": ["x" * 201]},
-    "too many places": {"name": "a", "forms": ["{a}{a}{a}{a}{a}"]}, "nested": b"[" * 100_000,
+    "too many places": {"name": "a", "forms": ["{a}{a}{a}{a}"]}, "nested": b"[" * 100_000,
 }  # fmt: skip
 
 
@@ -186,3 +187,13 @@ def test_inference_goes_on_with_a_damaged_file(checkpoint, tmp_path, capfd):
     assert out and err.count("Note: ") == 1 and FILE in err
     with pytest.raises(CheckpointError):
         read_known(model)
+
+
+@pytest.mark.long
+def test_the_page_says_it_too(tmp_path, capfd):
+    picture = str(inference.SAMPLES / "cats.png")
+    page = ["--image", picture, "--out", str(tmp_path / "page.html"), "--max-tokens", "2", "--prompt"]
+    explain.main([*page, "detect giraffe"])
+    err = capfd.readouterr().err
+    assert 'Note: paligemma-tiny does not know "giraffe", only cat, dog' in err
+    assert "detect giraffe: (nothing)" in err

@@ -3,6 +3,7 @@
 import json
 import os
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -82,6 +83,8 @@ def test_towers_of_a_learners_kind():
     tower.forward = TowerOnce(tower)
     total, given = tower(pictures=batch)
     assert torch.equal(given, batch) and total == batch.sum() and tower.rows == [1, 2]
+    tower.forward = TowerOnce(Mock(forward=lambda pictures, scale: pictures * scale))
+    assert torch.equal(tower(batch, scale=2), batch * 2)
 
 
 @pytest.mark.parametrize("precision", ["auto", "int8"])

@@ -146,7 +146,6 @@ SETS = {
     "carbon": ("carbon", "outlines", "{}"),
     "material-symbols": ("material-symbols", "outlines", "{}-outline"),
     "ion": ("ion", "outlines", "{}-outline"),
-    "uil": ("uil", "outlines", "{}"),
     "la": ("la", "outlines", "{}-solid {}"),
     "bx": ("bx", "outlines", "{}"),
     "akar-icons": ("akar-icons", "outlines", "{}"),
@@ -165,22 +164,18 @@ SETS = {
     "gravity-ui": ("gravity-ui", "outlines", "{}"),
     "cil": ("cil", "outlines", "{}"),
     "f7": ("f7", "outlines", "{}"),
-    "jam": ("jam", "outlines", "{}"),
     "mage": ("mage", "outlines", "{}"),
-    "clarity": ("clarity", "outlines", "{}-line"),
     "healthicons": ("healthicons", "outlines", "{}-outline"),
     "basil": ("basil", "outlines", "{}-outline"),
     "heroicons": ("heroicons", "outlines", "{}"),
     "fa7-regular": ("fa7-regular", "outlines", "{}"),
     "lets-icons": ("lets-icons", "outlines", "{}"),
-    "stash": ("stash", "outlines", "{}"),
     "eva": ("eva", "outlines", "{}-outline"),
     "teenyicons": ("teenyicons", "outlines", "{}-outline"),
     # Thin ones.
     "ph-thin": ("ph", "outlines thin", "{}-thin"),
     "material-symbols-light": ("material-symbols-light", "outlines thin", "{}-outline"),
     "streamline-ultimate": ("streamline-ultimate", "outlines thin", "{}"),
-    "fluent-mdl2": ("fluent-mdl2", "outlines thin", "{}"),
     "guidance": ("guidance", "outlines thin", "{}"),
     "system-uicons": ("system-uicons", "outlines thin", "{}"),
     "simple-line-icons": ("simple-line-icons", "outlines thin", "{}"),
@@ -213,7 +208,6 @@ SETS = {
     "maki": ("maki", "silhouettes", "{}"),
     "temaki": ("temaki", "silhouettes", "{}"),
     "vaadin": ("vaadin", "silhouettes", "{}"),
-    "fontisto": ("fontisto", "silhouettes", "{}"),
     "raphael": ("raphael", "silhouettes", "{}"),
     "tdesign-filled": ("tdesign", "silhouettes", "{}-filled"),
     "solar-bold": ("solar", "silhouettes", "{}-bold"),
@@ -242,24 +236,24 @@ LEFT_OUT = {
     "tabler": "bike hearts notification umbrella-closed",
     "ph": "notification",
     "mingcute":
-        "ufo-line apple-line clock-2-line clock-line house-2-line house-line love-line notebook-line schedule- "
-        "line star-2-line",
-    "hugeicons": "airport apple balloons bike cottage home-01 house-01 house-02 school-bell-01 spaceship",
+        "apple-line clock-2-line clock-line house-2-line house-line love-line notebook-line "
+        "schedule-line star-2-line ufo-line",
+    "hugeicons": "popcorn sunglasses airport apple balloons bike cottage home-01 house-01 house-02 school-bell-01 spaceship",
     "icon-park-outline":
-        "alarm apple bell-ring heart horse-zodiac koala-bear owl rabbit-zodiac rocket schedule star-one",
+        "alarm apple bell-ring heart horse-zodiac koala-bear owl rabbit-zodiac rocket schedule "
+        "star-one",
     "iconoir": "football hat home-simple",
     "bi": "apple hearts",
     "carbon": "airport-01 airport-02 key soccer tennis tennis-ball",
     "ion": "bicycle-outline",
-    "uil": "apple apple-alt bus-school favorite schedule",
     "la": "apple book-open",
     "bx": "notification",
     "akar-icons": "book-close schedule",
     "ri": "apple-line bell-line hearts-line rocket-2-line",
     "mynaui": "bike notification",
     "solar":
-        "cup-linear hearts-linear home-2-linear home-linear plane-2-linear plane-3-linear plane-linear "
-        "star-2-linear",
+        "cup-linear hearts-linear home-2-linear home-linear plane-2-linear plane-3-linear "
+        "plane-linear star-2-linear",
     "fluent": "building-home-32-regular gift-open-32-regular",
     "mdi-outline": "cup-outline umbrella-closed-outline",
     "streamline": "airplane apple nature-ecology-cat-head-cat-pet-animals-felyne star-2",
@@ -268,18 +262,14 @@ LEFT_OUT = {
     "proicons": "apple",
     "lineicons": "alarm balloons bike cup",
     "cil": "bike taxi",
-    "jam": "car",
     "mage": "apple home home-2 home-3",
-    "clarity": "favorite-line",
     "healthicons": "forest-outline",
     "basil": "apple-outline",
     "lets-icons": "alarm key-alt",
-    "stash": "notebook",
     "eva": "car-outline",
     "teenyicons": "apple-outline",
     "ph-thin": "notification-thin",
     "streamline-ultimate": "airplane-mode amusement-park-balloon fitness-bicycle-1 spaceship",
-    "fluent-mdl2": "balloons coffee",
     "guidance": "alarm-bell bus car home home-2 star taxi time",
     "system-uicons": "notebook notification",
     "lets-icons-light": "alarm-light gift-alt-light key-alt-light",
@@ -290,36 +280,41 @@ LEFT_OUT = {
     "streamline-freehand": "modern-music-bass-guitar notes-book-1 party-balloon show-hat-magician",
     "streamline-freehand-color": "modern-music-bass-guitar notes-book-1 party-balloon show-hat-magician-1",
     "solar-broken":
-        "cup-broken hearts-broken home-2-broken home-broken plane-2-broken plane-3-broken plane-broken "
-        "star-2-broken",
-    "game-icons": "fountain balloons bear-head key magic-hat notebook pig-face spaceship",
+        "cup-broken hearts-broken home-2-broken home-broken plane-2-broken plane-3-broken "
+        "plane-broken star-2-broken",
+    "game-icons": "balloons bear-head fountain key magic-hat notebook pig-face spaceship",
     "tabler-filled": "bike-filled",
     "ph-fill": "notification-fill",
     "mingcute-fill":
-        "apple-fill clock-2-fill clock-fill cupcake-fill house-2-fill house-fill love-fill notebook- "
-        "fill schedule-fill star-2-fill",
+        "apple-fill clock-2-fill clock-fill cupcake-fill house-2-fill house-fill love-fill "
+        "notebook-fill schedule-fill star-2-fill",
     "icon-park-solid":
-        "alarm apple basketball-one bell-ring cup-one koala-bear owl rocket schedule soccer-one sun-hat",
+        "alarm apple basketball-one bell-ring cup-one koala-bear owl rocket schedule soccer-one "
+        "sun-hat",
     "fluent-filled": "building-home-32-filled gift-open-32-filled",
     "bxs": "notification",
     "ri-fill": "apple-fill bell-fill hearts-fill rocket-2-fill",
     "material-symbols-filled": "directions-bike",
     "ion-filled": "bicycle",
-    "maki": "baseball basketball soccer",
+    "maki": "baseball basketball soccer tennis",
     "temaki": "airport coffee tennis",
-    "fontisto": "apple favorite",
     "raphael": "apple",
     "solar-bold":
         "cup-bold hearts-bold home-2-bold home-bold plane-2-bold plane-3-bold plane-bold star-2-bold",
     "icon-park-twotone":
-        "alarm apple basketball-one bell-ring cup-one koala-bear owl rocket schedule soccer-one sun-hat",
+        "alarm apple basketball-one bell-ring cup-one koala-bear owl rocket schedule soccer-one "
+        "sun-hat",
     "ph-duotone": "notification-duotone",
     "solar-bold-duotone":
-        "cup-bold-duotone hearts-bold-duotone home-2-bold-duotone home-bold-duotone plane-2-bold- "
-        "duotone plane-3-bold-duotone plane-bold-duotone star-2-bold-duotone",
+        "cup-bold-duotone hearts-bold-duotone home-2-bold-duotone home-bold-duotone "
+        "plane-2-bold-duotone plane-3-bold-duotone plane-bold-duotone star-2-bold-duotone",
     "duo-icons": "apple book-2",
     "lucide": "bike",
+    "lucide-lab": "penguin",
 }  # fmt: skip
+
+# The drawings' license, where the package names that of the code or an older one.
+LICENCES = {"fxemoji": "CC-BY-4.0", "la": "MIT", "vaadin": "CC-BY-4.0"}
 
 # The characters that stand for a thing, the best first.
 EMOJI = {
@@ -423,7 +418,7 @@ def read_icons(folder: Path, package: str) -> tuple[dict[str, dict], dict[str, s
     facts = {
         "package": f"@iconify-json/{package}",
         "version": about["version"],
-        "licence": info["license"]["spdx"],
+        "licence": LICENCES.get(package, info["license"]["spdx"]),
         "author": info["author"]["name"],
         "url": info["author"].get("url", ""),
     }

@@ -237,8 +237,10 @@ LEFT_OUT = {
     "ph": "notification",
     "mingcute":
         "apple-line clock-2-line clock-line house-2-line house-line love-line notebook-line "
-        "schedule-line star-2-line ufo-line",
-    "hugeicons": "popcorn sunglasses airport apple balloons bike cottage home-01 house-01 house-02 school-bell-01 spaceship",
+        "schedule-line skateboard-line star-2-line ufo-line",
+    "hugeicons":
+        "airport apple balloons bike cottage home-01 house-01 house-02 popcorn school-bell-01 "
+        "spaceship sunglasses",
     "icon-park-outline":
         "alarm apple bell-ring heart horse-zodiac koala-bear owl rabbit-zodiac rocket schedule "
         "star-one",

@@ -34,10 +34,14 @@ def test_there_are_42_things_in_every_set():
 
 def test_drawings_may_be_passed_on_and_the_held_out_ones_are_nobody_elses():
     sets = json.loads(tiny_scenes.DRAWINGS_FILE.read_text(encoding="utf-8"))
-    assert {one_set["licence"] for one_set in sets.values()} == {"Apache-2.0", "MIT", "CC-BY-4.0"}
+    free = {"Apache-2.0", "MIT", "ISC", "CC-BY-3.0", "CC-BY-4.0", "CC0-1.0", "OFL-1.1", "Unlicense"}
+    assert {one_set["licence"] for one_set in sets.values()} == free
     styles = {name: one_set.get("style", name) for name, one_set in sets.items()}
     assert set(styles.values()) == {*tiny_scenes.TRAINING_STYLES, *tiny_scenes.HELD_OUT_STYLES}
-    assert {name for name, style in styles.items() if style in tiny_scenes.HELD_OUT_STYLES} == {"twemoji"}
+    held_out = {name for name, style in styles.items() if style in tiny_scenes.HELD_OUT_STYLES}
+    assert held_out == {"twemoji", "lucide", "lucide-lab"}
+    packages = {sets[name]["package"] for name in held_out}
+    assert not packages & {sets[name]["package"] for name in styles.keys() - held_out}
 
 
 def test_a_drawing_without_color_comes_in_each_ink(tmp_path, monkeypatch):

@@ -18,7 +18,7 @@ WORDS = {
     "CC-BY-4.0": ["Creative Commons Attribution 4.0 Intern", *(f"\nSection {i} -- " for i in range(1, 9))],
     "CC-BY-3.0": ["Attribution 3.0 Unported", *(f"\n{i}. " for i in range(1, 9))],
     "CC0-1.0": ["CC0 1.0 Universal", *(f"\n{i}. " for i in range(1, 5))],
-    "ISC": ["copyright notice and this permission notice appear in all copies", "PERFORMANCE OF THIS SOFTWARE"],
+    "ISC": ["copyright notice and this permission notice appear in all copies", "USE OR PERFORMANCE"],
     "OFL-1.1": ["SIL OPEN FONT LICENSE", *(f"\n{i}) " for i in range(1, 6)), "DEALINGS IN THE FONT SOFTWARE"],
     "Unlicense": ["released into the public domain", "OTHER DEALINGS IN THE SOFTWARE"],
 }

@@ -38,8 +38,8 @@ THINGS = [
 # A style is a set of drawings; "silhouettes" and "icons" are several small sets each.
 TRAINING_STYLES = (
     "noto", "noto-v1", "fluent-emoji-flat", "fluent-emoji", "fxemoji", "emojione",
-    "streamline-emojis", "silhouettes", "icons", "outlines", "outlines thin", "outlines bold", "outlines emoji",
-    "hand-drawn",
+    "streamline-emojis", "silhouettes", "icons",
+    "outlines", "outlines thin", "outlines bold", "outlines emoji", "hand-drawn",
 )  # fmt: skip
 HELD_OUT_STYLES = ("twemoji", "outlines held out")
 INKS = ("#222222", "#b03a2e", "#2471a3")  # for drawings that come without color

@@ -34,6 +34,7 @@ from inside.page import MADE_HERE, build_page
 from inside.recorder import record_answer
 from program.command_line import InputError, Parser, check_output, log, number, set_up_streams, write
 from program.files import replace_file
+from program.known_prompts import say_if_unknown
 from program.pictures import open_picture
 from speed.loading import PRECISIONS
 
@@ -96,6 +97,7 @@ def make_page(args: argparse.Namespace, folder: Path) -> tuple[str, dict]:
     if num_tokens > LONGEST_PROMPT:
         raise InputError(f"--prompt: {num_tokens:,} tokens, and a page shows at most {LONGEST_PROMPT}")
 
+    say_if_unknown(args.prompt, args.model)
     log("Running the model")
     reduce = functools.partial(keep_weights, model.config)
     try:
@@ -106,6 +108,8 @@ def make_page(args: argparse.Namespace, folder: Path) -> tuple[str, dict]:
     except FloatingPointError as error:
         raise InputError(inference.why_not_finite(model)) from error
 
+    if not recording.text.strip():
+        log(f"{args.prompt[0]}: (nothing)")
     log("Collecting what was seen")
     facts = {
         "model": clean(Path(args.model).resolve().name),

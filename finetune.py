@@ -147,7 +147,6 @@ def run(args: argparse.Namespace):
     if args.resume is None:
         fill_defaults(args)
     else:
-        args = read_settings(args, build_parser())
         torch.set_num_threads(args.threads)
     out = Path(args.out)
     model_set, device = set_of(args), choose_device(args.device)
@@ -235,6 +234,8 @@ def tokenizer_of(folder: Path):
 
 def run_with_advice(args: argparse.Namespace):
     """run, with what helps where memory runs out, and without a traceback for a learner's code."""
+    if args.resume is not None:
+        args = read_settings(args, build_parser())
     try:
         if args.set == "1":
             run(args)

@@ -6,7 +6,7 @@ The way of an answer: open_picture -> PaliGemmaProcessor -> generate (generation
 at a time) -> text -> parse_boxes and find_masks, if the text holds any -> draw_masks, draw_boxes.
 
 The answer goes to stdout and all else to stderr, so that `> answer.txt` holds the answer alone.
-Several pictures are answered in batches of as many as fit, and come out in their order.
+Several questions are answered in batches of as many as fit, and come out in their order.
 """
 
 from program.command_line import end_quietly_on_ctrl_c
@@ -18,6 +18,7 @@ if __name__ == "__main__":
 
 import argparse
 import contextlib
+import functools
 import json
 import os
 import re
@@ -44,6 +45,7 @@ from load_weights import (
 )
 from program import command_line
 from program.command_line import InputError, Parser, log, number, set_up_streams, write
+from program.known_prompts import say_if_unknown
 from program.masks import draw_masks, find_masks, mask_picture, to_rle
 from program.pictures import (
     DRAWABLE,
@@ -63,8 +65,9 @@ from program.questions import (  # noqa: F401 (explain.py has TINY_MODEL and SAM
     fill_defaults,
 )
 from speed.loading import PRECISIONS, load_model
+from speed.tower_once import read_each_picture_once
 
-MOST_ROWS = 8  # pictures in a batch: answers come soon, and a step costs hardly more than for one
+MOST_ROWS = 8  # questions in a batch: answers come soon, and a step costs hardly more than for one
 LONGEST_CONTEXT = 8192  # tokens, picture included: Gemma was trained on no more
 EXAMPLES = """\
 prompts, by what is to be done:
@@ -79,6 +82,7 @@ prompts, by what is to be done:
 examples:
   python inference.py
   python inference.py --image cat.jpg --prompt "detect cat" --draw boxes.png
+  python inference.py --image cat.jpg --prompt "caption en" "detect cat" "detect dog"
   python inference.py --image cat.jpg --prompt "segment cat" --draw cat.png --mask mask.png
   python inference.py --image *.jpg --prompt "caption en" --json > captions.jsonl
 """
@@ -103,7 +107,7 @@ def build_parser() -> Parser:
         metavar="TEXT",
         nargs="+",
         action="extend",
-        help="one for all pictures or one for each (default: caption en)",
+        help="one for all pictures, one for each, or several about one (default: caption en)",
     )
     add(
         "--set",
@@ -144,10 +148,10 @@ def build_parser() -> Parser:
         default="auto",
         help="of the weights (default: as stored, or 16 bits on a GPU; int8: smallest, on a CPU)",
     )
-    add("--draw", metavar="OUT.png", help="writes the picture with the boxes and masks of the answer")
+    add("--draw", metavar="OUT.png", help="writes the picture with the boxes and masks of the answers")
     add("--mask", metavar="OUT.png", help="writes the masks alone: black, and one level of gray a thing")
     add("--overwrite", action="store_true", help="lets --draw and --mask replace files they did not make")
-    add("--json", action="store_true", help="prints a JSON object for each picture")
+    add("--json", action="store_true", help="prints a JSON object for each answer")
     return parser
 
 
@@ -208,7 +212,7 @@ def row_memory(model, num_tokens: int) -> int:
 
 
 def rows_that_fit(model, tokenizer, prompts: list[str], device: str) -> int:
-    """How many pictures to answer at once; refuses a prompt that is too long for even one."""
+    """How many questions to answer at once; refuses a prompt that is too long for even one."""
     N = model.config.vision_config.num_patches
     prompt = max(prompts, key=len)
     num_tokens = N + 2 + len(tokenizer.encode(prompt, add_special_tokens=False).ids)
@@ -236,6 +240,7 @@ class Question:
 
     path: str
     prompt: str
+    label: str = ""  # in front of the answer, where there are several
     size: tuple[int, int] = (0, 0)  # of the picture, in pixels
     answer: Answer | None = None
     seconds: float = 0.0  # until the last token, <eos> included
@@ -320,11 +325,25 @@ def answer_batch(
     times.later_seconds += now - first_token
 
 
+def make_questions(paths: list[str], prompts: list[str]) -> list[Question]:
+    """A question of each picture and its prompt; its answer is told by what differs from the others."""
+    questions = [Question(*asked) for asked in zip(paths, prompts, strict=True)]
+    if len(questions) == 1:
+        return questions
+    differ_in_prompt = len(set(paths)) == 1 and len(set(prompts)) > 1
+    for question in questions:
+        if not differ_in_prompt:
+            question.label = f"{question.path}: "
+        elif not question.opening:  # which is shown in front of its answer anyway
+            question.label = f"{' '.join(question.prompt.splitlines())}: "
+    return questions
+
+
 def write_answer(question: Question, boxes: list[dict], masks: list, as_json: bool):
     """One line of stdout; the answer to a single question has been written already as it came."""
     text = question.answer.text
     if not as_json:
-        write(f"{question.path}: {' '.join((question.opening + text).splitlines())}")
+        write(f"{question.label}{' '.join((question.opening + text).splitlines())}")
         return
     entry = {"image": question.path, "prompt": question.prompt, "answer": text}
     entry |= {"tokens": len(question.answer.tokens), "seconds": round(question.seconds, 3)}
@@ -337,7 +356,7 @@ def write_answer(question: Question, boxes: list[dict], masks: list, as_json: bo
 
 
 def write_pictures(args: argparse.Namespace, picture: Image.Image, boxes: list[dict], masks: list):
-    """What --draw and --mask ask for."""
+    """What --draw and --mask ask for: all that was found in a picture, whatever the question was."""
     outputs = []
     if args.draw is not None:
         drawing = draw_boxes(draw_masks(picture, masks, colors_of(boxes)), boxes)
@@ -390,13 +409,15 @@ def run(args: argparse.Namespace):
     check_prompts(args)
     # The first batch is opened now, and of the others only the heads are read: what cannot be used is found
     # before the model runs, and yet there are never more pictures in memory than are worked on.
-    ready = {i: open_picture(path) for i, path in enumerate(args.image[:MOST_ROWS])}
-    for path in args.image[MOST_ROWS:]:
+    open_once = functools.lru_cache(maxsize=1)(open_picture)  # for several questions in a row
+    ready = {i: open_once(path) for i, path in enumerate(args.image[:MOST_ROWS])}
+    for path in dict.fromkeys(args.image[MOST_ROWS:]):
         check_picture(path)
+    num_pictures = len(set(args.image))
     for option, out, endings in (("--draw", args.draw, DRAWABLE), ("--mask", args.mask, (".png",))):
         if out is not None:
-            if len(args.image) > 1:
-                raise InputError(f"{option} takes one picture, not {len(args.image)}")
+            if num_pictures > 1:
+                raise InputError(f"{option} takes one picture, not {num_pictures}")
             check_drawing(Path(out), args.image, args.overwrite, option, endings)
             check_size(Path(out), ready[0].size)
     if None not in (args.draw, args.mask) and os.path.realpath(args.draw) == os.path.realpath(args.mask):
@@ -410,24 +431,28 @@ def run(args: argparse.Namespace):
         log(f"Adapter {args.adapter}: beside {len(load_adapter(model, args.adapter))} layers")
     generation = model_set.generation
     num_rows = rows_that_fit(model, tokenizer, args.prompt, device)
+    if num_pictures < len(args.image):
+        read_each_picture_once(model)
+    say_if_unknown(args.prompt, args.model, args.adapter)
 
     log("Running inference")
     times, skipped, notes = Times(), [], set()
     stream = len(args.image) == 1 and not args.json
-    questions = [Question(*asked) for asked in zip(args.image, args.prompt, strict=True)]
+    questions = make_questions(args.image, args.prompt)
+    drawn = []  # each box and its mask, for --draw and --mask
     shows_bar = len(questions) > num_rows and sys.stderr.isatty()
-    with tqdm(total=len(questions), desc="Pictures", leave=False, disable=not shows_bar) as bar:
+    with tqdm(total=len(questions), desc="Questions", leave=False, disable=not shows_bar) as bar:
         for first in range(0, len(questions), num_rows):
             batch, pictures = [], []
             for i, question in enumerate(questions[first : first + num_rows], start=first):
                 try:
-                    pictures.append(ready.pop(i, None) or open_picture(question.path))
+                    pictures.append(ready.pop(i, None) or open_once(question.path))
                     batch.append(question)
                 except InputError as error:
                     skipped.append(error)
             if batch:
                 answer_batch(batch, pictures, model, processor, generation, args, device, times, stream)
-            for question, picture in zip(batch, pictures, strict=True):
+            for question in batch:
                 boxes = generation.parse_boxes(question.answer.text, *question.size)
                 if args.set == "0" and vqvae is None and "<seg" in question.answer.text:
                     vqvae = load_mask_decoder(args.model, model_set.masks)
@@ -437,12 +462,18 @@ def run(args: argparse.Namespace):
                 with bar.external_write_mode(sys.stdout):
                     if not stream:
                         write_answer(question, boxes, masks, args.json)
+                    if not question.answer.text.strip():
+                        log(f"{question.label or question.opening}(nothing)")
                     for note in new_notes:
                         if note not in notes:  # once, however many pictures it is true of
                             log(f"Note: {note}")
                 notes.update(new_notes)
-                write_pictures(args, picture, boxes, masks)
+                if args.draw is not None or args.mask is not None:
+                    drawn += zip(boxes, masks, strict=True)
             bar.update(min(num_rows, len(questions) - first))
+    if args.draw is not None or args.mask is not None:
+        boxes, masks = ([pair[i] for pair in drawn] for i in (0, 1))
+        write_pictures(args, open_once(args.image[0]), boxes, masks)
     log_times(times, device)
     if skipped:
         more = f" ({len(skipped)} of {len(questions)} pictures had to be left out)"

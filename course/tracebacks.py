@@ -1,7 +1,10 @@
 """Where the learner's code stopped, and why, in words instead of a traceback."""
 
 import contextlib
+import importlib
 import linecache
+import os
+import sys
 import traceback
 from pathlib import Path
 
@@ -65,11 +68,35 @@ def explained(*others: type[Exception]):
     others: errors of the program's own, which pass, unless they come out of a `_0` file.
     """
     try:
-        yield
+        with noticed_exits():
+            yield
     except (Exception, SystemExit) as error:
         if isinstance(error, others) and not learners_frames(error):
             raise
         raise explain(error) from error
+
+
+@contextlib.contextmanager
+def noticed_exits():
+    """os._exit in a `_0` file becomes SystemExit, or it would end the program without a word.
+
+    Whoever else calls it (Ctrl-C's handler, say) ends the process as before.
+    """
+    end = os._exit
+
+    def noticed(status: int):
+        if is_learners(sys._getframe(1).f_code.co_filename):
+            raise SystemExit(status)
+        end(status)
+
+    homes = (os, importlib.import_module(os.name))  # posix or nt, where os has it from
+    for home in homes:
+        home._exit = noticed
+    try:
+        yield
+    finally:
+        for home in homes:
+            home._exit = end
 
 
 def learners_frames(error: BaseException) -> list[tuple]:
@@ -97,7 +124,7 @@ def explain(error: BaseException) -> LearnersError:
         return LearnersError(describe_top_level(error, path, line), 2)
     details = describe_line(frame, line, linecache.getlines(path))
     if isinstance(error, SystemExit):
-        headline = "your code ends the program (exit or quit)"
+        headline = "your code ends the program (exit, quit or os._exit)"
     else:
         first, *more = str(error).splitlines()[:3] or [""]
         details += [f"{type(error).__name__}: {first}", *(f"    {text}" for text in more)]

@@ -32,6 +32,7 @@ from load_weights import (
     untie,
     weight_files,
 )
+from program import known_prompts
 from training_1 import LoRALinear
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -110,12 +111,16 @@ def save_adapter(folder: Path, model: nn.Module, base_model: str, rank: int, alp
 
 
 def save_checkpoint(folder: Path, model: nn.Module, base: Path, dtype: torch.dtype, changed: set[str]):
-    """Writes a checkpoint of the hub's format; all but the changed parameters is the base model's file."""
+    """Writes a checkpoint of the hub's format; all but the changed parameters is the base model's file.
+
+    But for the prompts that it was trained on, which are others now.
+    """
     for path in base.iterdir():
         if (
             path.is_file()
             and path.suffix in (".json", ".model")
             and not path.name.startswith("model.safetensors")
+            and path.name != known_prompts.FILE
         ):
             write_whole(folder, path.name, lambda part, path=path: shutil.copyfile(path, part))
     entries = read_json(base / "config.json")

@@ -12,6 +12,7 @@ from finetuning.adapter import save_adapter, save_checkpoint, write_json, write_
 from finetuning.settings import PRODUCTS
 from generation_1 import Answer, generate
 from load_weights import ModelSet, find_tensors, load_hf_model, weight_files
+from program import known_prompts
 from speed.loading import LARGE
 
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
@@ -155,6 +156,8 @@ class Learner:
             save_adapter(self.out, self.model, args.model, args.rank, 2 * args.rank)
         elif is_final:
             save_checkpoint(self.out, self.model, Path(args.model), self.stored_dtype(), self.changed)
+        if is_final or not args.merge:
+            self.write_known_prompts()
         title = f"{Path(args.model).name} learns {Path(args.data).parent.name}/{Path(args.data).name}"
         write_whole(
             self.out, "log.jsonl", lambda path: report.write_text(path, report.log_lines(history["steps"]))
@@ -162,6 +165,14 @@ class Learner:
         if history["steps"]:
             picture = report.curve(history["steps"], title)
             write_whole(self.out, "curve.png", lambda path: picture.save(path, format="PNG"))
+
+    def write_known_prompts(self):
+        """What inference.py need not wonder about; a checkpoint's own prompts are its base's and these."""
+        base = Path(self.args.model) if self.args.merge else None
+        prompts = [example.prefix for example in self.task.train]
+        content = known_prompts.content_after_training(self.out.resolve().name, prompts, base)
+        if content is not None:
+            write_whole(self.out, known_prompts.FILE, lambda path: path.write_text(content, encoding="utf-8"))
 
     def stored_dtype(self) -> torch.dtype:
         """In what the base model's weights are stored: what learned is rounded to it once, at the end."""

@@ -53,12 +53,15 @@ def expand_patterns(paths: list[str]) -> list[str]:
 
 
 def check_prompts(args: argparse.Namespace):
-    """One prompt for all pictures becomes one for each."""
+    """One prompt for all pictures becomes one for each, and one picture for all prompts likewise."""
     if len(args.prompt) == 1:
         args.prompt = args.prompt * len(args.image)
+    elif len(args.image) == 1:
+        args.image = args.image * len(args.prompt)
     if len(args.prompt) != len(args.image):
         raise InputError(
-            f"{len(args.prompt)} prompts for {len(args.image)} pictures: give one for all or one for each"
+            f"{len(args.prompt)} prompts for {len(args.image)} pictures: give one for all, one for each, "
+            "or several for one picture"
         )
     for prompt in args.prompt:
         if "<image>" in prompt:

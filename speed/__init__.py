@@ -25,4 +25,5 @@ What is where, each file using only those above it:
     linear.py           the modules that take the place of nn.Linear and nn.Embedding
     int8_file.py        the file that keeps the int8 weights
     loading.py          load_model: the door
+    tower_once.py       several questions about one picture: the vision tower reads it once
 """

@@ -376,6 +376,8 @@ json.dump(results, sys.stdout)
 # Besides the picture and the prompt of all scenarios.
 BATCH = ("--image", "small.png", "picture.png", "--max-tokens", "12")
 BATCH += ("--prompt", "caption en", "answer en how many cats are there?")
+SEVERAL = ("--max-tokens", "12", "--prompt", "answer en is there a cat?", "detect cat", "caption en")
+COUNTED = {"VisionModel": {"return self": "print('rows', len(pixel_values)); return self"}}
 DRAWN = ("--temperature", "2.5", "--top-p", "0.95", "--seed", "3")
 ONLY_GENERATION = SKELETONS | {"generation": SOLVED["generation"]}
 NO_MASKS = {"mask_decoder": SKELETONS["mask_decoder"]}
@@ -394,6 +396,9 @@ SCENARIOS = [
     ("reference, drawn", SKELETONS, "inference", "1", *BATCH, *DRAWN),
     ("solved, drawn", SOLVED, "inference", "0", *BATCH, *DRAWN),
     ("only generation, drawn", ONLY_GENERATION, "inference", "mixed", *BATCH, *DRAWN),
+    ("reference, several prompts", SKELETONS, "inference", "1", *SEVERAL),
+    ("solved, several prompts", texts_with(*ALL, changed=COUNTED), "inference", "0", *SEVERAL),
+    ("mixed, several prompts", texts_with("Attention", changed=COUNTED), "inference", "mixed", *SEVERAL),
     ("solved but for the masks", SOLVED | NO_MASKS, "inference", "0"),
     ("only GemmaRMSNorm, mixed", texts_with("GemmaRMSNorm"), "inference", "mixed"),
     ("wrong GemmaRMSNorm, mixed", texts_with(changed=WITHOUT_OFFSET), "inference", "mixed"),
@@ -432,6 +437,18 @@ SCENARIOS = [
         texts_with(*ALL, changed={"rescale": "def rescale(image):\n    __import__('os')._exit(0)"}),
         "inference",
         "mixed",
+    ),
+    (
+        "the end of the process, set 0",
+        texts_with(*ALL, changed={"rescale": "def rescale(image):\n    __import__('os')._exit(0)"}),
+        "inference",
+        "0",
+    ),
+    (
+        "the end of the process at once",
+        SOLVED | {"decoder": SOLVED["decoder"] + "\nfrom os import _exit\n_exit(0)\n"},
+        "inference",
+        "0",
     ),
     (
         "a typo in an annotation",
@@ -516,6 +533,11 @@ TRAININGS = [
     ("wrong LoRALinear, tried", texts_with(changed={"LoRALinear": {" * self.scaling": ""}}), "tried"),
     ("wrong LoRALinear, mixed", texts_with(changed={"LoRALinear": {" * self.scaling": ""}}), "mixed"),
     ("untouched", SKELETONS, "0"),
+    (
+        "the end of the process",
+        texts_with(*ALL, changed={"LoRALinear": {"return ": "__import__('os')._exit(0); return "}}),
+        "0",
+    ),
 ]
 
 
@@ -574,6 +596,12 @@ def test_what_is_not_done_yet_stops_the_training_with_a_line(trainings):
     assert last.startswith("finetune.py: error: ") and "is not done yet" in last and "-k " in last
 
 
+def test_the_end_of_the_process_is_told(trainings):
+    code, _, err, *_ = trainings["the end of the process"]
+    assert code == 1 and "Traceback" not in err
+    assert "error: your code ends the program (exit, quit or os._exit)" in err and "training_0.py:" in err
+
+
 def test_whole_set_solved_answers_as_the_reference(results):
     right = results["reference"]
     assert right[0] == 0 and len(right[1]) > 1
@@ -588,6 +616,13 @@ def test_the_learners_generation_writes_the_same_tokens_in_a_batch(how, results)
     assert right[0] == 0 and len(right[1].splitlines()) == 3
     assert results[f"solved, {how}"][:2] == results[f"only generation, {how}"][:2] == right[:2]
     assert results["reference, drawn"][1] != results["reference, batch"][1]
+
+
+@pytest.mark.parametrize("name", ["solved", "mixed"])
+def test_a_learners_tower_reads_a_picture_once(name, results):
+    right, (code, out, err, _) = results["reference, several prompts"], results[f"{name}, several prompts"]
+    assert right[0] == code == 0 and len(right[1].splitlines()) == 4
+    assert out == f"rows 1\n{right[1]}", err
 
 
 def test_masks_that_are_not_done_yet_are_no_hindrance(results):
@@ -642,6 +677,21 @@ def test_mixed_answers_as_the_reference(name, summary, results):
                 "Shapes",
                 "python -m pytest -k Attention",
             ],
+        ),
+        (
+            "the end of the process, set 0",
+            1,
+            [
+                "ends the program (exit, quit or os._exit)",
+                "text_image_token_processor_0.py:",
+                "__import__('os')._exit(0)",
+                "python -m pytest -k rescale",
+            ],
+        ),
+        (
+            "the end of the process at once",
+            1,
+            ["ends the program (exit, quit or os._exit)", "decoder_0.py:", "in <module>", "_exit(0)"],
         ),
         ("exit", 1, ["ends the program", "text_image_token_processor_0.py:", "python -m pytest -k rescale"]),
         ("a syntax error", 2, ["vision_transformer_0.py:", "Python cannot read this line"]),

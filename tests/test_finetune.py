@@ -192,7 +192,7 @@ def test_what_is_in_the_folder(folder, checkpoint, capsys):
     names = {path.name for path in (folder / "out").iterdir()}
     assert names == {
         "adapter_config.json", "adapter_model.safetensors", "before-after.png", "curve.png", "finished",
-        "log.jsonl", "settings.json",
+        "log.jsonl", "prompts.json", "settings.json",
     }  # fmt: skip
     steps = [json.loads(line) for line in (folder / "out" / "log.jsonl").read_text().splitlines()]
     assert [step["step"] for step in steps] == [1, 2, 3, 4, 5, 6]
@@ -341,6 +341,26 @@ def test_inference_takes_the_adapter_and_finds_its_model(folder, checkpoint, cap
     merged = learn(folder, checkpoint, capsys, "--rate", 0.05, "--merge", out="merged")
     assert "--model merged" in merged
     assert new == again == ask(capsys, *question, "--model", "merged")[1]
+
+
+def test_what_it_was_taught_is_known_afterwards(folder, checkpoint, capsys):
+    """And what a base knew besides; of a base that does not say it, nothing is said."""
+    base = shutil.copytree(checkpoint, folder / "base")
+    known = {"name": "base", "forms": ["detect {thing}"], "words": {"thing": ["cat"]}}
+    (base / "prompts.json").write_text(json.dumps(known))
+    learn(folder, base, capsys)
+    learn(folder, base, capsys, "--merge", out="merged")
+    learn(folder, checkpoint, capsys, "--merge", out="unsaid")
+    assert not (folder / "unsaid" / "prompts.json").exists()
+    options = ["--image", "pictures/4.png", "--max-tokens", 2]
+    for model in (["--adapter", "out"], ["--model", "merged"], ["--model", "unsaid"]):
+        for prompt in ("caption en", "detect cat"):
+            assert "Note" not in ask(capsys, *options, *model, "--prompt", prompt)[2]
+    for model, name in (("--adapter", "base with out"), ("--model", "merged")):
+        arguments = [*options, model, name.split()[-1], "--prompt", "ocr"]
+        assert f'Note: {name} knows these prompts: "caption en", "detect cat" (' in ask(capsys, *arguments)[2]
+    (folder / "out" / "prompts.json").unlink()  # as an adapter of PEFT's
+    assert "Note" not in ask(capsys, *options, "--adapter", "out", "--prompt", "ocr")[2]
 
 
 @pytest.mark.parametrize(

@@ -1018,7 +1018,6 @@ def test_a_bad_mask_decoder_is_one_line_before_the_model_is_loaded(refused, pict
         (["--device", "tpu"], ["--device", "tpu"]),
         (["--precision", "int4"], ["--precision", "int4"]),
         (["--prompt", "what is <image> this"], ["prompt", "<image>"]),
-        (["--prompt", "a", "b"], ["2 prompts", "1 pictures"]),
         (["--prompt", "half a pair \udce9"], ["prompt", "UTF-8"]),
         (["--colour"], ["--colour"]),
     ],

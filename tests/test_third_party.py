@@ -16,6 +16,11 @@ WORDS = {
     "MIT": ["The above copyright notice and this permission notice shall be included", "OTHER DEALINGS"],
     "Apache-2.0": [*(f"\n   {i}. " for i in range(1, 10)), "END OF TERMS AND CONDITIONS"],
     "CC-BY-4.0": ["Creative Commons Attribution 4.0 Intern", *(f"\nSection {i} -- " for i in range(1, 9))],
+    "CC-BY-3.0": ["Attribution 3.0 Unported", *(f"\n{i}. " for i in range(1, 9))],
+    "CC0-1.0": ["CC0 1.0 Universal", *(f"\n{i}. " for i in range(1, 5))],
+    "ISC": ["copyright notice and this permission notice appear in all copies", "USE OR PERFORMANCE"],
+    "OFL-1.1": ["SIL OPEN FONT LICENSE", *(f"\n{i}) " for i in range(1, 6)), "DEALINGS IN THE FONT SOFTWARE"],
+    "Unlicense": ["released into the public domain", "OTHER DEALINGS IN THE SOFTWARE"],
 }
 
 
@@ -64,9 +69,37 @@ def test_links_lead_to_files():
 
 
 def test_the_checkpoints_page_names_the_same_licenses():
+    """Of the sets that the checkpoint was made with: those that came later are not on its page."""
     page = (ROOT / "paligemma-tiny" / "README.md").read_text(encoding="utf-8")
-    for name, one_set in SETS.items():
+    names = re.findall(r"^\| \[([^\]]+)\]", page, re.MULTILINE)
+    assert {"noto", "twemoji"} < set(names)
+    for name in names:
+        one_set = SETS[name]
         assert f"| [{name}]({one_set['url']}) | {one_set['author']} | {one_set['licence']} |" in page
+
+
+def test_the_other_drawings_are_of_credited_sets_and_of_other_things():
+    text = (ROOT / "tiny_model" / "other_drawings.json").read_text(encoding="utf-8")
+    things = {thing for one_set in SETS.values() for thing in one_set["drawings"]}
+    assert len(things) == 42
+    for name, one_set in json.loads(text).items():
+        facts = ("package", "licence", "author", "url")
+        assert [one_set[fact] for fact in facts] == [SETS[name][fact] for fact in facts]
+        assert one_set["style"] == SETS[name].get("style", name)
+        assert one_set["drawings"] and not things & one_set["drawings"].keys()
+
+
+@pytest.mark.parametrize(("folder", "ending"), [("fonts", ".ttf"), ("photographs", ".jpg")])
+def test_each_font_and_photograph_is_credited(folder, ending):
+    """By its name, or by the part of it before a direction in degrees: `lobby-*` for lobby-090.jpg."""
+    page = (ROOT / "tiny_model" / folder / "README.md").read_text(encoding="utf-8")
+    files = list((ROOT / "tiny_model" / folder).glob(f"*{ending}"))
+    assert files
+    for file in files:
+        view = re.sub(r"-\d{3}$", "-*", file.stem)
+        assert any(f"`{name}`" in page for name in (file.name, view)), file.name
+    links = {link for _, link in LINK.findall(page) if "://" not in link}
+    assert links and all((ROOT / "tiny_model" / folder / link).is_file() for link in links)
 
 
 def test_the_sample_pictures_name_their_sets():

@@ -80,10 +80,26 @@ def test_drawings_may_be_passed_on_and_the_held_out_ones_are_nobody_elses(file):
     sets = json.loads(getattr(tiny_scenes, file).read_text(encoding="utf-8"))
     free = {"Apache-2.0", "MIT", "ISC", "OFL-1.1", "CC0-1.0", "Unlicense", "CC-BY-3.0", "CC-BY-4.0"}
     assert {one_set["licence"] for one_set in sets.values()} <= free
-    styles = {one_set.get("style", name) for name, one_set in sets.items()}
-    assert styles <= {*tiny_scenes.TRAINING_STYLES, *tiny_scenes.HELD_OUT_STYLES}
-    assert styles >= {*tiny_scenes.HELD_OUT_STYLES}
-    assert not set(tiny_scenes.TRAINING_STYLES) & set(tiny_scenes.HELD_OUT_STYLES)
+    styles = {name: one_set.get("style", name) for name, one_set in sets.items()}
+    assert set(styles.values()) | {"fluent-emoji"} == {
+        *tiny_scenes.TRAINING_STYLES,
+        *tiny_scenes.HELD_OUT_STYLES,
+    }
+    held_out = {name for name, style in styles.items() if style in tiny_scenes.HELD_OUT_STYLES}
+    assert held_out <= {"twemoji", "lucide", "lucide-lab"}
+    packages = {sets[name]["package"] for name in held_out}
+    assert not packages & {sets[name]["package"] for name in styles.keys() - held_out}
+
+
+def test_photographs_and_fonts_are_there_and_some_are_held_out():
+    for load in (tiny_scenes.load_photographs, tiny_scenes.load_fonts):
+        assert len(load()) > len(load(held_out=True)) >= 2
+    assert {file.stem for file in tiny_scenes.load_fonts(held_out=True)} == {*tiny_scenes.HELD_OUT_FONTS}
+    printable = "".join(chr(code) for code in range(33, 127))
+    for file in (*tiny_scenes.load_fonts(), *tiny_scenes.load_fonts(held_out=True)):
+        font = ImageFont.truetype(str(file), 40)
+        letters = {bytes(font.getmask(letter)) for letter in printable}
+        assert len(letters) > 80, file  # what a font lacks comes as the same box
 
 
 def test_a_drawing_without_color_comes_in_each_ink(tmp_path, monkeypatch):

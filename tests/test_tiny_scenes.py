@@ -19,7 +19,7 @@ from tiny_model.drawings import bend
 from tiny_model.grounds import ground_colors
 from tiny_model.manners import MANNERS, other_line, redraw
 from tiny_model.scenes import KINDS, LANGUAGES, THINGS, Scene, Sign, Thing
-from tiny_model.signs import turned_box
+from tiny_model.signs import random_text, turned_box
 
 
 def colored(color: str, shape: str = "rectangle") -> tiny_scenes.Drawing:
@@ -527,3 +527,21 @@ def test_what_cannot_be_asked_becomes_another_question():
         assert tiny_scenes.QUESTIONS[kind](rng, cats) is None
         prompt, answer = tiny_scenes.ask(rng, cats, kind)
         assert prompt.startswith("answer en is there a") and answer == ("yes" if "cat" in prompt else "no")
+
+
+def test_what_lies_close_to_a_border_can_be_asked_about():
+    rng = np.random.default_rng(0)
+    boxes = {"cat": (0.1, 0.1, 0.2, 0.58), "dog": (0.7, 0.7, 0.8, 0.9), "bee": (0.0, 0.3, 0.1, 0.38)}
+    scene = made_of(*((name, boxes[name]) for name in ("cat", "bee", "bee", "dog")))  # no "the" bee
+    for _ in range(20):
+        assert tiny_scenes.ask_where_close(rng, scene) == ("answer en where is the cat?", "top")
+    assert tiny_scenes.ask_where_close(rng, made_of(("dog", boxes["dog"]))) is None
+
+
+def test_words_of_letters_that_look_alike_come_in_capitals():
+    rng = np.random.default_rng(0)
+    texts = [random_text(rng) for _ in range(4000)]
+    assert "ZOO" in texts and "zoo" not in texts
+    assert not [text for text in texts if re.fullmatch("[cosuvwxz]+", text)]
+    assert sum(text.islower() for text in texts) > 500 and sum(text.istitle() for text in texts) > 200
+    assert {len(text) for text in texts if text.isdigit()} == {1, 2, 3}

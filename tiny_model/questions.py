@@ -29,6 +29,7 @@ from tiny_model.truth import Scene, Thing, named
 from tiny_model.words import LANGUAGES, NOTHING, THINGS, article, plural
 
 CLOSE_TO = 0.05  # in x, over S: too near to be left or right of one another
+CLOSE_TO_BORDER = 0.03  # over S
 
 
 # -- Answers --------------------------------------------------------------------------------------
@@ -243,6 +244,24 @@ def _ask_of_single(rng: np.random.Generator, scene: Scene, names: list[str]) -> 
 def ask_where(rng: np.random.Generator, scene: Scene) -> Question:
     thing = _ask_of_single(rng, scene, _single(scene))
     return thing and (f"answer en where is the {thing}?", where(scene, thing))
+
+
+def ask_where_close(rng: np.random.Generator, scene: Scene) -> Question:
+    """Where a thing is that lies close to a border between thirds.
+
+    They are few, and yet only they teach how exactly one has to look. So in training they are asked
+    about more often than by chance; it is none of KINDS, and nothing is measured by it.
+    """
+    close = [
+        name
+        for name in _single(scene)
+        for thing in named(scene, name)
+        if min(abs(middle - border) for middle in thing.centre for border in (1 / 3, 2 / 3)) < CLOSE_TO_BORDER
+    ]
+    if not close:
+        return None
+    thing = close[rng.integers(len(close))]
+    return f"answer en where is the {thing}?", where(scene, thing)
 
 
 def ask_color(rng: np.random.Generator, scene: Scene) -> Question:

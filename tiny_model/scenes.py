@@ -57,6 +57,7 @@ from tiny_model.questions import (
     KINDS,
     QUESTIONS,
     ask,
+    ask_where_close,
     beside,
     caption,
     color,
@@ -78,7 +79,7 @@ from tiny_model.words import COLORS, LANGUAGES, NOTHING, THINGS, article, plural
 __all__ = [
     "COLORS", "DRAWINGS_FILE", "HELD_OUT_FONTS", "HELD_OUT_STYLES", "INKS", "KINDS", "LANGUAGES",
     "NOTHING", "OTHERS_FILE", "QUESTIONS", "THINGS", "TRAINING_STYLES", "VISIBLE", "Cutout", "Drawing",
-    "Scene", "Sign", "Thing", "article", "ask", "beside", "caption", "color", "count",
+    "Scene", "Sign", "Thing", "article", "ask", "ask_where_close", "beside", "caption", "color", "count",
     "cut_piece", "detect", "draw_nothing", "draw_scene", "fill_masks", "is_there", "load_drawings",
     "load_fonts", "load_others", "load_photographs", "make_drawing", "named", "ocr", "patch_labels",
     "plural", "prompt_forms", "segment", "total", "turn", "vary", "where",

@@ -54,6 +54,7 @@ WORDS = _WORDS.split()
 CONSONANTS, VOWELS = "bcdfghjklmnprstvwz", "aeiou"
 # Without what looks like another one in some fonts: I and l, O and 0, and the like.
 LETTERS = "ABCDEFGHJKLMNPQRSTUVWXYZ"
+AS_CAPITALS = "cosuvwxz"  # small ones look the same: what has no other letters comes in capitals
 
 
 @dataclass
@@ -89,7 +90,9 @@ def random_text(rng: np.random.Generator) -> str:
     else:
         word = WORDS[rng.integers(len(WORDS))]
     case = rng.random()
-    return word.upper() if case < 0.45 else word if case < 0.8 else word.capitalize()
+    if case < 0.45 or (case < 0.8 and set(word) <= set(AS_CAPITALS)):
+        return word.upper()
+    return word if case < 0.8 else word.capitalize()
 
 
 def board_colors(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:

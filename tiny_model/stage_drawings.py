@@ -14,7 +14,7 @@ from pathlib import Path
 from PIL import Image
 
 from program.files import replace_file
-from tiny_model.scenes import load_drawings
+from tiny_model.drawings import load_drawings
 
 STYLE = "noto"
 THINGS = (

@@ -541,7 +541,6 @@ def test_what_lies_close_to_a_border_can_be_asked_about():
 def test_words_of_letters_that_look_alike_come_in_capitals():
     rng = np.random.default_rng(0)
     texts = [random_text(rng) for _ in range(4000)]
-    assert "ZOO" in texts and "zoo" not in texts
     assert not [text for text in texts if re.fullmatch("[cosuvwxz]+", text)]
     assert sum(text.islower() for text in texts) > 500 and sum(text.istitle() for text in texts) > 200
     assert {len(text) for text in texts if text.isdigit()} == {1, 2, 3}

@@ -534,12 +534,15 @@ def main():
     parser.add_argument("folder", type=Path, nargs="?", help="the folder node_modules with the packages")
     parser.add_argument("--packages", action="store_true", help="print the packages that are read")
     args = parser.parse_args()
+    packages = {row[0] for row in [*SETS.values(), *OTHER_SETS.values()]}
+    packages = sorted(package if package == FONT else f"@iconify-json/{package}" for package in packages)
     if args.packages:
-        packages = {row[0] for row in [*SETS.values(), *OTHER_SETS.values()]}
-        print(*sorted(package if package == FONT else f"@iconify-json/{package}" for package in packages))
+        print(*packages)
         return
     if args.folder is None:
         parser.error("name the folder node_modules, or say --packages")
+    if missing := [package for package in packages if not (args.folder / package / "package.json").is_file()]:
+        parser.error(f"{args.folder} has no package {missing[0]}; npm installs what --packages prints")
 
     sets = json.loads(DRAWINGS_FILE.read_text(encoding="utf-8"))
     for name, (package, style, patterns) in SETS.items():

@@ -48,7 +48,7 @@ from mask_decoder_1 import (
 )
 from tiny_model import scenes as tiny_scenes
 from tiny_model.scenes import HELD_OUT_STYLES, TRAINING_STYLES
-from tiny_model.train_tiny import bfloat16_is_faster
+from tiny_model.quick import bfloat16_is_faster
 
 CONFIG = MaskConfig(embedding_dim=64, hidden_dim=12)
 STEPS, BATCH, RATE = 5000, 64, 2e-3

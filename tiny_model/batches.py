@@ -23,7 +23,6 @@ from multiprocessing import connection, parent_process
 from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import Image
 from tokenizers import Tokenizer
 from torch.utils.data import DataLoader, IterableDataset
@@ -57,7 +56,7 @@ class Material:
     photographs: list
     fonts: list
 
-    def scene(self, rng: np.random.Generator, size: int, count: int | None = None, jitter: float = 1.0, **how):
+    def scene(self, rng, size: int, count: int | None = None, jitter: float = 1.0, **how) -> Scene:
         beside = {"others": self.others, "photographs": self.photographs, "fonts": self.fonts}
         return tiny_scenes.draw_scene(rng, self.drawings, size, count, jitter, **beside, **how)
 
@@ -232,7 +231,7 @@ class Batches(IterableDataset):
     all) and marks uint8 [R, N] (patches_asked_for).
     """
 
-    def __init__(self, tokenizer, plan: dict, stage: str, config: dict, codec: Path | None, store, first: int):
+    def __init__(self, tokenizer, plan: dict, stage: str, config: dict, codec: Path, store: Path, first: int):
         self.tokenizer, self.plan, self.stage = tokenizer, plan, stage
         self.codec_file, self.store, self.first = codec, store, first
         vision = config["vision_config"]
@@ -336,12 +335,8 @@ def padded(rows: list[tuple], length: int, num_image_tokens: int) -> dict[str, n
 
 
 def end_with_parent(_worker: int):
-    """For a worker: it is ended by its parent alone, and at the latest when that ends, however it does.
-
-    A signal from the terminal goes to both; the parent still needs batches until its step is done.
-    """
+    """For a worker: Ctrl-C, which goes to all, is its parent's business; it ends with it, however it does."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
     def watch(sentinel):
         connection.wait([sentinel])

@@ -9,6 +9,8 @@ Letters in shapes: B pictures, R rows (prompts with answers), N patches (= image
 text in a row, A tokens of answers, C width of the tower, D width of the decoder, V vocabulary.
 """
 
+from typing import ClassVar
+
 import torch
 import torch.nn.functional as F
 from tokenizers import Tokenizer
@@ -33,7 +35,7 @@ class PatchHead(nn.Linear):
     each quarter of the patch: what the decoder will have to write.
     """
 
-    PARTS = {
+    PARTS: ClassVar = {
         "names": len(THINGS) + 1, "boxes": 4, "thirds": 6, "cells": 16, "cover": COVER**2,
         "shapes": 4 * 128, "letters": 2 * (len(LETTERS) + 1),
     }  # fmt: skip

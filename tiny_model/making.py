@@ -181,7 +181,8 @@ def write_checkpoint(folder: Path, model, tokenizer: Tokenizer, config: dict, co
     README.md comes last: a folder without it is not whole.
     """
     folder.mkdir(exist_ok=True)
-    tensors = {name: tensor.detach().bfloat16() for name, tensor in model.named_parameters()}  # tied ones once
+    # What is tied is named once.
+    tensors = {name: tensor.detach().bfloat16() for name, tensor in model.named_parameters()}
     replace_file(folder / "model.safetensors", save(tensors, metadata={"format": "pt"}))
     replace_file(folder / "config.json", json.dumps(config, indent=2) + "\n")
     replace_file(folder / "tokenizer.json", tokenizer.to_str(pretty=True))

@@ -124,7 +124,11 @@ class Examination:
     def phrases(self, scenes: list[Scene], kind: str):
         """Kinds of questions whose answer is right if it is the same, letter by letter."""
         questions = [tiny_scenes.QUESTIONS[kind](self.rng, scene) for scene in scenes]
-        asked = [(scene, *pair) for scene, pair in zip(scenes, questions, strict=True) if pair and pair[1] is not None]
+        asked = [
+            (scene, *pair)
+            for scene, pair in zip(scenes, questions, strict=True)
+            if pair and pair[1] is not None
+        ]
         if not asked:
             return
         answers = self.ask([scene for scene, _, _ in asked], [prompt for _, prompt, _ in asked])

@@ -47,8 +47,8 @@ from mask_decoder_1 import (
     tokens_from_mask,
 )
 from tiny_model import scenes as tiny_scenes
-from tiny_model.scenes import HELD_OUT_STYLES, TRAINING_STYLES
 from tiny_model.quick import bfloat16_is_faster
+from tiny_model.scenes import HELD_OUT_STYLES, TRAINING_STYLES
 
 CONFIG = MaskConfig(embedding_dim=64, hidden_dim=12)
 STEPS, BATCH, RATE = 5000, 64, 2e-3

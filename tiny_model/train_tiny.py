@@ -1,9 +1,9 @@
 """Trains `paligemma-tiny`, the shipped checkpoint, from nothing, in one run.
 
-    python -m tiny_model.train_tiny                      train (resumes where it was interrupted)
-    python -m tiny_model.train_tiny --preset minutes     a small one that learns to say five things
-    python -m tiny_model.train_tiny --smoke              every step in small, in two minutes: learns nothing
-    python -m tiny_model.train_tiny --measure DIR        how often a checkpoint, or the state of a run, is right
+    python -m tiny_model.train_tiny                    train (resumes where it was interrupted)
+    python -m tiny_model.train_tiny --preset minutes   a small one that learns to say five things
+    python -m tiny_model.train_tiny --smoke            every step in small, in two minutes: learns nothing
+    python -m tiny_model.train_tiny --measure DIR      how often a checkpoint, or the state of a run, is right
 
 What to look at if you want to train a PaliGemma yourself:
   - a training row is  <image> * N <bos> prompt \\n answer <eos>.  Picture and prompt are the
@@ -57,7 +57,9 @@ from tiny_model.making import (
     write_checkpoint,
 )
 from tiny_model.measure import COLUMNS, accuracy_columns, evaluate, markdown_table
+from tiny_model.optimizer import Optimizer
 from tiny_model.quick import QuickModel, bfloat16_is_faster, can_compile
+from tiny_model.scenes import KINDS as KINDS_OF_QUESTIONS
 from tiny_model.scenes import THINGS, TRAINING_STYLES
 from tiny_model.state import Signals, Stopped, read_state, write_state
 
@@ -81,11 +83,11 @@ PLAN = {
     "styles": TRAINING_STYLES,
     "things": THINGS,
     "tower": {
-        "batches": 9000, "scenes": 72, "uses": 3, "rates": (2e-3, 0.0), "easy": 0.0,
+        "batches": 6000, "scenes": 72, "uses": 3, "rates": (2e-3, 0.0), "easy": 0.0,
         "counts": (1, 2, 3, 4, 5, 6, 6),
     },
     "answers": {
-        "batches": 16000, "scenes": 48, "uses": 3, "rates": (8e-4, 2e-3), "easy": 0.04,
+        "batches": 14600, "scenes": 48, "uses": 3, "rates": (8e-4, 2e-3), "easy": 0.04,
         "counts": (1, 2, 2, 3, 3), "prompts": 3, "kinds": KINDS,
     },
     "nothing": 0.10,
@@ -94,19 +96,23 @@ PLAN = {
     "weights": WEIGHTS,
     "patches_fade": 0.7,  # by how much the patches' losses have faded at the end of the answers
     "codec": "trained",
+    "save_seconds": 120,
     "look_minutes": 20,
     "look_scenes": 80,
     "final_scenes": 400,
     "final_nothing": 300,
+    "columns": tuple(COLUMNS),
 }  # fmt: skip
 SMOKE_PLAN = PLAN | {
     "styles": TRAINING_STYLES[:1],
     "tower": PLAN["tower"] | {"batches": 10, "scenes": 6, "uses": 2},
     "answers": PLAN["answers"] | {"batches": 10, "scenes": 8, "uses": 2},
     "codec": "shipped",
+    "save_seconds": 0,
     "look_scenes": 4,
     "final_scenes": 4,
     "final_nothing": 4,
+    "columns": ("training sets", "Twemoji, true colors"),
 }
 FIVE_THINGS = ["cat", "car", "tree", "star", "umbrella"]
 MINUTES_PLAN = PLAN | {
@@ -124,56 +130,9 @@ MINUTES_PLAN = PLAN | {
     "look_scenes": 120,
     "final_scenes": 200,
     "final_nothing": 0,
+    "columns": ("training sets", "training sets, true colors"),
 }
 PRESETS = {"full": PLAN, "minutes": MINUTES_PLAN, "smoke": SMOKE_PLAN}
-
-
-# -- The optimizer --------------------------------------------------------------------------------
-
-
-class Optimizer:
-    """Muon for the matrices inside the blocks, AdamW for all else, both on one schedule."""
-
-    def __init__(self, modules: list[tuple[nn.Module, float]], total: int):
-        """`modules`: each with its learning rate."""
-        matrices, others = [], []
-        for module, rate in modules:
-            named = list(module.named_parameters())
-            inside = [p for name, p in named if "layers." in name and p.ndim == 2]
-            outside = [p for name, p in named if not ("layers." in name and p.ndim == 2)]
-            for parameters, groups in ((inside, matrices), (outside, others)):
-                if parameters:
-                    groups.append({"params": parameters, "lr": rate})
-        self.optimizers = [
-            torch.optim.Muon(matrices, weight_decay=0.03, adjust_lr_fn="match_rms_adamw"),
-            torch.optim.AdamW(others, betas=(0.9, 0.98), weight_decay=0.01, foreach=True),
-        ]
-        self.parameters = [p for group in matrices + others for p in group["params"]]
-        self.rates = [[group["lr"] for group in optimizer.param_groups] for optimizer in self.optimizers]
-        self.total = total
-
-    def step(self, loss: torch.Tensor, done: int):
-        """One step on the loss, as the step number `done`, counted from 0."""
-        loss.backward()
-        nn.utils.clip_grad_norm_(self.parameters, 1.0, foreach=True)
-        for optimizer, rates in zip(self.optimizers, self.rates, strict=True):
-            for group, rate in zip(optimizer.param_groups, rates, strict=True):
-                group["lr"] = rate * share_of_rate(done, self.total)
-            optimizer.step()
-            optimizer.zero_grad()
-
-    def state_dict(self) -> list:
-        return [optimizer.state_dict() for optimizer in self.optimizers]
-
-    def load_state_dict(self, state: list):
-        for optimizer, values in zip(self.optimizers, state, strict=True):
-            optimizer.load_state_dict(values)
-
-
-def share_of_rate(done: int, total: int) -> float:
-    """Warmed up over 2 % of the steps, constant to 40 %, then down to nothing in a straight line."""
-    warm_up = (done + 1) / max(1, total // 50)
-    return min(warm_up, 1.0, (total - done) / (0.6 * total))
 
 
 # -- The run --------------------------------------------------------------------------------------
@@ -280,7 +239,7 @@ class Run:
         bar = tqdm(total=total, initial=self.done, desc=self.stage, unit="batch", dynamic_ncols=True)
         try:
             while self.done < total:
-                batch = next(loader)
+                batch = self.next_batch(loader)
                 loss, told = self.losses(batch)
                 self.optimizer.step(loss, self.done)
                 self.done += 1
@@ -290,7 +249,7 @@ class Run:
                     bar.set_postfix_str(f"loss {loss.item():.3f}", refresh=False)
                 # Between two steps the state is whole, and here alone it is saved.
                 is_over = self.done == total
-                if is_over or self.signals.asked is not None or time.time() - saved > 120:
+                if is_over or self.signals.asked is not None or time.time() - saved > self.plan["save_seconds"]:
                     self.save()
                     saved = time.time()
                 self.signals.check()
@@ -300,6 +259,13 @@ class Run:
         finally:
             bar.close()
             loader._shutdown_workers()
+
+    def next_batch(self, loader) -> dict:
+        try:
+            return next(loader)
+        except RuntimeError as error:
+            self.signals.check()  # a signal to all ended the worker as well
+            raise InputError(f"the worker that draws scenes has ended: {error}") from error
 
     def losses(self, batch: dict) -> tuple[torch.Tensor, dict[str, float]]:
         """The loss of a batch, and each of its parts before it is weighed."""
@@ -320,7 +286,8 @@ class Run:
                 of_tokens, halfway = self.answer_loss(quick, weights, images, rows)
                 for name, value in of_tokens.items():
                     sums[name].append(value / num_rows)
-                sums["marks"].append(self.heads["marks"].loss(halfway, rows["marks"]) / num_marks.clamp(min=1))
+                marks = self.heads["marks"].loss(halfway, rows["marks"])
+                sums["marks"].append(marks / num_marks.clamp(min=1))
             of_answers |= {name: torch.stack(values).sum() for name, values in sums.items()}
         weigh = self.plan["weights"]
         loss = sum(faded * weigh[name] * value for name, value in parts.items())
@@ -333,7 +300,7 @@ class Run:
         line = f"{self.stage} {self.done}/{self.plan[self.stage]['batches']}, {self.seconds / 60:.0f} min: "
         line += f"loss {loss.item():.3f} (" + ", ".join(f"{k} {v.item():.3f}" for k, v in told.items()) + ")"
         if self.stage == "answers":
-            kinds = tuple(kind for kind in self.plan["answers"]["kinds"] if "+" not in kind and "close" not in kind)
+            kinds = kinds_measured(self.plan)
             codec = self.codec if "segment" in kinds else None
             num_nothing = self.plan["look_scenes"] if self.plan["nothing"] else 0
             material = load_material(tuple(self.plan["styles"]), self.store, tuple(self.plan["things"]))
@@ -345,6 +312,10 @@ class Run:
             line += "\n  right: " + ", ".join(f"{kind} {value:.2f}" for kind, value in found.items())
         tqdm.write(line)
         sys.stdout.flush()
+
+
+def kinds_measured(plan: dict) -> tuple[str, ...]:
+    return tuple(kind for kind in KINDS_OF_QUESTIONS if kind in plan["answers"]["kinds"])
 
 
 # -- What a run is told about in the card ---------------------------------------------------------
@@ -420,16 +391,14 @@ def train(args: argparse.Namespace):
         model, plan = run.model, run.plan
         stored = {name: tensor.bfloat16().float() for name, tensor in model.state_dict().items()}
         model.load_state_dict(stored)
-        is_whole = preset == "full" or preset == "smoke"
+        has_masks = "segment" in plan["answers"]["kinds"]
         columns = accuracy_columns(
-            model, run.tokenizer, run.codec if is_whole else None, plan["final_scenes"], plan["final_nothing"],
-            run.store, plan["things"], tuple(COLUMNS) if is_whole else tuple(COLUMNS)[:2],
-            tuple(kind for kind in plan["answers"]["kinds"] if "+" not in kind and "close" not in kind),
-            signals.check,
+            model, run.tokenizer, run.codec if has_masks else None, plan["final_scenes"], plan["final_nothing"],
+            run.store, plan["things"], plan["columns"], kinds_measured(plan), signals.check,
         )  # fmt: skip
-        found = dict(tqdm(columns, desc="accuracy", unit="column"))
+        found = dict(tqdm(columns, total=len(plan["columns"]), desc="accuracy", unit="column"))
         table = markdown_table(found)
-        codec_file = run.codec_file if is_whole else None
+        codec_file = run.codec_file if has_masks else None
         card = model_card(model, table, found, run.seconds, plan, run.about, run.choices)
         write_checkpoint(folder, model, run.tokenizer, run.config, codec_file, card)
     print(f"{table}\n\nThe checkpoint is in {folder}. Try it:\n  python inference.py --model {folder}")
@@ -453,7 +422,9 @@ def measure(args: argparse.Namespace):
     codec = codec.float() if codec is not None else None
     titles = args.columns or tuple(COLUMNS)
     columns = {}
-    for title, found in accuracy_columns(model, tokenizer, codec, args.scenes, args.nothing, store, titles=titles):
+    for title, found in accuracy_columns(
+        model, tokenizer, codec, args.scenes, args.nothing, store, titles=titles
+    ):
         columns[title] = found
         print(f"{title}: " + ", ".join(f"{kind} {value:.3f}" for kind, value in found.items()), flush=True)
     print(markdown_table(columns, 3))
@@ -465,15 +436,15 @@ def main(argv: list[str] | None = None):
         description="Trains paligemma-tiny from nothing; goes on where it was interrupted.",
     )
     parser.add_argument(
-        "--out", type=Path, metavar="DIR", help="folder for the results (default: training, training-minutes, ...)"
+        "--out", type=Path, metavar="DIR", help="for the results (default: training, training-minutes, ...)"
     )
     parser.add_argument("--preset", choices=tuple(PRESETS), default="full", help="default: full")
-    parser.add_argument("--smoke", action="store_true", help="every step in small, the same as --preset smoke")
+    parser.add_argument("--smoke", action="store_true", help="every step in small: --preset smoke")
     parser.add_argument(
         "--measure", type=Path, metavar="DIR", help="train nothing, measure a checkpoint or a run's state"
     )
     parser.add_argument("--scenes", type=int, default=400, help="for --measure: scenes in each column")
-    parser.add_argument("--nothing", type=int, default=300, help="for --measure: pictures of none of the things")
+    parser.add_argument("--nothing", type=int, default=300, help="for --measure: pictures of no thing")
     parser.add_argument(
         "--columns", nargs="+", choices=tuple(COLUMNS), metavar="COLUMN", help="for --measure: these alone"
     )

@@ -24,6 +24,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 from decoder_1 import GemmaRotaryEmbedding, apply_rotary_pos_emb
+from inside.choosing import describe_choices
 from inside.recorder import DECODER, TOWER, Attended, Recording
 from inside.source import source_link
 
@@ -158,7 +159,7 @@ def spread(values: torch.Tensor) -> list[float]:
 
 def data_uri(picture: Image.Image) -> str:
     file = io.BytesIO()
-    picture.save(file, "PNG", optimize=True)
+    picture.save(file, "PNG")
     return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
 
 
@@ -537,5 +538,6 @@ def describe(recording: Recording, picture: Image.Image, facts: dict, folder: Pa
         "merge": describe_merge(recording),
         "decoder": describe_decoder(recording),
         "boxes": recording.model_set.generation.parse_boxes(recording.text, *picture.size),
+        "choices": describe_choices(recording.choices, recording.token_name),
         "modules": describe_modules(recording, folder),
     }

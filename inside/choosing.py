@@ -31,8 +31,10 @@ class Choice(NamedTuple):
 
 
 @contextlib.contextmanager
-def watch_choices(generation: ModuleType) -> Iterator[list[Choice]]:
+def watch_choices(generation: ModuleType, goes_on: Callable = lambda: None) -> Iterator[list[Choice]]:
     """Sees each call of a generation module's sample_next_token, and of keep_top_p inside it.
+
+    goes_on: called before each token; may raise what ends the answer.
 
     A module that has none of them, or whose generate does without, is not seen: the list stays empty.
     """
@@ -45,6 +47,7 @@ def watch_choices(generation: ModuleType) -> Iterator[list[Choice]]:
         return kept
 
     def watched_sample(logits, *args, **kwargs):
+        goes_on()
         found.clear()
         token = sample(logits, *args, **kwargs)
         shaped, kept = found[-1] if found else (None, None)
@@ -81,11 +84,12 @@ def describe_choices(choices: list[Choice], name_of: Callable[[int], str]) -> li
         listed = order if token in order else [*order[:-1], token]
         rest = torch.ones(V, dtype=torch.bool)
         rest[listed] = False
+        columns = given, shaped, drawn_from
         told.append({
             "greedy": len(usable) < 2,
             "drawn": listed.index(token),
-            "tokens": [[name_of(one), *rounded(given[one], shaped[one], drawn_from[one])] for one in listed],
-            "rest": [int(rest.sum()), *rounded(given[rest].sum(), shaped[rest].sum(), drawn_from[rest].sum())],
+            "tokens": [[name_of(one), *rounded(*(column[one] for column in columns))] for one in listed],
+            "rest": [int(rest.sum()), *rounded(*(column[rest].sum() for column in columns))],
             "kept": int((kept > 0).sum()),  # tokens
             "mass": rounded(shaped[kept > 0].sum())[0],  # that they had before the others were cut
         })  # fmt: skip

@@ -4,6 +4,7 @@ The model reads the prompt and one token after it, watched by the tracer: a run 
 watching takes time and the page tells how long the answer took.
 """
 
+import base64
 import difflib
 import importlib
 import math
@@ -13,7 +14,6 @@ import torch
 from PIL import Image
 from torch import nn
 
-from inside.description import packed_numbers
 from inside.recorder import Recording
 from inside.source import Source, code_of, colored, find_source, is_kept
 from inside.trace import RETURNED, Summary, TracedCall, Tracer, sample, snapshot, summarize
@@ -62,18 +62,41 @@ class Finder(Tracer):
     (All values at once would be gigabytes, for the 3B model.)
     """
 
-    def __init__(self, things, method: str, line: int, name: str):
+    def __init__(self, things, thing, wanted: dict):
         super().__init__(things, snapshot)
-        self.wanted = (method, line, name)
+        self.wanted = wanted_of(thing, wanted)
 
     def keep(self, call: TracedCall, line: int, name: str, value):
-        if (call.name, line, name) == self.wanted:
+        if (call.name, line, name) == self.wanted[:3]:
             super().keep(call, line, name, value)
 
 
+def wanted_of(thing, wanted: dict) -> tuple[str, int, str, int]:
+    """What the page calls a value, as the tracer does: (call, line of the file, name, which of a tuple)."""
+    method, name, part = wanted["method"], wanted["name"], 0
+    if match := re.fullmatch(r"(.+)\[(\d+)\]", name):
+        name, part = match[1], int(match[2])
+    call = thing.__name__ if method == thing.__name__ else f"{thing.__name__}.{method}"
+    line = find_source(thing).first_line + wanted["line"]
+    return call, line, RETURNED if name == "returned" else name, part
+
+
+def find_call(model: nn.Module, thing, steps: list[list[TracedCall]], wanted: dict) -> torch.Tensor | None:
+    """The tensor that a Finder kept, of the call that describe_calls shows: the first of its layer."""
+    names = {id(module): name for name, module in model.named_modules()}
+    name, _, _, part = wanted_of(thing, wanted)
+    for call in steps[wanted["step"]]:
+        if call.name == name and layer_of(call, names) == wanted["layer"]:
+            values = [made.value for made in call.made][-1:]
+            value = values[0][part] if values and isinstance(values[0], list) else (values or [None])[0]
+            return value if isinstance(value, torch.Tensor) and value.dim() else None
+    return None
+
+
 def trace_model(
-    model: nn.Module, processor, prompt: str, picture: Image.Image, model_set: ModelSet, tracer=None, **choosing
-) -> list[list[TracedCall]]:
+    model: nn.Module, processor, prompt: str, picture: Image.Image, model_set: ModelSet,
+    tracer: Tracer | None = None, **choosing,
+) -> list[list[TracedCall]]:  # fmt: skip
     """All calls of the set's classes and functions: while the model reads the prompt, then one token.
 
     choosing: as for record_answer.
@@ -151,9 +174,7 @@ def describe_calls(
         first, *_ = call.name.split(".")
         if first != thing.__name__ or call.file != own_file:
             continue
-        module = module_of(call, names)
-        layer = re.search(r"layers\.(\d+)", module)
-        key = (call.name, layer and int(layer[1]))
+        key = (call.name, layer_of(call, names))
         if key in found:
             found[key]["count"] += 1
             continue
@@ -161,11 +182,16 @@ def describe_calls(
             "method": call.name.removeprefix(f"{thing.__name__}."),
             "step": step,
             "layer": key[1],
-            "module": module,
+            "module": module_of(call, names),
             "count": 1,
             "made": describe_made(call, source),
         }
     return [call for call in found.values() if call["made"]]
+
+
+def layer_of(call: TracedCall, names: dict[int, str]) -> int | None:
+    layer = re.search(r"layers\.(\d+)", module_of(call, names))
+    return layer and int(layer[1])
 
 
 def module_of(call: TracedCall | None, names: dict[int, str]) -> str:
@@ -198,10 +224,10 @@ def describe_made(call: TracedCall, source: Source) -> list[list]:
 
 
 def packed_sample(numbers) -> list:
-    """Of float numbers the upper halves, which is enough for a color and three digits; integers as they are."""
+    """Of float numbers the upper halves: enough for a color and two digits. Integers as they are."""
     if not isinstance(numbers, torch.Tensor):
         return [] if numbers is None else [numbers]
-    return [packed_numbers(numbers.bfloat16().float())["data"]]
+    return [base64.b64encode(numbers.bfloat16().view(torch.int16).numpy().tobytes()).decode()]
 
 
 def changed_lines(thing, source: Source) -> list[int]:

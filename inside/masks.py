@@ -95,10 +95,13 @@ def describe_example(vqvae, label: str, module: ModuleType) -> dict:
     return describe_mask(vqvae, mask, name, module) | {"picture": data_uri(picture)}
 
 
-def describe_masks(answer: str, boxes: list[dict], vqvae, size: tuple[int, int], module: ModuleType) -> dict:
+def describe_masks(
+    answer: str, boxes: list[dict], vqvae, size: tuple[int, int], module: ModuleType, example=True
+) -> dict:
     """The masks of an answer, one for each box that has words; notes say why a box has none.
 
-    vqvae: None if the checkpoint has no mask decoder.
+    An answer without words gets an example. vqvae: None if the checkpoint has no mask decoder.
+    example: False where the page has drawings of its own (live).
     """
     with torch.inference_mode():
         masks, notes = find_masks(answer, boxes, vqvae, *size, module)
@@ -109,8 +112,12 @@ def describe_masks(answer: str, boxes: list[dict], vqvae, size: tuple[int, int],
         for i, (box, mask, color) in enumerate(zip(boxes, masks, colors_of(boxes), strict=True))
         if mask is not None
     ]
-    return {
+    told = {
         "found": found,
         "notes": notes,
         "codewords": 0 if vqvae is None else len(vqvae._vq_vae._embedding),
     }
+    if example and vqvae is not None and not any(words):
+        label = boxes[0]["label"] if boxes else ""
+        told["example"] = describe_example(vqvae, label, module)
+    return told

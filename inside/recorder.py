@@ -253,16 +253,18 @@ def record_answer(
     max_tokens: int,
     model_set: ModelSet,
     reduce: Callable,
+    goes_on: Callable = lambda: None,
     **choosing,
 ) -> Recording:
     """Lets the model answer and keeps what the page is to show.
 
-    choosing: temperature, top_p and seed, as generate takes them; without them it is greedy.
+    goes_on: as for watch_choices. choosing: temperature, top_p and seed, as generate takes them; without
+    them it is greedy.
     """
     eos_token_id = tokenizer.token_to_id("<eos>")
     generation = model_set.generation
     answer, tokens = generation.Answer(tokenizer), []
-    with Recorder(model, KEPT.fullmatch, reduce) as recorder, watch_choices(generation) as choices:
+    with Recorder(model, KEPT.fullmatch, reduce) as recorder, watch_choices(generation, goes_on) as choices:
         for (token,) in generation.generate(model, batch, eos_token_id, max_tokens, **choosing):
             tokens.append(token)
             if token != eos_token_id:

@@ -1009,6 +1009,10 @@ def test_every_class_of_the_path_is_there_with_its_values(made):
         assert text == file[unit["line"] - 1 : unit["line"] - 1 + len(text)]
         if name in ("Answer", "parse_boxes") and not made.data["boxes"]:
             continue
+        if name == "keep_top_p":  # nothing is drawn
+            continue
+        if unit["file"] == "mask_decoder_1.py" and not made.data["masks"]["codewords"]:
+            continue
         assert any(call["made"] for call in unit["calls"]), name
         for call in unit["calls"]:
             for line, value, *_ in call["made"]:
@@ -1036,7 +1040,7 @@ def test_values_beside_the_code_are_the_model_s(made):
     for call, name in zip(calls, names, strict=True):
         assert call["module"] == name
         (returned,) = [row for row in call["made"] if row[1] == "returned"]
-        _, _, shape, dtype, low, mean, high, _ = returned
+        _, _, shape, dtype, low, mean, high, *_ = returned
         output = seen[name]
         assert shape == str(list(output.shape)) and dtype == str(output.dtype).removeprefix("torch.")
         expected = [float(output.min()), float(output.double().mean()), float(output.max())]

@@ -24,7 +24,6 @@ import torch.nn.functional as F
 from PIL import Image
 
 from decoder_1 import GemmaRotaryEmbedding, apply_rotary_pos_emb
-from inside.choosing import describe_choices
 from inside.recorder import DECODER, TOWER, Attended, Recording
 from inside.source import source_link
 
@@ -538,6 +537,5 @@ def describe(recording: Recording, picture: Image.Image, facts: dict, folder: Pa
         "merge": describe_merge(recording),
         "decoder": describe_decoder(recording),
         "boxes": recording.model_set.generation.parse_boxes(recording.text, *picture.size),
-        "choices": describe_choices(recording.choices, recording.token_name),
         "modules": describe_modules(recording, folder),
     }

@@ -70,7 +70,8 @@ class Requests:
 
 
 def same_question(one: dict, other: dict) -> bool:
-    return (one["page"], one["kind"]) == (other["page"], other["kind"]) != (one["page"], "picture")
+    """Of which only the newest counts. Whoever asks for a picture, for words or numbers waits for them."""
+    return (one["page"], one["kind"]) == (other["page"], other["kind"]) and one["kind"] in ("ask", "changed")
 
 
 class Bench:
@@ -242,7 +243,7 @@ class Bench:
         others there: it is the one that is looked at.
         """
         from course.experiments import BY_NAME
-        from course.experiments.edits import FILES, Conflict, compiled
+        from course.experiments.edits import FILES, Conflict
         from course.experiments.run import Kit, switched
 
         kit, model_set = self.kit, self.reference
@@ -256,15 +257,10 @@ class Bench:
             except Conflict as error:
                 raise Refused(f"These switches do not go together: {error}.") from None
             edits = [edit for experiment, values in chosen for edit in experiment.edits_with(**values)]
-            only = {edit.file: edit.only for edit in edits if edit.only}
-            changed = [
-                compiled(file, tuple(edit for edit in edits
-                                     if edit.file == file and edit.only in ("", only.get(file, ""))))
-                for file in FILES[:3]
-            ]  # fmt: skip
+            modules = switched_modules([edit for edit in edits if edit.file in FILES])
             model_set = dataclasses.replace(
-                self.reference, processor=changed[0], vision=changed[1], decoder=changed[2],
-                generation=kit.generation,
+                self.reference, processor=modules[FILES[0]], vision=modules[FILES[1]],
+                decoder=modules[FILES[2]], generation=kit.generation,
             )  # fmt: skip
         if request["off"]:
             kit = kit._replace(model=without(kit.model, request["off"]))
@@ -453,6 +449,22 @@ def forget_learners_modules():
     importlib.invalidate_caches()
     for file in FILES:
         sys.modules.pop(f"{file}_0", None)
+
+
+def switched_modules(edits: list) -> dict:
+    """Each `_1` file as it is switched: also with the classes that are changed for one module alone."""
+    from types import ModuleType
+
+    from course.experiments.edits import modules_of
+
+    modules = modules_of(edits)
+    for edit in edits:
+        if edit.only:
+            name, special = edit.function.partition(".")[0], modules_of(edits, edit.only)[edit.file]
+            both = ModuleType(edit.file)
+            both.__dict__.update(vars(modules[edit.file]) | {name: getattr(special, name)})
+            modules[edit.file] = both
+    return modules
 
 
 def checked(experiment, values: dict, config) -> dict[str, int]:

@@ -230,7 +230,10 @@ async function* linesOf(response) {
 }
 let sequence = 0, running = false, isReady = false, lastTook = 0;
 const SLOW = 1000;  // milliseconds of an answer: then nothing is asked while something is still being dragged
-const question = () => ({page, prompt: $("ask").value, picture: composed(), only_answer: false, ...choosing,
+// The code's values take as long as the figures: they come where they are to be seen, or where code is being written.
+let codeIsOld = true;
+const wantsCode = () => served.set !== "1" || document.querySelector("details.code[open]") !== null;
+const question = () => ({page, prompt: $("ask").value, picture: composed(), only_answer: false, code: true, ...choosing,
   switches: [...switched].map(([name, values]) => [name, values]), off: [...off.values()]});
 const send = (name, body) => fetch(name, {method: "POST", body: JSON.stringify(body), headers: {"Content-Type": "application/json"}});
 // The only message of a kind that is wanted; an Error that says why if it does not come.
@@ -260,7 +263,9 @@ async function ask(onlyAnswer = false) {
   tellTime(mine, start);
   let answered = false;
   try {
-    const response = await send("ask", {...question(), only_answer: onlyAnswer});
+    const alsoCode = !told || wantsCode();
+    if (!onlyAnswer && !alsoCode) codeIsOld = true;
+    const response = await send("ask", {...question(), only_answer: onlyAnswer, code: alsoCode});
     if (!response.ok) throw new Error(`refused (${response.status})`);
     for await (const message of linesOf(response)) {
       if (mine !== sequence) return;
@@ -275,17 +280,20 @@ async function ask(onlyAnswer = false) {
         if (mine !== sequence) return;
         stage.dataset.shown = mine;
       } else if (message.kind === "code") {
+        codeIsOld = false;
         code = {code: message.code, marks: message.marks};
         if (told) {
           Object.assign(told, code);
           drawCode();
         }
+      } else if (message.kind === "end" && message.refused) {
+        $("status").textContent = message.refused;
+      } else if (message.kind === "end" && !onlyAnswer && !message.superseded) {
         await allDrawn;
         if (mine !== sequence) return;
         stage.dataset.coded = mine;
-      } else if (message.kind === "end" && message.refused) {
-        $("status").textContent = message.refused;
-      } else if (message.kind === "end" && !onlyAnswer && told && !told.masks.found.length) sayAgain();
+        if (told && !told.masks.found.length) sayAgain();
+      }
     }
   } catch (error) {
     if (mine === sequence && !answered) $("status").textContent = `No answer: ${error.message}.`;
@@ -580,6 +588,9 @@ async function startLive() {
   stage.addEventListener("pointerdown", startStroke);
   for (const name of ["dragover", "drop"]) document.addEventListener(name, event => event.preventDefault());
   stage.addEventListener("drop", event => takeFile(event.dataTransfer.files[0]));
+  document.addEventListener("toggle", event => {
+    if (event.target.matches("details.code") && event.target.open && codeIsOld) ask();
+  }, true);
   document.body.classList.add("is-live");
   document.documentElement.dataset.live = "yes";
   listen();

@@ -519,7 +519,7 @@ def read_ask(asked: dict) -> tuple[dict, bytes]:
     chosen, off, picture = asked.get("switches"), asked.get("off"), asked.get("picture")
     right = (
         isinstance(prompt, str) and len(prompt) <= 2000
-        and isinstance(only, bool) and isinstance(picture, str)
+        and isinstance(only, bool) and isinstance(asked.get("code"), bool) and isinstance(picture, str)
         and isinstance(chosen, list) and len(chosen) <= 64
         and all(isinstance(one, list) and len(one) == 2 and isinstance(one[0], str)
                 and isinstance(one[1], dict) for one in chosen)
@@ -537,7 +537,8 @@ def read_ask(asked: dict) -> tuple[dict, bytes]:
         raise ValueError from error
     choosing = {key: asked[key] for key in ("temperature", "top_p", "seed")} if asked["temperature"] else {}
     request = {"prompt": prompt.encode(errors="replace").decode(), "choosing": choosing}
-    return request | {"switches": chosen, "off": off, "only_answer": only}, content
+    request |= {"switches": chosen, "off": off, "only_answer": only, "code": asked["code"]}
+    return request, content
 
 
 # ---------------------------------------------------------------------------------- the program

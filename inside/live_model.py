@@ -6,7 +6,8 @@ It can be killed at any time, because it is the only one that runs a learner's c
 starts it again. A newer request of the same page ends the older one between two of its parts, or two
 tokens of its answer.
 
-    {"id", "page", "kind": "ask", "picture": FILE, "prompt", "choosing", "switches", "off", "only_answer"}
+    {"id", "page", "kind": "ask", "picture": FILE, "prompt", "choosing", "switches", "off",
+     "only_answer", "code"}                                      code: whether its values are wanted, too
     {"id", "page", "kind": "numbers", as "ask", "wanted"}        of one value beside a line of code
     {"id", "page", "kind": "picture", "picture": FILE}           of one's own, to be decoded
     {"id", "page", "kind": "words", "picture": FILE}             a mask, to be said in 16 words
@@ -310,11 +311,11 @@ class Bench:
         facts = {"model": Path(self.folder).resolve().name, "image": "the stage", "prompt": prompt,
                  "set": "1" if stopped else self.which}  # fmt: skip
         yield None
-        told = (
+        told = [
             lambda: {"kind": "page", "told": describe(recording, picture, facts, FOLDER_OF_PAGE)
                      | {"masks": masks}},
             lambda: {"kind": "code", **self.code(request, kit, recording, prompt, picture, masks)},
-        )  # fmt: skip
+        ][: 1 + request["code"]]  # fmt: skip
         # Whoever writes code waits for the marks at its lines.
         for part in told if self.own is None else reversed(told):
             yield part()

@@ -120,17 +120,25 @@ function makeDim() {
   const size = picture.size, canvas = make("canvas", {width: size, height: size}), context = canvas.getContext("2d");
   const image = context.createImageData(size, size);
   for (let i = 0; i < size * size; i++) {
-    const [r, g, b] = pixels.values.subarray(3 * i, 3 * i + 3), gray = .3 * r + .59 * g + .11 * b;
-    image.data.set([...DARK.map(dark => dark + .15 * gray), 255], 4 * i);
+    const gray = .15 * (.3 * pixels.values[3 * i] + .59 * pixels.values[3 * i + 1] + .11 * pixels.values[3 * i + 2]);
+    for (let c = 0; c < 3; c++) image.data[4 * i + c] = DARK[c] + gray;
+    image.data[4 * i + 3] = 255;
   }
   context.putImageData(image, 0, 0);
   return canvas;
 }
+// There are dozens of maps, and canvases are dear to make: those that nobody sees are used again.
+const scratch = {};
+function scratchCanvas(side, name) {
+  const canvas = scratch[`${name} ${side}`] ||= make("canvas", {width: side, height: side});
+  return [canvas, canvas.getContext("2d")];
+}
 function layerOfLight(weights, most, side) {
-  const n = picture.cells, small = make("canvas", {width: n, height: n}), large = make("canvas", {width: side, height: side});
-  const context = small.getContext("2d"), image = context.createImageData(n, n), over = large.getContext("2d");
+  const n = picture.cells, [small, context] = scratchCanvas(n, "small"), [large, over] = scratchCanvas(side, "large");
+  const image = context.createImageData(n, n);
   weights.forEach((weight, i) => { image.data[4 * i + 3] = 255 * light(weight / most); });
   context.putImageData(image, 0, 0);
+  over.globalCompositeOperation = "copy";
   over.imageSmoothingEnabled = false;
   over.drawImage(small, 0, 0, side, side);
   over.imageSmoothingEnabled = true;
@@ -175,6 +183,7 @@ function patchButtons(count, label, choose) {
   return {holder, select: choice(buttons, places, choose)};
 }
 // Small maps in rows (layers) and columns (the mean and the heads).
+const sharp = Math.min(2, Math.max(1, devicePixelRatio || 1));  // pixels of a map for each of the page's
 let offSwitch = null;  // (part of the model, layer, head or null) => a switch; of the live page
 function miniMaps(holder, layers, heads, has, choose, part) {
   const buttons = [], at = [];
@@ -186,7 +195,7 @@ function miniMaps(holder, layers, heads, has, choose, part) {
     for (let head = -1; head < heads; head++) {
       if (!has(layer, head)) { holder.append(make("span")); continue; }
       const button = make("button", {ariaLabel: `layer ${layer}, ${headName(head)}`},
-        make("canvas", {width: 96, height: 96}), make("span", {class: "ratio"}));
+        make("canvas", {width: Math.round(64 * sharp), height: Math.round(64 * sharp)}), make("span", {class: "ratio"}));
       buttons.push(button);
       at.push([layer, head]);
       holder.append(offSwitch && head >= 0 ? make("div", {}, button, offSwitch(part, layer, head)) : button);
@@ -264,9 +273,11 @@ function channelPicture(channel) {
   const size = picture.size, canvas = make("canvas", {width: size, height: size, role: "img",
     ariaLabel: `The ${CHANNELS[channel]} numbers of the picture: −1 is dark, 1 is ${CHANNELS[channel]}`});
   const context = canvas.getContext("2d"), image = context.createImageData(size, size);
+  const colors = Array.from({length: 256}, (_, value) => colorOfNumber(value / 127.5 - 1, channel));
   for (let i = 0; i < size * size; i++) {
-    const color = colorOfNumber(pixels.values[3 * i + channel] / 127.5 - 1, channel);
-    image.data.set([...color, 255], 4 * i);
+    const color = colors[pixels.values[3 * i + channel]];
+    for (let c = 0; c < 3; c++) image.data[4 * i + c] = color[c];
+    image.data[4 * i + 3] = 255;
   }
   context.putImageData(image, 0, 0);
   return canvas;
@@ -746,7 +757,10 @@ function drawCache() {
 
 // Some numbers of a value, as code.py packs them: at equal distances in its last two dimensions, of the first head.
 const MOST_ROWS = 8, MOST_COLUMNS = 12;
-const placesOf = (count, most) => Array.from({length: Math.min(count, most)}, (_, i) => Math.floor(i * (count - 1) / Math.max(1, Math.min(count, most) - 1)));
+function placesOf(count, most) {
+  const step = Math.ceil(count / most), first = (count - 1) % step;
+  return Array.from({length: Math.floor((count - 1) / step) + 1}, (_, i) => first + i * step);
+}
 function sampleOf(kind, packed) {
   let shape = JSON.parse(kind);
   if (shape.length === 3 && shape[2] === 3) shape = shape.slice(0, 2);
@@ -795,7 +809,6 @@ const MOST_SHOWN = 512;
 function inspector([line, name, kind, dtype, , , , , packed], place) {
   const sample = sampleOf(kind, packed), shape = JSON.parse(kind);
   const title = make("p", {class: "of"}, make("strong", {}, name), ` ${kind} ${dtype}`);
-  const some = count => count === 1 ? "" : count <= 2 ? "both" : `${Math.min(count, MOST_ROWS)} of ${count}`;
   const sampled = () => [make("p", {class: "note"}, shape.length > 1 ? `Rows and columns at equal distances${shape.length > 2 ? ", of the last two dimensions at the first place of the others" : ""}; two or three digits are kept.` : "Numbers at equal distances."),
     make("div", {class: "scroll"}, numberTable(sample.values, sample.columns.length, i => shape.length > 1 ? String(sample.rows[i]) : "", sample.columns))];
   if (!askNumbers || place.step === undefined || place.file.startsWith("mask_decoder")) return make("div", {class: "inspect"}, title, ...sampled());
@@ -1146,7 +1159,7 @@ function mostVaried() {
 // Once: what a model of this size has, and what listens.
 let updateReading;
 function build() {
-  const canvas = label => make("canvas", {width: 720, height: 720, role: "img", ariaLabel: label});
+  const canvas = label => make("canvas", {width: Math.round(360 * sharp), height: Math.round(360 * sharp), role: "img", ariaLabel: label});
   cutter = patchButtons(picture.grid, "Patch", choosePatch);
   fill($("cutter"), make("img", {alt: "The picture, cut into patches"}), cutter.holder);
   $("channels").append(...CHANNELS.map((name, i) => make("label", {}, make("input", {type: "radio", name: "channel", value: name, checked: i === 0,

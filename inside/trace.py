@@ -307,15 +307,15 @@ def sample(value) -> list | torch.Tensor | None:
     while value.dim() > 2:
         value = value[0]
     value = value.reshape(-1, value.shape[-1])
-    rows, columns = (torch.tensor(places(*one)) for one in zip(value.shape, (ROWS, COLUMNS), strict=True))
-    value = value[rows][:, columns]
+    rows, columns = (places(*one) for one in zip(value.shape, (ROWS, COLUMNS), strict=True))
+    value = value[rows.start :: rows.step, columns.start :: columns.step]
     return value.float() if value.is_floating_point() else value.int().tolist()
 
 
-def places(count: int, most: int) -> list[int]:
-    """At most so many of count places, the first and the last among them."""
-    shown = min(count, most)
-    return [i * (count - 1) // max(1, shown - 1) for i in range(shown)]
+def places(count: int, most: int) -> range:
+    """At most so many of count places, at equal distances, the last among them."""
+    step = -(-count // most)
+    return range((count - 1) % step, count, step)
 
 
 def shortened(text: str, most: int = 60) -> str:

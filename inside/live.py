@@ -82,7 +82,8 @@ class Model:
 
     def read(self, process, stderr):
         for line in process.stdout:
-            self.take(json.loads(line))
+            if line.endswith(b"\n"):  # else it was killed in the middle of one
+                self.take(json.loads(line))
         process.wait()
         with self.lock:
             if self.closed or process is not self.process:

@@ -31,10 +31,10 @@ class Choice(NamedTuple):
 
 
 @contextlib.contextmanager
-def watch_choices(generation: ModuleType, goes_on: Callable = lambda: None) -> Iterator[list[Choice]]:
+def watch_choices(generation: ModuleType, goes_on: Callable = lambda count: None) -> Iterator[list[Choice]]:
     """Sees each call of a generation module's sample_next_token, and of keep_top_p inside it.
 
-    goes_on: called before each token; may raise what ends the answer.
+    goes_on: called before each token with how many there are; may raise what ends the answer.
 
     A module that has none of them, or whose generate does without, is not seen: the list stays empty.
     """
@@ -47,7 +47,7 @@ def watch_choices(generation: ModuleType, goes_on: Callable = lambda: None) -> I
         return kept
 
     def watched_sample(logits, *args, **kwargs):
-        goes_on()
+        goes_on(len(choices))
         found.clear()
         token = sample(logits, *args, **kwargs)
         shaped, kept = found[-1] if found else (None, None)

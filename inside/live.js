@@ -228,6 +228,7 @@ async function* linesOf(response) {
     if (done) return;
   }
 }
+let steps = 0;  // tokens of the answer that is being made
 let sequence = 0, running = false, isReady = false, lastTook = 0;
 const SLOW = 1000;  // milliseconds of an answer: then nothing is asked while something is still being dragged
 // The code's values take as long as the figures: they come where they are to be seen, or where code is being written.
@@ -250,7 +251,8 @@ function tellTime(mine, start) {
   const timer = setInterval(() => {
     if (mine !== sequence || stage.dataset.answered === String(mine) || !running) { clearInterval(timer); return; }
     const last = lastTook > SLOW ? `; the last answer took ${Math.round(lastTook / 1000)} s` : "";
-    $("status").textContent = `Computing: ${Math.round((performance.now() - start) / 1000)} s${last}.`;
+    const soFar = steps ? `, ${steps} token${steps > 1 ? "s" : ""} so far` : "";
+    $("status").textContent = `Computing: ${Math.round((performance.now() - start) / 1000)} s${soFar}${last}.`;
   }, 1000);
 }
 // onlyAnswer: while something is dragged, one question after the other. Without it the question at once takes the
@@ -259,6 +261,7 @@ async function ask(onlyAnswer = false) {
   if (!isReady || (onlyAnswer && (running || lastTook > SLOW))) return;
   const mine = ++sequence, start = performance.now();
   running = true;
+  steps = 0;
   stage.dataset.asked = mine;
   tellTime(mine, start);
   let answered = false;
@@ -269,7 +272,8 @@ async function ask(onlyAnswer = false) {
     if (!response.ok) throw new Error(`refused (${response.status})`);
     for await (const message of linesOf(response)) {
       if (mine !== sequence) return;
-      if (message.kind === "answer") {
+      if (message.kind === "step") steps = message.tokens;
+      else if (message.kind === "answer") {
         answered = true;
         showAnswer(message, performance.now() - start);
         stage.dataset.answered = mine;
@@ -361,7 +365,7 @@ function drawChoices(next) {
 }
 // Two bars for each token: what the model gave it, and what it had when one was drawn. What was cut is striped.
 function drawChoice() {
-  $("temperatureIs").textContent = choosing.temperature ? choosing.temperature.toFixed(1) : "0 (off)";
+  $("temperatureIs").textContent = choosing.temperature ? choosing.temperature.toFixed(1) : "0";
   $("topPIs").textContent = choosing.top_p.toFixed(2);
   for (const id of ["topP", "seed", "drawAgain"]) $(id).disabled = !choosing.temperature;
   if (!choices.length) {

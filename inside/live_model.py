@@ -35,6 +35,7 @@ FOLDER_OF_PAGE = Path("/")  # the page has no links to files
 LONGEST_ANSWER, LONGEST_PROMPT = 24, 200  # in tokens
 LONGEST_SIDE = 640  # of a picture of one's own on the stage, in pixels
 KEPT_ANSWERS = 64
+TELL_SECONDS = 1  # after which the page is told of each token
 MOST_NUMBERS = 4096  # of one row of a value
 TEST_SECONDS = 5  # for all the cases of one exercise
 LEARNER_SECONDS, LARGE_SECONDS = 6, 600  # of computing, for one request, where a learner's code runs
@@ -78,10 +79,11 @@ def same_question(one: dict, other: dict) -> bool:
 class Bench:
     """The reference, and beside it what is asked: the same, changed by switches, or a learner's.
 
-    goes_on: asked between two tokens of an answer; raises Superseded if nobody waits for it any more.
+    goes_on: called between two tokens of an answer with how many there are; raises Superseded if nobody
+    waits for it any more.
     """
 
-    def __init__(self, folder: str, which: str, goes_on=lambda: None):
+    def __init__(self, folder: str, which: str, goes_on=lambda count: None):
         import torch
 
         from course.experiments.edits import modules_of
@@ -557,7 +559,15 @@ def main(folder: str, which: str):
             answers.flush()
 
     requests = Requests(asked)
-    bench, request = Bench(folder, which, lambda: check_newest(requests, request)), None
+    request, start = None, 0.0
+
+    def goes_on(count: int):
+        if requests.is_superseded(request):
+            raise Superseded
+        if count and time.perf_counter() - start > TELL_SECONDS:
+            send({"id": request["id"], "kind": "step", "tokens": count})
+
+    bench = Bench(folder, which, goes_on)
     told = switches(bench.kit.model.config) if which == "1" else []
     send({"id": 0, "kind": "ready", "switches": told, "seconds": bench.seconds})
     while (request := requests.next()) is not None:
@@ -586,11 +596,6 @@ def is_told(error: Exception) -> bool:
     from program.command_line import InputError
 
     return isinstance(error, (Refused, InputError, FloatingPointError))
-
-
-def check_newest(requests: Requests, request: dict):
-    if requests.is_superseded(request):
-        raise Superseded
 
 
 def tell_tests(bench: Bench, send):

@@ -1068,7 +1068,7 @@ function maskRow(mask, color) {
   const light = at => drawn.querySelectorAll("i").forEach((cell, i) => cell.classList.toggle("lit", i === at));
   const draw = ({shape, overlay, share}) => {
     fill(drawn, shapePicture(unpack(shape).values, color, `The shape of ${mask.label || "a thing"}`), ...words.map(() => make("i")));
-    fill(inPicture, make("img", {src: mask.picture || picture.given, alt: ""}), make("img", {src: overlay, alt: `The mask of ${mask.label || "a thing"} in the picture`}));
+    fill(inPicture, make("img", {src: mask.picture || picture.given, alt: "The picture"}), make("img", {src: overlay, alt: `The mask of ${mask.label || "a thing"} in the picture`}));
     const same = isExample && words.every((word, i) => word === mask.words[i]);
     fill(caption, ...(same ? ["In the picture. Of true and decoded mask together, ", make("b", {}, percent(mask.same)), ` is in both; a filled box would have ${percent(mask.sameAsBox)}.`]
       : [`In the picture: ${percent(share)} of it.`]));

@@ -253,7 +253,7 @@ def record_answer(
     max_tokens: int,
     model_set: ModelSet,
     reduce: Callable,
-    goes_on: Callable = lambda: None,
+    goes_on: Callable = lambda count: None,
     **choosing,
 ) -> Recording:
     """Lets the model answer and keeps what the page is to show.

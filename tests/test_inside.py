@@ -78,7 +78,7 @@ def test_a_learner_s_cut_shows_as_what_it_does(monkeypatch):
 
 
 def test_what_ends_an_answer_leaves_the_module_as_it_was():
-    def stop():
+    def stop(count):
         raise KeyboardInterrupt
 
     before = generation_1.sample_next_token

@@ -198,6 +198,9 @@ def test_switches_and_heads_off(served, tabs):
     tab.locator("#ask").fill("detect cat")
     until(lambda: reply(tab).count("cat") == 2)
     right = reply(tab, "coded")
+    # Below each other: the names of the layers, each beside its maps.
+    lefts = "[...document.querySelectorAll('#minis .side')].map(one => one.getBoundingClientRect().left)"
+    assert len(set(tab.evaluate(lefts))) == 1
     tab.locator("#whatIf > summary").click()
     tab.locator("#switch-not-normalized").check()
     tab.locator("#switch-decoder-head-off").check()
@@ -384,7 +387,7 @@ def test_a_drawing_is_said_in_words_and_drawn_again(served, tabs):
     with torch.inference_mode():
         shape = vqvae.decode(torch.tensor([[*said[:5], other, *said[6:]]]))[0]
     with Image.open(io.BytesIO(base64.b64decode(tab.evaluate(read).partition(",")[2]))) as drawn:
-        red, _, blue = np.asarray(drawn.convert("RGB")).transpose(2, 0, 1)
+        red, _, blue = np.array(drawn.convert("RGB")).transpose(2, 0, 1)
     sure = shape.abs() > 0.1
     assert ((torch.from_numpy(red) > torch.from_numpy(blue)) == (shape > 0))[sure].all()
     tab.get_by_role("button", name="the first words again").click()

@@ -621,8 +621,9 @@ def test_the_answers_are_those_of_the_last_question(server):
             messages.append(answers.get(timeout=120))
         ends.append(messages)
     assert all(messages[-1].get("superseded") for messages in ends[:-1])
-    assert [message["kind"] for message in ends[-1]] == ["answer", "end"]
-    assert json.dumps(ends[-1][0]["boxes"]).count("cat") == 2
+    last = [message for message in ends[-1] if message["kind"] != "step"]  # told on a busy machine
+    assert [message["kind"] for message in last] == ["answer", "end"]
+    assert json.dumps(last[0]["boxes"]).count("cat") == 2
     file.unlink()
 
 

@@ -27,23 +27,26 @@ from speed.sharing import share, slices
 class Bf16Linear(nn.Module):
     """nn.Linear with a bfloat16 weight, by the quickest way to multiply.
 
-    Input: [..., T, I], of any dtype. Output: [..., T, O], of the given dtype. Only where it `is_attended`
-    (a query, key or value) and T is 1, it is float32: of bfloat16 keys and values PyTorch would make a
+    Input: [..., T, I], of any dtype. Output: [..., T, O], bfloat16. Only where it `is_attended` (a
+    query, key or value) and T is 1, it is float32: of bfloat16 keys and values PyTorch would make a
     copy for each head, for each token.
     """
 
-    def __init__(self, linear: nn.Linear, is_attended: bool = False, dtype: torch.dtype = torch.bfloat16):
+    def __init__(self, linear: nn.Linear, is_attended: bool = False):
         super().__init__()
-        self.weight, self.bias = linear.weight, linear.bias
-        self.is_attended, self.dtype = is_attended, dtype
+        self.weight, self.bias, self.is_attended = linear.weight, linear.bias, is_attended
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         rows = x.reshape(-1, x.shape[-1]).bfloat16()
         ways = (bf16_row_twice, bf16_row, bf16_vector) if len(rows) == 1 else (float32_rows, bf16_rows)
-        out = quickest(ways, rows, self.weight)(rows, self.weight)
-        out = out if self.bias is None else out.add_(self.bias)
+        way = quickest(ways, rows, self.weight)
+        if way is bf16_rows:
+            out = bf16_rows(rows, self.weight, self.bias)
+        else:
+            out = way(rows, self.weight)
+            out = out if self.bias is None else out.add_(self.bias)
         out = out.view(*x.shape[:-1], -1)
-        return out.float() if self.is_attended and x.shape[-2] == 1 else out.to(self.dtype)
+        return out.float() if self.is_attended and x.shape[-2] == 1 else out
 
 
 class LastInput(NamedTuple):

@@ -20,7 +20,7 @@ LARGE, ONE_THREAD = 100_000_000, 20_000_000
 TABLE = "language_model.model.embed_tokens"
 LM_HEAD = "language_model.lm_head"
 SHARED = (".q_proj", ".k_proj", ".v_proj", ".gate_proj", ".up_proj")  # layers with the input of another
-ROWS = 256  # of a picture: its patches
+ROWS = 256  # of a picture, one for each patch
 
 
 def linears_of(model: nn.Module) -> dict[str, nn.Linear]:
@@ -80,12 +80,9 @@ def use_int8(model: nn.Module, folder: Path, is_large: bool):
         )
         for name, linear in linears.items()
     }
-    of_pictures = [name for name in linears if not name.startswith("language_model.")]
-    largest = max(of_pictures, key=lambda name: linears[name].weight.numel(), default=None)
-    if is_large and largest and is_quicker_in_bf16(linears[largest], modules[largest]):
-        for name in of_pictures:
-            memory.map_now(linears[name].weight)
-            modules[name] = Bf16Linear(linears[name])
+    for name in layers_in_bf16(linears, modules) if is_large else []:
+        memory.map_now(linears[name].weight)
+        modules[name] = Bf16Linear(linears[name])
     for name in linears:
         model.set_submodule(name, nn.Identity())
     model.float()  # all but those layers
@@ -94,18 +91,27 @@ def use_int8(model: nn.Module, folder: Path, is_large: bool):
     if LM_HEAD in modules:
         model.set_submodule(TABLE, Int8Embedding(modules[LM_HEAD]))
     for name, mlp in [*model.named_modules()]:
-        if type(mlp) is GemmaMLP:  # the reference's, not a learner's
+        # The reference's, not a learner's, nor one with a learner's layers.
+        if type(mlp) is GemmaMLP and all(type(layer) is Int8Linear for layer in mlp.children()):
             model.set_submodule(name, Int8MLP(mlp))
 
 
-def is_quicker_in_bf16(linear: nn.Linear, int8: Int8Linear) -> bool:
-    """Whether bfloat16, which is more exact, is also quicker for many rows, as it is on CPUs with AMX.
+def layers_in_bf16(linears: dict[str, nn.Linear], int8: dict[str, Int8Linear]) -> list[str]:
+    """Which layers stay as they are stored: all that work on pictures alone, or none of them.
 
-    Asked for what works on pictures alone: its weights are read once for each, so half the bytes gain
-    nothing there, and rounding the input can cost more than the quicker product saves.
+    Their weights are read once for each picture, so half the bytes gain nothing there, and rounding the
+    input can cost more than the quicker product saves.
     """
-    if linear.weight.dtype != torch.bfloat16:
-        return False
+    names = [name for name in linears if not name.startswith("language_model.")]
+    dtypes = {parameter.dtype for name in names for parameter in linears[name].parameters()}
+    if dtypes != {torch.bfloat16}:
+        return []
+    largest = max(names, key=lambda name: linears[name].weight.numel())
+    return names if is_quicker_in_bf16(linears[largest], int8[largest]) else []
+
+
+def is_quicker_in_bf16(linear: nn.Linear, int8: Int8Linear) -> bool:
+    """Whether bfloat16, which is more exact, is also quicker for a picture, as it is on CPUs with AMX."""
     x = torch.ones(ROWS, linear.in_features)
     x[:, 0] = linear.in_features  # an outlier, as they all have
     return seconds(Bf16Linear(linear), x) < seconds(int8, x)

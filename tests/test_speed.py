@@ -439,10 +439,16 @@ def test_the_tower_stays_bfloat16_where_that_is_quicker(folder, exact, no_size_i
     assert errors[1] < errors[0]
 
 
-def test_only_bfloat16_weights_stay_as_they_are():
-    plain = nn.Linear(64, 64)
-    weight, scale = quantize(plain.weight)
-    assert not loading.is_quicker_in_bf16(plain, Int8Linear(weight, scale, row_sums(weight), None))
+def test_only_bfloat16_weights_stay_as_they_are(folder, no_size_is_small, monkeypatch):
+    """Weights may each have a dtype of their own; a single bias is enough."""
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    tensors = random_tensors(config, dtype=torch.bfloat16)
+    name = "vision_tower.vision_model.encoder.layers.0.mlp.fc1.bias"
+    write_tensors(folder, tensors | {name: tensors[name].float()})
+    monkeypatch.setattr(loading, "is_quicker_in_bf16", lambda *_: True)
+    model, _ = load_model(folder, precision="int8")
+    assert not any(isinstance(module, Bf16Linear) for module in model.modules())
+    assert all(logits.isfinite().all() for logits in logits_of(model))
 
 
 @pytest.mark.parametrize("way", ["float32_rows", "bf16_rows"])

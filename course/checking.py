@@ -5,7 +5,7 @@ what the known mistake comes to in them.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from course.judging import judge, leaves, to_array
 from course.learner_file import LearnerFile
 from course.learner_module import module_for
 from course.outcome import SECONDS, Flaw, Outcome, Result, TookTooLong
+from course.repairs import Own, Repair, other_repairs, repairs
 from course.source import NOT_DONE
 from course.time_limit import with_time_limit
 from course.trying import expected_outcome, mistaken_outcome, observe_like_reference
@@ -82,7 +83,12 @@ def check(exercise: Exercise, file: LearnerFile, seconds: float | None = None, d
                 ["Something in it is random, such as dropout: PaliGemma has none, and an answer needs none."],
             )
     if named is None and flaw.kind != "random":
-        named = found_edit(exercise, outcomes, flaws)
+        own = Own(exercise, file, module_for(exercise, file))
+        named = (
+            found_repair(own, repairs(own), flaws)
+            or found_edit(exercise, outcomes, flaws)
+            or found_repair(own, other_repairs(own), flaws)
+        )
     result.kind, result.mistake = flaw.kind, named.title if named else ""
     result.message = compose(result, flaw, named, notes(exercise, file, flaw, flaws, index, result.printed))
     return result
@@ -140,7 +146,7 @@ def notes(
 
 
 def compose(
-    result: Result, flaw: Flaw, mistake: Mistake | Edit | None = None, more: list[str] | tuple = ()
+    result: Result, flaw: Flaw, mistake: Mistake | Edit | Repair | None = None, more: list[str] | tuple = ()
 ) -> str:
     """The message: what is wrong, the likely cause, then the numbers."""
     name, headline, details = result.exercise.name, flaw.headline, [*flaw.details, *more]
@@ -211,6 +217,35 @@ def found_edit(exercise: Exercise, outcomes: list[Outcome], flaws: list[Flaw | N
 
         if with_time_limit(agrees_too, 0.5, "", []) is True:  # an edited loop may never end
             return edit
+    return None
+
+
+def found_repair(own: Own, tried: Iterator[Repair], flaws: list[Flaw | None]) -> Repair | None:
+    """A small change of the learner's code with which all cases pass."""
+    exercise = own.exercise
+    order = wrong_ones_first(exercise, flaws) if len(flaws) == len(exercise.cases) else []
+    order += [index for index in range(len(exercise.cases)) if index not in order]
+    for repair in tried:
+        module = own.repaired(repair.edit)
+        if module is None:
+            continue
+
+        def passes(indices, module=module) -> bool:
+            return all(
+                judge(
+                    expected_outcome(exercise, index),
+                    observe_like_reference(exercise, index, module),
+                    exercise,
+                    exercise.cases[index],
+                )
+                is None
+                for index in indices
+            )
+
+        # An edited loop may never end.
+        if with_time_limit(lambda: passes(order[:1]), 0.5, "", []) is True:  # noqa: B023 (called at once)
+            if with_time_limit(lambda: passes(order[1:]), 3, "", []) is True:  # noqa: B023
+                return repair
     return None
 
 

@@ -8,6 +8,7 @@ equals what the learner's code came to, in every case. Then the place is named, 
 import ast
 import copy
 import functools
+import os
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -18,7 +19,7 @@ from course.exercises import OWNERS
 from course.learner_module import Module, module_of
 from course.source import find, parse, reference, reference_source, statements
 
-SECONDS = 5  # that one search may compute
+SECONDS = 4  # that one search may compute
 LONGEST = 72  # an expression that is shown
 
 OPERATORS = {
@@ -122,17 +123,18 @@ class Edit:
 
     @property
     def title(self) -> str:
-        old, new = self._texts()
+        old, new = self.texts()
         return f"without the line `{old}`" if new == "pass" else f"when `{old}` is `{new}`"
 
     @property
     def sentence(self) -> str:
-        old, new = self._texts()
+        old, new = self.texts()
         if new == "pass":
             return f"The reference comes to the same without its line `{old}`."
         return f"The reference comes to the same if its `{old}` is changed to `{new}`."
 
-    def _texts(self) -> tuple[str, str]:
+    def texts(self) -> tuple[str, str]:
+        """What is shown, as it is and with the change."""
         if isinstance(self.shown, ast.Module):
             first, second = map(first_line, self.shown.body)
             return f"{first}; {second}", f"{second}; {first}"
@@ -140,7 +142,7 @@ class Edit:
             return first_line(self.shown), "pass"
         old = first_line(self.shown)
         with self:
-            return old, first_line(self.shown)
+            return shortened(old, first_line(self.new if self.shown is self._old else self.shown))
 
     def _put(self, value):
         if self.index is None:
@@ -155,6 +157,21 @@ class Edit:
 
     def __exit__(self, *_):
         self._put(self._old)
+
+
+def shortened(old: str, new: str) -> tuple[str, str]:
+    """Of long texts what differs, with a few words around it."""
+    if max(len(old), len(new)) <= LONGEST:
+        return old, new
+    begin = len(os.path.commonprefix([old, new]))
+    end = len(os.path.commonprefix([old[begin:][::-1], new[begin:][::-1]]))
+    begin = max(0, old.rfind(" ", 0, max(0, begin - 20)) + 1)
+    end = max(0, end - 20)
+    while end and old[-end] not in " )]":
+        end -= 1
+    return tuple(
+        ("... " if begin else "") + text[begin : len(text) - end] + (" ..." if end else "") for text in (old, new)
+    )
 
 
 def first_line(node: ast.AST) -> str:
@@ -176,7 +193,7 @@ def own_tree(exercise: Exercise) -> ast.stmt:
     for node in ast.walk(tree):
         if isinstance(node, (ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(node) is not None:
             node.body = node.body[1:] or [ast.Pass()]
-    return tree
+    return ast.fix_missing_locations(tree)
 
 
 def edits(exercise: Exercise) -> Iterator[Edit]:
@@ -520,7 +537,8 @@ def edited_module(exercise: Exercise, edit: Edit) -> Module | None:
     with edit, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a number that is called, say
         try:
-            ast.fix_missing_locations(tree)
+            for new in edit.new if isinstance(edit.new, list) else [edit.new]:
+                ast.fix_missing_locations(new)  # the rest has had its own from the beginning
             return module_of(exercise, tree)
         except Exception:  # whatever it is, it is not what the learner wrote
             return None

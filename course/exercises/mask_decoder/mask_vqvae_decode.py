@@ -45,7 +45,7 @@ EXERCISE = Exercise(
     result="B 64 64",
     sizes=SIZES,
     cases=[
-        Case("two shapes", lambda: {"tokens": token_numbers(2)}, call=decoded),
+        Case("two shapes", lambda: {"tokens": token_numbers(2)}, call=decoded, training=True),
         Case("a single shape", lambda: {"tokens": token_numbers(1, seed=5)}, call=decoded),
     ],
     mistakes=[

@@ -64,7 +64,7 @@ EXERCISE = Exercise(
     cases=[
         Case("two answers, of one token and of four", lambda: case(6, (1, 4))),
         Case("three answers, one as long as the row", lambda: case(5, (4, 2, 3), seed=1)),
-        Case("for gradients to flow back", lambda: case(7, (2, 6), seed=2, grad=True)),
+        Case("for gradients to flow back", lambda: case(7, (2, 6), seed=2, grad=True), training=True),
     ],
     mistakes=[
         Mistake("by token", by_token, "here each example counts the same, however long its answer is."),

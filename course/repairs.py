@@ -1,0 +1,281 @@
+"""Small repairs of the learner's own code: with one of them, all cases may pass.
+
+Where a learner's lines are near the reference's, what differs is soon found by laying the two side by side.
+Each difference by itself is undone in the learner's code, the smallest first, and all cases are tried
+again. If all pass, the mistake is there and nowhere else: its line is named, with what stands there. Where
+the learner went another way, the same is done with small edits of any kind (course/edits.py).
+"""
+
+import ast
+import copy
+import difflib
+import time
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from course.edits import LONGEST, Edit, Names, edits_around, edits_of, first_line, line_edits, small
+from course.exercise import Exercise
+from course.exercises import OWNERS
+from course.learner_file import LearnerFile
+from course.learner_module import Module, module_of
+from course.source import FUNCTIONS, find, parse, reference_source, statements
+
+SECONDS = 2  # that the differences from the reference may take, and then as many for other small edits
+ALIKE = 0.6  # how much of two texts has to be the same, if one of more than these few nodes is put for the other
+FEW_NODES = 10
+
+
+@dataclass(frozen=True, eq=False)
+class Repair:
+    """One change of the learner's code."""
+
+    edit: Edit
+    line: int
+    old: str  # what stands there; "" where a line is missing
+    new: str  # what would be right; "" where a line is too much
+    path: str = ""
+
+    @property
+    def title(self) -> str:
+        if not self.old:
+            return f"without a line such as `{self.new}`"
+        return f"with `{self.old}`" + (f" in place of `{self.new}`" if self.new else "")
+
+    @property
+    def sentence(self) -> str:
+        place = f"{self.path}:{self.line}"
+        if not self.old:
+            return f"A line is missing before {place}: with `{self.new}` there, all cases pass."
+        if not self.new:
+            return f"It is {place}: without `{self.old}`, all cases pass."
+        return f"It is {place}: with `{self.new}` in place of `{self.old}`, all cases pass."
+
+
+class Own:
+    """The learner's definition of an exercise, as a tree that can be edited and run."""
+
+    def __init__(self, exercise: Exercise, file: LearnerFile, module: Module):
+        self.exercise, self.module, self.path = exercise, module, file.path.name
+        found = find(file.tree, exercise.owner)
+        self.tree = copy.deepcopy(found) if found is not None else ast.Module([], [])
+        if isinstance(self.tree, ast.ClassDef):
+            foreign = {part for part, other in OWNERS.items() if other is not exercise}
+            self.tree.body = [
+                node for node in self.tree.body if f"{exercise.owner}.{getattr(node, 'name', '')}" not in foreign
+            ]
+        for node in ast.walk(self.tree):
+            if isinstance(node, (ast.ClassDef, *FUNCTIONS)) and ast.get_docstring(node) is not None:
+                node.body = node.body[1:] or [ast.Pass()]
+
+    @property
+    def functions(self) -> list[tuple[ast.FunctionDef, ast.FunctionDef]]:
+        """The functions to be written: the learner's and the reference's."""
+        right = parse(reference_source(self.exercise.file))
+        pairs = []
+        for part in self.exercise.parts:
+            in_class = "." in part and hasattr(self.tree, "body")
+            own = find(self.tree, part.split(".", 1)[1]) if in_class else self.tree
+            if isinstance(own, FUNCTIONS):
+                pairs.append((own, find(right, part)))
+        return pairs
+
+    def repaired(self, edit: Edit) -> Module | None:
+        """The learner's module with an edit in it; None if that is no Python."""
+        with edit, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                tree = ast.fix_missing_locations(copy.deepcopy(self.tree))
+                return module_of(self.exercise, tree, self.module.names)
+            except Exception:  # whatever it is, it is no repair
+                return None
+
+
+def repairs(own: Own) -> Iterator[Repair]:
+    """What differs from the reference, each by itself, the smallest first."""
+    found = []
+    for function, right in own.functions:
+        renamed = in_names_of(function, right)
+        found += node_differences(function, "args", None, function.args, renamed.args, function)
+        found += list_differences(function, "decorator_list", renamed.decorator_list, function)
+        found += block_differences(function, "body", function.body, statements(renamed), function.body[0])
+    found = [repair for repair in (as_repair(own, edit, at) for edit, at in found) if is_small(repair)]
+    until = time.process_time() + SECONDS
+    for repair in sorted(found, key=lambda repair: len(repair.old) + len(repair.new)):
+        if time.process_time() > until:
+            return
+        yield repair
+
+
+def other_repairs(own: Own) -> Iterator[Repair]:
+    """Small edits of any kind."""
+    made, late = [], []
+    for function, right in own.functions:
+        names = Names(function, own.tree)
+        for statement in function.body:
+            made += [(edit, statement) for edit in edits_of(statement, statement, names)]
+        made += [(edit, edit.shown) for edit in line_edits(function, names)]
+        for statement in function.body if function.name != "__init__" else ():
+            around = edits_around(own.exercise, statement, statement, names)
+            late += [(rank, edit, statement) for rank, edit in around]
+    made += [(edit, statement) for _, edit, statement in sorted(late, key=lambda one: one[0])]
+    until = time.process_time() + SECONDS
+    for edit, statement in made:
+        if time.process_time() > until:
+            return
+        yield as_repair(own, edit, statement)
+
+
+def as_repair(own: Own, edit: Edit, at: ast.AST) -> Repair:
+    old, new = edit.texts()
+    line = getattr(edit.shown, "lineno", None) or getattr(at, "lineno", 0)
+    return Repair(edit, line, "" if old == "pass" else old, "" if new == "pass" else new, own.path)
+
+
+def is_small(repair: Repair) -> bool:
+    """Would it not hand out half of the solution? A line that is missing or too much is one of several."""
+    if not repair.old or not repair.new:
+        return True
+    few = isinstance(repair.edit.new, ast.AST) and len(list(ast.walk(repair.edit.new))) <= FEW_NODES
+    return few or difflib.SequenceMatcher(None, repair.old, repair.new, False).ratio() >= ALIKE
+
+
+def in_names_of(own: ast.FunctionDef, right: ast.FunctionDef) -> ast.FunctionDef:
+    """The reference's function with its variables named as the learner named the same ones."""
+    renamed = copy.deepcopy(right)
+    taken = {node.id for node in ast.walk(own) if isinstance(node, ast.Name)}
+    for line in ast.walk(renamed):
+        if not isinstance(line, ast.Assign) or len(line.targets) != 1:
+            continue
+        for other in ast.walk(own):
+            if isinstance(other, ast.Assign) and ast.unparse(other.value) == ast.unparse(line.value):
+                pairs = zip(ast.walk(line.targets[0]), ast.walk(other.targets[0]), strict=False)
+                new = {
+                    one.id: two.id
+                    for one, two in pairs
+                    if isinstance(one, ast.Name) and isinstance(two, ast.Name) and one.id not in taken
+                }
+                for node in ast.walk(renamed):
+                    if isinstance(node, ast.Name):
+                        node.id = new.get(node.id, node.id)
+    return renamed
+
+
+Found = list[tuple[Edit, ast.AST]]  # an edit, and the statement that it is in
+
+
+def block_differences(owner: ast.AST, field: str, own: list, right: list, after: ast.AST) -> Found:
+    """Lines that differ, that are missing, too much, or in another place."""
+    found: Found = []
+    texts = [[ast.unparse(line) for line in block] for block in (own, right)]
+    missing, extra = [], []  # (place in own, line of the reference), places in own
+    for kind, a, b, c, d in difflib.SequenceMatcher(None, *texts, False).get_opcodes():
+        if kind == "equal":
+            continue
+        pairs = pairs_of(texts[0][a:b], texts[1][c:d])
+        for i, j in pairs:
+            found += node_differences(owner, field, a + i, own[a + i], right[c + j], own[a + i])
+        extra += [a + i for i in range(b - a) if i not in dict(pairs)]
+        last = {j: a + i for i, j in pairs}
+        for j in range(d - c):
+            if j not in last:
+                place = next((last[k] + 1 for k in range(j - 1, -1, -1) if k in last), a)
+                missing.append((place, right[c + j]))
+
+    def whole(new: list, old_text: ast.AST, new_text: ast.AST, at: ast.AST):
+        found.append((Lines(owner, field, None, new, old_text, new_text), at))
+
+    end = own[-1] if own else after
+    for i in extra:
+        whole([*own[:i], *own[i + 1 :]] or [ast.Pass()], own[i], ast.Pass(), own[i])
+    for place, line in missing:
+        at = own[place] if place < len(own) else end
+        whole([*own[:place], line, *own[place:]], ast.Pass(), line, at)
+        for i in extra:  # one is there in another place, or in another form
+            rest = [*own[:place], line, *own[place:]]
+            del rest[i + (place <= i)]
+            whole(rest, own[i], line, own[i])
+    return found
+
+
+def pairs_of(own: list[str], right: list[str]) -> list[tuple[int, int]]:
+    """Which of these lines are meant to be the same, in order."""
+    if len(own) == len(right):
+        return list(zip(range(len(own)), range(len(right)), strict=True))
+    pairs, first = [], 0
+    for i, text in enumerate(own):
+        ratios = [difflib.SequenceMatcher(None, text, other, False).ratio() for other in right[first:]]
+        if ratios and max(ratios) >= ALIKE:
+            pairs.append((i, first + ratios.index(max(ratios))))
+            first = pairs[-1][1] + 1
+    return pairs
+
+
+def node_differences(
+    parent: ast.AST, field: str, index: int | None, own: ast.AST, right: ast.AST, shown: ast.AST
+) -> Found:
+    """Where one expression or statement differs from the other: each place, and then larger ones around."""
+    if ast.dump(own) == ast.dump(right):
+        return []
+    statement = own if isinstance(own, ast.stmt) else shown
+    found: Found = []
+    if type(own) is type(right):
+        for name, value in ast.iter_fields(own):
+            other = getattr(right, name)
+            if isinstance(value, list) and isinstance(other, list):
+                if name in ("body", "orelse", "finalbody"):
+                    found += block_differences(own, name, value, other, statement)
+                else:
+                    found += list_differences(own, name, other, statement)
+            elif isinstance(value, ast.AST) and isinstance(other, ast.AST):
+                if not isinstance(value, (ast.expr_context,)):
+                    found += node_differences(own, name, None, value, other, statement)
+            elif value != other and isinstance(own, ast.stmt):
+                found.append((Edit(own, name, None, other, own), statement))
+    if isinstance(own, (ast.expr, ast.operator, ast.cmpop, ast.boolop, ast.unaryop, ast.keyword)):
+        found.append((Edit(parent, field, index, right, around(statement, own, parent)), statement))
+    elif isinstance(own, (ast.comprehension, ast.arguments, ast.arg, ast.withitem)):
+        found.append((Edit(parent, field, index, right, statement), statement))
+    elif isinstance(own, ast.stmt) and not hasattr(own, "body"):
+        found.append((Lines(parent, field, index, right, own, right), statement))
+    return found
+
+
+def list_differences(own: ast.AST, name: str, right: list, statement: ast.AST) -> Found:
+    """Arguments, parts of a tuple and so on: each that differs, one that is missing or too much."""
+    mine = getattr(own, name)
+    if len(mine) == len(right):
+        return [
+            difference
+            for i, (one, two) in enumerate(zip(mine, right, strict=True))
+            if isinstance(one, ast.AST) and isinstance(two, ast.AST)
+            for difference in node_differences(own, name, i, one, two, statement)
+        ]
+    if isinstance(own, ast.Compare):  # its operators would have to change with them
+        return []
+    return [(Edit(own, name, None, right, own if isinstance(own, ast.expr) else statement), statement)]
+
+
+def around(statement: ast.AST, node: ast.AST, parent: ast.AST) -> ast.AST:
+    """The smallest expression around a node that says something by itself, or the statement."""
+    if isinstance(node, ast.expr) and not small(node):
+        return node
+    parents = {id(child): one for one in ast.walk(statement) for child in ast.iter_child_nodes(one)}
+    while isinstance(parent, ast.AST) and small(parent) and len(first_line(parent)) <= LONGEST:
+        if id(parent) not in parents:
+            break
+        parent = parents[id(parent)]
+    if isinstance(parent, (ast.expr, ast.stmt)) and len(first_line(parent)) <= LONGEST:
+        return parent
+    return node if isinstance(node, ast.expr) else statement
+
+
+class Lines(Edit):
+    """A change of whole lines, whose texts are known."""
+
+    def __init__(self, node, field, index, new, old_text: ast.AST, new_text: ast.AST):
+        super().__init__(node, field, index, new, old_text)
+        object.__setattr__(self, "new_text", new_text)
+
+    def texts(self) -> tuple[str, str]:
+        return first_line(self.shown), first_line(self.new_text)

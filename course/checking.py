@@ -22,6 +22,10 @@ from course.time_limit import with_time_limit
 from course.trying import expected_outcome, mistaken_outcome, observe_like_reference
 
 
+# Kinds of flaws that say all there is to say.
+EXPLAINED = ("definition", "signature", "time", "end")
+
+
 def check(exercise: Exercise, file: LearnerFile, seconds: float | None = None, debug: bool = False) -> Result:
     """Tries the learner's definition in this process: solved, wrong (with a message), or to do.
 
@@ -73,7 +77,11 @@ def check(exercise: Exercise, file: LearnerFile, seconds: float | None = None, d
     flaw, case = flaws[index], exercise.cases[index]
     result.float32 = case.bfloat16 and len(flaws) == len(exercise.cases)
     result.printed = outcomes[index].printed
-    named = known_mistake(exercise, outcomes, flaws)
+    own = Own(exercise, file, module_for(exercise, file)) if flaw.kind not in EXPLAINED else None
+    # An error says little of what caused it: there, what would be right is looked for first.
+    stops = own is not None and all(outcomes[i].error or outcomes[i].flaw for i in failing)
+    named = found_repair(own, repairs(own), flaws) if stops else None
+    named = named or known_mistake(exercise, outcomes, flaws)
     if named is None and flaw.kind == "values" and not debug:
         again = within_time(lambda: try_all(seed=1))
         if not isinstance(again, list) or not all(map(same_again, outcomes, again, flaws)):
@@ -82,10 +90,9 @@ def check(exercise: Exercise, file: LearnerFile, seconds: float | None = None, d
                 "the result changes from call to call, with the same weights and inputs.",
                 ["Something in it is random, such as dropout: PaliGemma has none, and an answer needs none."],
             )
-    if named is None and flaw.kind != "random":
-        own = Own(exercise, file, module_for(exercise, file))
+    if named is None and flaw.kind != "random" and own is not None:
         named = (
-            found_repair(own, repairs(own), flaws)
+            (None if stops else found_repair(own, repairs(own), flaws))
             or found_edit(exercise, outcomes, flaws)
             or found_repair(own, other_repairs(own), flaws)
         )

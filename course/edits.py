@@ -338,7 +338,7 @@ def of_constant(node: ast.Constant, names: Names):
     elif isinstance(value, int):
         others = [value + 1, value - 1, -value, 0, 1, 2, 3, -1, -2]
     elif isinstance(value, float):
-        others = [value * 2, value / 2, -value, 1.0]
+        others = [value * 2, value / 2, -value, 1.0, value * 10, value / 10]
     else:
         others = ["none"] if value == "tanh" else []
     for other in dict.fromkeys(others):

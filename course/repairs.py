@@ -185,12 +185,15 @@ def block_differences(owner: ast.AST, field: str, own: list, right: list, after:
     def whole(new: list, old_text: ast.AST, new_text: ast.AST, at: ast.AST):
         found.append((Lines(owner, field, None, new, old_text, new_text), at))
 
+    returns = any(isinstance(line, ast.Return) for line in own)
     end = own[-1] if own else after
     for i in extra:
         whole([*own[:i], *own[i + 1 :]] or [ast.Pass()], own[i], ast.Pass(), own[i])
     for place, line in missing:
         at = own[place] if place < len(own) else end
-        whole([*own[:place], line, *own[place:]], ast.Pass(), line, at)
+        # Next to other lines of the learner's it would be no addition: it would take their place.
+        if not extra and not (isinstance(line, ast.Return) and returns):
+            whole([*own[:place], line, *own[place:]], ast.Pass(), line, at)
         for i in extra:  # one is there in another place, or in another form
             rest = [*own[:place], line, *own[place:]]
             del rest[i + (place <= i)]
@@ -258,6 +261,8 @@ def list_differences(own: ast.AST, name: str, right: list, statement: ast.AST) -
 
 def around(statement: ast.AST, node: ast.AST, parent: ast.AST) -> ast.AST:
     """The smallest expression around a node that says something by itself, or the statement."""
+    if isinstance(parent, ast.Call) and node is parent.func:
+        return parent
     if isinstance(node, ast.expr) and not small(node):
         return node
     parents = {id(child): one for one in ast.walk(statement) for child in ast.iter_child_nodes(one)}

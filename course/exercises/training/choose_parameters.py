@@ -102,6 +102,7 @@ EXERCISE = Exercise(
             "all, after another mode froze most", lambda: {"mode": "all", "before": "attention"}, call=chosen
         ),
         Case("lora, after all", lambda: {"mode": "lora", "before": "all"}, call=chosen),
+        Case("all, after lora", lambda: {"mode": "all", "before": "lora"}, call=chosen),
     ],
     mistakes=[
         Mistake(

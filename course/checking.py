@@ -4,6 +4,7 @@ A mistake is recognized when nothing differs between what the learner's code cam
 what the known mistake comes to in them.
 """
 
+import ast
 import functools
 from collections.abc import Callable, Iterator
 
@@ -17,9 +18,9 @@ from course.learner_file import LearnerFile
 from course.learner_module import module_for
 from course.outcome import SECONDS, Flaw, Outcome, Result, TookTooLong
 from course.repairs import Own, Repair, other_repairs, repairs
-from course.source import NOT_DONE
+from course.source import NOT_DONE, find
 from course.time_limit import with_time_limit
-from course.trying import expected_outcome, mistaken_outcome, observe_like_reference
+from course.trying import expected_outcome, mistaken_outcome, observe_like_reference, variant_file
 
 
 # Kinds of flaws that say all there is to say.
@@ -78,10 +79,11 @@ def check(exercise: Exercise, file: LearnerFile, seconds: float | None = None, d
     result.float32 = case.bfloat16 and len(flaws) == len(exercise.cases)
     result.printed = outcomes[index].printed
     own = Own(exercise, file, module_for(exercise, file)) if flaw.kind not in EXPLAINED else None
-    # An error says little of what caused it: there, what would be right is looked for first.
-    stops = own is not None and all(outcomes[i].error or outcomes[i].flaw for i in failing)
-    named = found_repair(own, repairs(own), flaws) if stops else None
-    named = named or known_mistake(exercise, outcomes, flaws)
+    named = known_mistake(exercise, outcomes, flaws)
+    # An error says little of what caused it: if the lines are others, what would be right is looked for first.
+    stops = all(outcomes[i].error or outcomes[i].flaw for i in failing)
+    if named and stops and not same_lines(exercise, named, file):
+        named = found_repair(own, repairs(own), flaws) or named
     if named is None and flaw.kind == "values" and not debug:
         again = within_time(lambda: try_all(seed=1))
         if not isinstance(again, list) or not all(map(same_again, outcomes, again, flaws)):
@@ -92,7 +94,7 @@ def check(exercise: Exercise, file: LearnerFile, seconds: float | None = None, d
             )
     if named is None and flaw.kind != "random" and own is not None:
         named = (
-            (None if stops else found_repair(own, repairs(own), flaws))
+            found_repair(own, repairs(own), flaws)
             or found_edit(exercise, outcomes, flaws)
             or found_repair(own, other_repairs(own), flaws)
         )
@@ -183,7 +185,9 @@ def alike(one: Outcome, other: Outcome, exercise: Exercise, case: Case, closely:
         return one.flaw.headline == other.flaw.headline and (
             not closely or one.flaw.details == other.flaw.details
         )
-    return judge(one, other, exercise, case) is None and one.changed == other.changed
+    # Both ways, because a gradient that is missing in the first one alone is no flaw of the second.
+    same = judge(one, other, exercise, case) is None and judge(other, one, exercise, case) is None
+    return same and one.changed == other.changed
 
 
 def known_mistake(exercise: Exercise, outcomes: list[Outcome], flaws: list[Flaw | None]) -> Mistake | None:
@@ -206,6 +210,15 @@ def known_mistake(exercise: Exercise, outcomes: list[Outcome], flaws: list[Flaw 
                 if agrees(exercise, theirs, indices, outcomes, flaws, closely):
                     return mistake
     return None
+
+
+def same_lines(exercise: Exercise, mistake: Mistake, file: LearnerFile) -> bool:
+    """Are the learner's lines those of the mistake?"""
+    trees = [file.tree, *(variant_file(exercise, change).tree for change in mistake.changes)]
+    own, *theirs = (
+        [ast.dump(node) for part in exercise.parts if (node := find(tree, part)) is not None] for tree in trees
+    )
+    return own in theirs
 
 
 def found_edit(exercise: Exercise, outcomes: list[Outcome], flaws: list[Flaw | None]) -> Edit | None:

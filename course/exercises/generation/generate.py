@@ -230,7 +230,7 @@ EXERCISE = Exercise(
             call=answered,
         ),
         Case(
-            "logits that are NaN at the third step",
+            "a logit that is NaN at the third step",
             lambda: {"ends": (None,), "batch": batch(ONE), "max_tokens": 6, "broken_at": 2},
             call=answered,
         ),

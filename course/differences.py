@@ -112,10 +112,11 @@ def what_holds(
         others = tuple(i for i in range(right.ndim) if i != axis)
         wrong_here = wrong.any(axis=others)
         if right.shape[axis] > 1 and wrong_here.any() and not wrong_here.all():
-            name = f"axis {axis}" + (f" ({axes[axis]})" if axes else "")
+            name = axis_name(axis, axes)
             lines.append(f"Along {name}: right at {ranges(~wrong_here)}, wrong at {ranges(wrong_here)}.")
     if right.dtype.kind != "f" or not np.isfinite(got).all() or right.size < 2:
-        return lines + same_numbers(right, got)
+        found = same_numbers(right, got)
+        return lines + (found or (moved(right, got, tolerance, axes) if np.isfinite(got).all() else []))
 
     factor = float((got * right).sum() / max((right * right).sum(), 1e-30))
     if factor and distance(right * factor, got, 10 * tolerance) <= 1:
@@ -136,14 +137,67 @@ def what_holds(
             f"The sizes are right, but {(np.sign(got) != np.sign(right)).mean():.0%} "
             "of the signs are flipped.",
         ]
-    found = same_numbers(right, got)
+    found = (
+        same_numbers(right, got)
+        or moved(right, got, tolerance, axes)
+        or mixed_up(right, got)
+        or row_by_row(right, got, tolerance, axes)
+    )
     if not found and abs(shift) < 1e-3 * right.std() and right.std() > 0:
         found = ["The values are right on average."]
     return lines + found
 
 
+def axis_name(axis: int, axes: list[str]) -> str:
+    return f"axis {axis}" + (f" ({axes[axis]})" if axes else "")
+
+
+def moved(right: np.ndarray, got: np.ndarray, tolerance: float, axes: list[str]) -> list[str]:
+    """Are they the right values, but one or two places later or earlier; or all alike along an axis?"""
+    if right.dtype.kind == "b":
+        return []
+    for axis in range(right.ndim):
+        size = right.shape[axis]
+        for steps in (1, -1, 2, -2):
+            if size < abs(steps) + 2:
+                continue
+            first, last = (
+                slice(max(0, s), size + min(0, s)) for s in (-steps, steps)
+            )  # places that both have
+            there = (slice(None),) * axis
+            if distance(right[(*there, first)], got[(*there, last)], tolerance) <= 1:
+                way = "late" if steps > 0 else "early"
+                return [
+                    f"These are the right values, {counted(abs(steps), 'place')} too {way} along "
+                    f"{axis_name(axis, axes)}."
+                ]
+        one = np.take(got, [0], axis)
+        alike = size > 1 and distance(one + 0 * got, got, tolerance) <= 1
+        if alike and distance(np.take(right, [0], axis) + 0 * right, right, tolerance) > 1:
+            return [f"Along {axis_name(axis, axes)}, all are alike: they should differ."]
+    return []
+
+
+def row_by_row(right: np.ndarray, got: np.ndarray, tolerance: float, axes: list[str]) -> list[str]:
+    """Is each row along an axis right up to a factor, or a constant, of its own?"""
+    for axis in reversed(range(right.ndim)):
+        if right.shape[axis] < 3 or right.shape[axis] == right.size:
+            continue
+        sizes = (right * right).sum(axis, keepdims=True)
+        factors = (got * right).sum(axis, keepdims=True) / np.where(sizes > 0, sizes, 1.0)
+        name = axis_name(axis, axes)
+        if distance(right * factors, got, 10 * tolerance) <= 1:
+            return [f"Each row along {name} is right up to a factor of its own: what are they divided or "
+                    "multiplied by, and over which axis is that computed?"]  # fmt: skip
+        shifts = (got - right).mean(axis, keepdims=True)
+        if distance(right + shifts, got, 10 * tolerance) <= 1:
+            return [f"Each row along {name} is right up to a constant of its own: is something added or "
+                    "taken off that belongs to another axis?"]  # fmt: skip
+    return []
+
+
 def same_numbers(right: np.ndarray, got: np.ndarray) -> list[str]:
-    """The right values in other places: transposed, reversed, or mixed up."""
+    """The right values in other places: transposed or reversed."""
     if right.size < 2 or not np.isfinite(got.astype(float)).all():
         return []
     for axis in range(right.ndim):
@@ -155,6 +209,10 @@ def same_numbers(right: np.ndarray, got: np.ndarray) -> list[str]:
                 got.swapaxes(one, other), right, rtol=1e-4, atol=1e-6
             ):
                 return [f"These are the right values with axes {other} and {one} swapped."]
+    return []
+
+
+def mixed_up(right: np.ndarray, got: np.ndarray) -> list[str]:
     if right.dtype.kind == "f" and np.allclose(
         np.sort(got, None), np.sort(right, None), rtol=1e-4, atol=1e-6
     ):

@@ -3,6 +3,9 @@
 What it is called is found by course/naming.py.
 """
 
+import contextlib
+import time
+
 import numpy as np
 
 from course.differences import counted, distance
@@ -19,7 +22,7 @@ from course.time_limit import with_time_limit
 from course.trying import expected_outcome, observe_like_reference
 
 # Kinds of flaws that say all there is to say.
-EXPLAINED = ("definition", "signature", "time", "end")
+EXPLAINED = ("definition", "signature", "time", "end", "changed")
 
 
 def check(exercise: Exercise, file: LearnerFile, seconds: float | None = None, debug: bool = False) -> Result:
@@ -27,7 +30,7 @@ def check(exercise: Exercise, file: LearnerFile, seconds: float | None = None, d
 
     debug: without a time limit, and what it prints is shown at once.
     """
-    seconds = SECONDS if seconds is None else seconds
+    seconds, began = SECONDS if seconds is None else seconds, time.process_time()
     result = Result(exercise, "wrong", line=file.line_of(exercise))
     untouched = file.untouched_parts(exercise)
     if len(untouched) == len(exercise.parts):
@@ -88,7 +91,9 @@ def check(exercise: Exercise, file: LearnerFile, seconds: float | None = None, d
                 ["Something in it is random, such as dropout: PaliGemma has none, and an answer needs none."],
             )
     if named is None and flaw.kind not in ("random", *EXPLAINED):
-        named = found_by_search(exercise, file, outcomes, flaws)
+        with contextlib.suppress(Exception):  # whatever it stumbles over, the flaw has to be told
+            left = max(1, seconds - 2 - (time.process_time() - began))
+            named = found_by_search(exercise, file, outcomes, flaws, left)
     result.kind, result.mistake = flaw.kind, named.title if named else ""
     result.message = compose(result, flaw, named, notes(exercise, file, flaw, flaws, index, result.printed))
     return result

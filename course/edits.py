@@ -201,24 +201,34 @@ def own_tree(exercise: Exercise) -> ast.stmt:
     return ast.fix_missing_locations(tree)
 
 
-def edits(exercise: Exercise) -> Iterator[Edit]:
-    """All small edits of the exercise's functions, the likeliest kinds first."""
-    return iter(all_edits(exercise))
-
-
 @functools.cache
-def all_edits(exercise: Exercise) -> list[Edit]:
-    tree, made, late = own_tree(exercise), [], []
-    for part in exercise.parts:
-        function = find(tree, part.split(".", 1)[1]) if "." in part else tree
+def all_edits(exercise: Exercise) -> tuple[list[Edit], list[Edit]]:
+    """All small edits of the exercise's functions, and what is put around its values."""
+    tree = own_tree(exercise)
+    functions = [find(tree, part.split(".", 1)[1]) if "." in part else tree for part in exercise.parts]
+    near = [edit for function in functions for edit, _ in edits_near(function, tree)]
+    return near, [edit for edit, _ in edits_far(exercise, functions, tree)]
+
+
+Found = tuple[Edit, ast.AST]  # and the statement that it is in
+
+
+def edits_near(function: ast.FunctionDef, tree: ast.AST) -> Iterator[Found]:
+    names = Names(function, tree)
+    for statement in statements(function):
+        yield from ((edit, statement) for edit in edits_of(statement, statement, names))
+    yield from ((edit, edit.shown) for edit in line_edits(function, names))
+
+
+def edits_far(exercise: Exercise, functions: list[ast.FunctionDef], tree: ast.AST) -> list[Found]:
+    """The likeliest change in all places comes before the next one."""
+    found = []
+    for function in functions:
         names = Names(function, tree)
-        for statement in statements(function):
-            made += [edit for edit in edits_of(statement, statement, names)]
-        made += line_edits(function, names)
         for statement in statements(function) if function.name != "__init__" else ():
-            late += edits_around(exercise, statement, statement, names)
-    # The likeliest change in all places comes before the next one.
-    return made + [edit for _, edit in sorted(late, key=lambda pair: pair[0])]
+            around = edits_around(exercise, statement, statement, names)
+            found += [(rank, edit, statement) for rank, edit in around]
+    return [(edit, statement) for _, edit, statement in sorted(found, key=lambda one: one[0])]
 
 
 class Names:
@@ -375,10 +385,10 @@ def of_attribute(node: ast.Attribute, names: Names):
 
 
 def of_binary(node: ast.BinOp, names: Names):
-    for operator in OPERATORS.get(type(node.op), ()):
-        yield ast.BinOp(node.left, operator(), node.right)
     yield node.left
     yield node.right
+    for operator in OPERATORS.get(type(node.op), ()):
+        yield ast.BinOp(node.left, operator(), node.right)
     if isinstance(node.op, (ast.Sub, ast.Div, ast.MatMult, ast.Pow, ast.FloorDiv)):
         yield ast.BinOp(node.right, node.op, node.left)
     if isinstance(node.left, ast.BinOp):  # (a - b) / c as a - b / c

@@ -8,9 +8,9 @@ import ast
 import dataclasses
 import functools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
-from course.edits import Edit, edited_module, edits
+from course.edits import Edit, all_edits, edited_module
 from course.exercise import Case, Exercise, Mistake
 from course.judging import judge
 from course.learner_file import LearnerFile
@@ -70,26 +70,37 @@ def same_lines(exercise: Exercise, mistake: Mistake, file: LearnerFile) -> bool:
 
 
 def found_by_search(
-    exercise: Exercise, file: LearnerFile, outcomes: list[Outcome], flaws: list[Flaw | None]
+    exercise: Exercise,
+    file: LearnerFile,
+    outcomes: list[Outcome],
+    flaws: list[Flaw | None],
+    seconds: float,
 ) -> Edit | Repair | None:
     """What is on no list: a repair of the learner's lines, or an edit of the reference that says the same.
 
-    First what differs from the reference; then small edits of both, in turns, the likeliest first.
+    First what differs from the reference; then small edits of both, the likeliest first.
     """
     own = Own(exercise, file, module_for(exercise, file))
-    forward, back = edits(exercise), other_repairs(own)
-    found = found_repair(own, for_seconds(2, repairs(own)), flaws)
-    for _ in range(3):
-        found = (
-            found
-            or found_edit(exercise, for_seconds(1, forward), outcomes, flaws)
-            or found_repair(own, for_seconds(1, back), flaws)
-        )
-    return found
+    forward, back = all_edits(exercise), other_repairs(own)
+
+    def repaired(share: float, tried: Iterable[Repair]) -> Repair | None:
+        return found_repair(own, for_seconds(share * seconds, tried), flaws)
+
+    def edited(share: float, tried: Iterable[Edit]) -> Edit | None:
+        return found_edit(exercise, for_seconds(share * seconds, tried), outcomes, flaws)
+
+    return (
+        repaired(0.2, repairs(own))
+        or edited(0.2, forward[0])
+        or repaired(0.25, back[0])
+        or repaired(0.05, repairs(own, alone=False))
+        or edited(0.15, forward[1])
+        or repaired(0.15, back[1])
+    )
 
 
-def for_seconds(seconds: float, things: Iterator) -> Iterator:
-    """As many as can be tried in that time; the others can be asked for later."""
+def for_seconds(seconds: float, things: Iterable) -> Iterator:
+    """As many as can be tried in that time."""
     until = time.process_time() + seconds
     for thing in things:
         yield thing

@@ -8,12 +8,16 @@ the learner went another way, the same is done with small edits of any kind (cou
 
 import ast
 import copy
+import dataclasses
 import difflib
+import functools
+import itertools
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
-from course.edits import LONGEST, Edit, Names, edits_around, edits_of, first_line, line_edits, small
+from course.edits import LONGEST, Edit, Names, edits_far, edits_near, first_line, shortened, small
 from course.exercise import Exercise
 from course.exercises import OWNERS
 from course.learner_file import LearnerFile
@@ -32,11 +36,27 @@ class Repair:
     """One change of the learner's code."""
 
     edit: Edit
-    line: int
-    old: str  # what stands there; "" where a line is missing
-    new: str  # what would be right; "" where a line is too much
-    path: str = ""
+    at: ast.AST  # the statement that it is in
+    path: str
     where: str = ""  # " in float32", if it repairs these cases alone
+
+    @property
+    def line(self) -> int:
+        return getattr(self.edit.shown, "lineno", None) or getattr(self.at, "lineno", 0)
+
+    @functools.cached_property
+    def texts(self) -> tuple[str, str]:
+        """What stands there ("" where a line is missing), and what would be right ("": nothing)."""
+        old, new = self.edit.texts()
+        return "" if old == "pass" else old, "" if new == "pass" else new
+
+    @property
+    def old(self) -> str:
+        return self.texts[0]
+
+    @property
+    def new(self) -> str:
+        return self.texts[1]
 
     @property
     def title(self) -> str:
@@ -89,13 +109,14 @@ class Own:
         with edit, warnings.catch_warnings():
             warnings.simplefilter("ignore")
             try:
-                tree = ast.fix_missing_locations(copy.deepcopy(self.tree))
-                return module_of(self.exercise, tree, self.module.names)
+                for new in edit.new if isinstance(edit.new, list) else [edit.new]:
+                    ast.fix_missing_locations(new)  # the rest has had its own from the beginning
+                return module_of(self.exercise, self.tree, self.module.names)
             except Exception:  # whatever it is, it is no repair
                 return None
 
 
-def repairs(own: Own) -> Iterator[Repair]:
+def repairs(own: Own, alone: bool = True) -> Iterator[Repair]:
     """What differs from the reference, each by itself, the smallest first."""
     found = []
     for function, right in own.functions:
@@ -104,39 +125,49 @@ def repairs(own: Own) -> Iterator[Repair]:
         changes += list_differences(function, "decorator_list", renamed.decorator_list, function)
         first, lines = function.body[0], statements(renamed)
         changes += block_differences(function, "body", function.body, lines, first)
-        own_repairs = (as_repair(own, edit, at) for edit, at in changes)
-        found += [repair for repair in own_repairs if is_small(repair, len(lines))]
+        made = (Repair(one.edit, one.at, own.path) for one in changes if one.alone == alone)
+        found += [repair for repair in made if is_small(repair, len(lines))]
     yield from sorted(found, key=lambda repair: len(repair.old) + len(repair.new))
 
 
-def other_repairs(own: Own) -> Iterator[Repair]:
-    """Small edits of any kind."""
-    made, late = [], []
-    for function, _ in own.functions:
-        names = Names(function, own.tree)
-        for statement in function.body:
-            made += [(edit, statement) for edit in edits_of(statement, statement, names)]
-        made += [(edit, edit.shown) for edit in line_edits(function, names)]
-        for statement in function.body if function.name != "__init__" else ():
-            around = edits_around(own.exercise, statement, statement, names)
-            late += [(rank, edit, statement) for rank, edit in around]
-    made += [(edit, statement) for _, edit, statement in sorted(late, key=lambda one: one[0])]
-    for edit, statement in made:
-        yield as_repair(own, edit, statement)
+def other_repairs(own: Own) -> tuple[Iterator[Repair], Iterator[Repair]]:
+    """Small edits of any kind, and what is put around the learner's values."""
+    functions = [function for function, _ in own.functions]
+    near = (found for function in functions for found in edits_near(function, own.tree))
+    exchanged = ((edit, edit.shown) for function in functions for edit in names_exchanged(function))
+    far = edits_far(own.exercise, functions, own.tree)
+    return (
+        (Repair(edit, at, own.path) for edit, at in itertools.chain(near, exchanged)),
+        (Repair(edit, at, own.path) for edit, at in far),
+    )
 
 
-def as_repair(own: Own, edit: Edit, at: ast.AST) -> Repair:
-    old, new = edit.texts()
-    line = getattr(edit.shown, "lineno", None) or getattr(at, "lineno", 0)
-    return Repair(edit, line, "" if old == "pass" else old, "" if new == "pass" else new, own.path)
+def names_exchanged(function: ast.FunctionDef) -> Iterator[Edit]:
+    """A variable that should have been another one: `out = layer(x)` where `x = layer(x)` was meant."""
+    lines = [line for line in ast.walk(function) if isinstance(line, ast.Assign)]
+    lines = [line for line in lines if isinstance(line.targets[0], ast.Name)]
+    for line in lines:
+        old = line.targets[0].id
+        for new in dict.fromkeys(n.id for n in ast.walk(line.value) if isinstance(n, ast.Name)):
+            if new == old or new not in Names(function, function).local:
+                continue
+            body = copy.deepcopy(function.body)
+            for node in (node for statement in body for node in ast.walk(statement)):
+                if isinstance(node, ast.Name) and node.id == old:
+                    node.id = new
+            renamed = ast.copy_location(ast.Assign([ast.Name(new, ast.Store())], line.value), line)
+            yield Lines(function, "body", None, body, line, new_text=renamed)
 
 
 def is_small(repair: Repair, lines: int) -> bool:
     """Would it not hand out half of the solution? One of several lines is not half of it."""
-    if not repair.old or not repair.new or lines > FEW_LINES:
-        return True
-    few = isinstance(repair.edit.new, ast.AST) and len(list(ast.walk(repair.edit.new))) <= FEW_NODES
-    return few or difflib.SequenceMatcher(None, repair.old, repair.new, False).ratio() >= ALIKE
+    return not repair.old or not repair.new or lines > FEW_LINES or is_similar(repair.edit)
+
+
+def is_similar(edit: Edit) -> bool:
+    """Does what stands there look like what would be right, or is it a small thing?"""
+    few = isinstance(edit.new, ast.AST) and len(list(ast.walk(edit.new))) <= FEW_NODES
+    return few or difflib.SequenceMatcher(None, *edit.texts(), False).ratio() >= ALIKE
 
 
 def in_names_of(own: ast.FunctionDef, right: ast.FunctionDef) -> ast.FunctionDef:
@@ -160,7 +191,19 @@ def in_names_of(own: ast.FunctionDef, right: ast.FunctionDef) -> ast.FunctionDef
     return renamed
 
 
-Found = list[tuple[Edit, ast.AST]]  # an edit, and the statement that it is in
+class Change(NamedTuple):
+    """A difference that is undone: the edit, the statement that it is in, and whether it stands alone.
+
+    Where a learner has more lines than the reference, or fewer, one that looks like one of the reference's
+    need not be what is wrong.
+    """
+
+    edit: Edit
+    at: ast.AST
+    alone: bool = True
+
+
+Found = list[Change]
 
 
 def block_differences(owner: ast.AST, field: str, own: list, right: list, after: ast.AST) -> Found:
@@ -173,7 +216,10 @@ def block_differences(owner: ast.AST, field: str, own: list, right: list, after:
             continue
         pairs = pairs_of(texts[0][a:b], texts[1][c:d])
         for i, j in pairs:
-            found += node_differences(owner, field, a + i, own[a + i], right[c + j], own[a + i])
+            differences = node_differences(owner, field, a + i, own[a + i], right[c + j], own[a + i])
+            if b - a != d - c:
+                differences = [one._replace(alone=False) for one in differences if is_similar(one.edit)]
+            found += differences
         extra += [a + i for i in range(b - a) if i not in dict(pairs)]
         last = {j: a + i for i, j in pairs}
         for j in range(d - c):
@@ -182,7 +228,7 @@ def block_differences(owner: ast.AST, field: str, own: list, right: list, after:
                 missing.append((place, right[c + j]))
 
     def whole(new: list, old_text: ast.AST, new_text: ast.AST, at: ast.AST):
-        found.append((Lines(owner, field, None, new, old_text, new_text), at))
+        found.append(Change(Lines(owner, field, None, new, old_text, new_text=new_text), at))
 
     returns = any(isinstance(line, ast.Return) for line in own)
     end = own[-1] if own else after
@@ -194,11 +240,12 @@ def block_differences(owner: ast.AST, field: str, own: list, right: list, after:
         if not extra and not (isinstance(line, ast.Return) and returns):
             whole([*own[:place], line, *own[place:]], ast.Pass(), line, at)
         for i in extra:  # one is there in another place, or in another form
-            if type(own[i]) is not type(line):
+            change = Lines(owner, field, None, [], own[i], new_text=line)
+            if not same_kind(own[i], line) or not is_similar(change):
                 continue
             rest = [*own[:place], line, *own[place:]]
             del rest[i + (place <= i)]
-            whole(rest, own[i], line, own[i])
+            found.append(Change(dataclasses.replace(change, new=rest), own[i], False))
     return found
 
 
@@ -235,14 +282,19 @@ def node_differences(
                 if not isinstance(value, (ast.expr_context,)):
                     found += node_differences(own, name, None, value, other, statement)
             elif value != other and isinstance(own, ast.stmt):
-                found.append((Edit(own, name, None, other, own), statement))
+                found.append(Change(Edit(own, name, None, other, own), statement))
     if isinstance(own, (ast.expr, ast.operator, ast.cmpop, ast.boolop, ast.unaryop, ast.keyword)):
-        found.append((Edit(parent, field, index, right, around(statement, own, parent)), statement))
+        found.append(Change(Edit(parent, field, index, right, around(statement, own, parent)), statement))
     elif isinstance(own, (ast.comprehension, ast.arguments, ast.arg, ast.withitem)):
-        found.append((Edit(parent, field, index, right, statement), statement))
-    elif type(own) is type(right) and not hasattr(own, "body"):
-        found.append((Lines(parent, field, index, right, own, right), statement))
+        found.append(Change(Edit(parent, field, index, right, statement), statement))
+    elif same_kind(own, right) and not hasattr(own, "body"):
+        found.append(Change(Lines(parent, field, index, right, own, new_text=right), statement))
     return found
+
+
+def same_kind(own: ast.AST, right: ast.AST) -> bool:
+    assigns = (ast.Assign, ast.AugAssign, ast.AnnAssign)
+    return type(own) is type(right) or (isinstance(own, assigns) and isinstance(right, assigns))
 
 
 def list_differences(own: ast.AST, name: str, right: list, statement: ast.AST) -> Found:
@@ -257,7 +309,8 @@ def list_differences(own: ast.AST, name: str, right: list, statement: ast.AST) -
         ]
     if isinstance(own, ast.Compare):  # its operators would have to change with them
         return []
-    return [(Edit(own, name, None, right, own if isinstance(own, ast.expr) else statement), statement)]
+    shown = own if isinstance(own, ast.expr) else statement
+    return [Change(Edit(own, name, None, right, shown), statement)]
 
 
 def around(statement: ast.AST, node: ast.AST, parent: ast.AST) -> ast.AST:
@@ -276,12 +329,11 @@ def around(statement: ast.AST, node: ast.AST, parent: ast.AST) -> ast.AST:
     return node if isinstance(node, ast.expr) else statement
 
 
+@dataclass(frozen=True, eq=False)
 class Lines(Edit):
     """A change of whole lines, whose texts are known."""
 
-    def __init__(self, node, field, index, new, old_text: ast.AST, new_text: ast.AST):
-        super().__init__(node, field, index, new, old_text)
-        object.__setattr__(self, "new_text", new_text)
+    new_text: ast.AST | None = None
 
     def texts(self) -> tuple[str, str]:
-        return first_line(self.shown), first_line(self.new_text)
+        return shortened(first_line(self.shown), first_line(self.new_text))

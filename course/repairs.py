@@ -2,8 +2,8 @@
 
 Where a learner's lines are near the reference's, what differs is soon found by laying the two side by side.
 Each difference by itself is undone in the learner's code, the smallest first, and all cases are tried
-again. If all pass, the mistake is there and nowhere else: its line is named, with what stands there. Where
-the learner went another way, the same is done with small edits of any kind (course/edits.py).
+again. If all pass, the line is named, with what stands there and what could. Where the learner went
+another way, the same is done with small edits of any kind (course/edits.py).
 """
 
 import ast
@@ -24,11 +24,9 @@ from course.learner_file import LearnerFile
 from course.learner_module import Module, module_of
 from course.source import FUNCTIONS, find, parse, reference_source, statements
 
-ALIKE = (
-    0.6  # how much of two texts has to be the same, if one of more than these few nodes is put for the other
-)
-FEW_NODES = 10
-FEW_LINES = 3
+ALIKE = 0.6  # how much of two texts has to be the same for one to be meant by the other
+FEW_NODES = 10  # of an expression that may be put in another's place, however different
+FEW_LINES = 3  # of a function that would be given away by one of them
 
 
 @dataclass(frozen=True, eq=False)

@@ -62,6 +62,10 @@ EXERCISE = Exercise(
             "thin lines, shrunk",
             lambda: {"shapes": drawing()[None].float(), "height": 12, "width": 19},
         ),
+        Case(
+            "numbers from -1 to 1, as the decoder draws",
+            lambda: {"shapes": 2 * shapes(2, 7, 9) - 1, "height": 16, "width": 12},
+        ),
         Case("float64", call(2, 8, 6, 15, 11, torch.float64)),
     ],
     mistakes=[

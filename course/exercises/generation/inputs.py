@@ -27,11 +27,12 @@ class SmallModel:
     on other rows. So a token, a mask or a cache that is wrong changes what comes next.
 
     ends: the number of tokens in the answer of each row, `<eos>` included; None: it never ends.
-    calls: of each call, what a cost would be seen by. broken_at: the call of whose logits one is NaN.
+    calls: of each call, what a cost would be seen by. broken_at: the call of whose logits some are NaN,
+    as many as broken says.
     """
 
-    def __init__(self, ends: tuple[int | None, ...], broken_at: int = -1):
-        self.ends, self.broken_at = ends, broken_at
+    def __init__(self, ends: tuple[int | None, ...], broken_at: int = -1, broken: int = 1):
+        self.ends, self.broken_at, self.broken = ends, broken_at, broken
         self.calls: list[dict] = []
 
     def __call__(
@@ -72,7 +73,7 @@ class SmallModel:
         written = length - cache.prompt + 1
         scores[EOS] = 60.0 if written == self.ends[row] else -60.0
         if len(self.calls) - 1 == self.broken_at:
-            scores[VOCABULARY // 2] = float("nan")
+            scores[-self.broken :] = [float("nan")] * self.broken
         return scores
 
 

@@ -81,6 +81,7 @@ EXERCISE = Exercise(
         Case("a box beyond the upper edge", of(20, -1, 60, 40)),
         Case("a box beyond the left edge", of(-1, 10, 60, 40)),
         Case("a box beyond the lower edge", of(20, 10, 60, 51)),
+        Case("a box beyond all edges", of(-3, -2, 90, 55)),
         Case("a box without a row", of(20, 10, 60, 10.3)),
     ],
     mistakes=[

@@ -161,7 +161,7 @@ EXERCISE = Exercise(
             "PaliGemma's makers train the tower as well.",
         ),
         Mistake(
-            "with the names in place of the parameters",
+            "with names or other things in place of the parameters",
             {"chosen.append(parameter)": "chosen.append(name)"},
             "an optimizer takes parameters.",
         ),

@@ -49,6 +49,7 @@ EXERCISE = Exercise(
         Case("all of 7 steps", lambda: {"num_steps": 7, "peak": 5.0}, call=rates),
         Case("all of 115 steps", lambda: {"num_steps": 115, "peak": 2.0}, call=rates),
         Case("all of 45 steps", lambda: {"num_steps": 45, "peak": 1.0}, call=rates),
+        Case("all of 190 steps", lambda: {"num_steps": 190, "peak": 1.5}, call=rates),
         Case("a single step", lambda: {"num_steps": 1, "peak": 4.0}, call=rates),
     ],
     mistakes=[

@@ -181,20 +181,27 @@ def moved(right: np.ndarray, got: np.ndarray, tolerance: float, axes: list[str])
 
 
 def row_by_row(right: np.ndarray, got: np.ndarray, tolerance: float, axes: list[str]) -> list[str]:
-    """Is each row along an axis right up to a factor, or a constant, of its own?"""
-    for axis in reversed(range(right.ndim)):
-        if right.shape[axis] < 3 or right.shape[axis] == right.size:
+    """Are they right up to a factor or a constant that depends on the place along some axes only?"""
+    if right.ndim < 2:
+        return []
+    every = range(right.ndim)
+    names = [axis_name(axis, axes) for axis in every]
+    kinds = [
+        (tuple(i for i in every if i != axis), f"depends on the place along {names[axis]} alone")
+        for axis in every
+    ]
+    kinds += [((axis,), f"is the same along {names[axis]}, and another one in each row") for axis in every]
+    for over, words in kinds:
+        count = np.prod([right.shape[axis] for axis in over])
+        if count < 3 or count == right.size:
             continue
-        sizes = (right * right).sum(axis, keepdims=True)
-        factors = (got * right).sum(axis, keepdims=True) / np.where(sizes > 0, sizes, 1.0)
-        name = axis_name(axis, axes)
+        sizes = (right * right).sum(over, keepdims=True)
+        factors = (got * right).sum(over, keepdims=True) / np.where(sizes > 0, sizes, 1.0)
         if distance(right * factors, got, 10 * tolerance) <= 1:
-            return [f"Each row along {name} is right up to a factor of its own: what are they divided or "
-                    "multiplied by, and over which axis is that computed?"]  # fmt: skip
-        shifts = (got - right).mean(axis, keepdims=True)
+            return [f"All values are right up to a factor that {words}."]
+        shifts = (got - right).mean(over, keepdims=True)
         if distance(right + shifts, got, 10 * tolerance) <= 1:
-            return [f"Each row along {name} is right up to a constant of its own: is something added or "
-                    "taken off that belongs to another axis?"]  # fmt: skip
+            return [f"All values are right up to a constant that {words}."]
     return []
 
 

@@ -536,8 +536,18 @@ def test_what_still_holds_is_said():
     right = np.random.default_rng(0).normal(size=(3, 5, 4))
     for got, words in (
         (np.roll(right, 1, axis=1), "1 place too late"),
-        (right * np.arange(1, 6)[:, None], "Each row along axis 2 (C) is right up to a factor of its own"),
-        (right + np.arange(1, 6)[:, None], "Each row along axis 2 (C) is right up to a constant of its own"),
+        (
+            right * np.arange(1, 6)[:, None],
+            "right up to a factor that depends on the place along axis 1 (N) alone",
+        ),
+        (
+            right + np.arange(1, 6)[:, None],
+            "right up to a constant that depends on the place along axis 1 (N) alone",
+        ),
+        (
+            right * np.arange(1, 16).reshape(3, 5, 1),
+            "up to a factor that is the same along axis 2 (C), and another one in each row",
+        ),
         (right[:, :1].repeat(5, axis=1), "Along axis 1 (N), all are alike"),
     ):
         lines = describe_values(right, got, 1e-5, "B N C", {})

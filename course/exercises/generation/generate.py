@@ -237,7 +237,11 @@ EXERCISE = Exercise(
         Case(
             "logits that are all NaN at the second step",
             lambda: {
-                "ends": (None,), "batch": batch(ONE), "max_tokens": 6, "broken_at": 1, "broken": VOCABULARY,
+                "ends": (None,),
+                "batch": batch(ONE),
+                "max_tokens": 6,
+                "broken_at": 1,
+                "broken": VOCABULARY,
             },
             call=answered,
         ),

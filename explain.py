@@ -31,13 +31,15 @@ from inside import pictures
 from inside.code import describe_code, trace_answer, trace_model
 from inside.description import describe, keep_weights
 from inside.masks import describe_masks
-from inside.page import MADE_HERE, build_page
+from inside.page import build_page
 from inside.recorder import record_answer
+from inside.template import MADE_HERE
 from load_weights import load_mask_decoder
 from program.command_line import InputError, Parser, check_output, log, number, set_up_streams, write
 from program.files import replace_file
 from program.known_prompts import say_if_unknown
 from program.pictures import open_picture
+from program.questions import TINY_MODEL
 from speed.loading import PRECISIONS
 
 PAGES = (".html", ".htm")
@@ -50,7 +52,7 @@ def build_parser() -> Parser:
     add(
         "--model",
         metavar="DIR",
-        default=str(inference.TINY_MODEL),
+        default=str(TINY_MODEL),
         help="checkpoint folder (default: the tiny one)",
     )
     add("--image", metavar="FILE", nargs=1, help="the picture (default: the first of images/)")

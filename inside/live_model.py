@@ -163,7 +163,8 @@ class Bench:
 
     def take_learners(self):
         """Reads the learner's files again, and makes a model of them."""
-        from course.learner_set import explained, set_of_results
+        from course.learner_set import set_of_results
+        from course.tracebacks import explained
         from load_weights import CheckpointError, import_set, load_hf_model
 
         linecache.checkcache()
@@ -334,7 +335,7 @@ class Bench:
         )
 
     def explained(self):
-        from course.learner_set import explained
+        from course.tracebacks import explained
 
         return contextlib.nullcontext() if self.own_model is None else explained()
 

@@ -34,11 +34,12 @@ from inside.description import coverage, pool, principal_colors, token_boxes
 from inside.page import build_page
 from inside.source import find_source
 from load_weights import import_set, load_hf_model, load_mask_decoder
+from program.questions import SAMPLES, TINY_MODEL
 from random_weights.small import random_checkpoint, small_config
 from text_image_token_processor_1 import PaliGemmaProcessor
 
 PROGRAM = Path(explain.__file__)
-TINY = inference.TINY_MODEL
+TINY = TINY_MODEL
 HAS_TINY = (TINY / "model.safetensors").is_file()
 needs_tiny = pytest.mark.skipif(not HAS_TINY, reason="paligemma-tiny is not here")
 
@@ -102,7 +103,7 @@ class Made:
 def made(request, tmp_path_factory, checkpoint):
     folder = tmp_path_factory.mktemp(f"page of {request.param}")
     if request.param == "tiny":
-        model, image = TINY, sorted(inference.SAMPLES.glob("*.png"))[0]
+        model, image = TINY, sorted(SAMPLES.glob("*.png"))[0]
     else:
         model, image = checkpoint, draw_sample(folder / "sample.png")
     page = folder / "explain.html"
@@ -666,7 +667,7 @@ def test_ctrl_c_ends_quietly_wherever_it_comes(checkpoint, tmp_path, after):
 
 @needs_tiny
 def test_int8(tmp_path):
-    image, page = sorted(inference.SAMPLES.glob("*.png"))[0], tmp_path / "p.html"
+    image, page = sorted(SAMPLES.glob("*.png"))[0], tmp_path / "p.html"
     explain.main(["--image", str(image), "--out", str(page), "--precision", "int8"])
     data = data_of(page)
     assert data["facts"]["dtype"] and data["boxes"] and set(data["decoder"]["seen"]) == {"softmax"}
@@ -985,7 +986,7 @@ def test_the_stream_and_the_cache(made):
 
 @needs_tiny
 def test_locations_are_the_probabilities_of_all_1024(tmp_path):
-    image, page = sorted(inference.SAMPLES.glob("*.png"))[0], tmp_path / "p.html"
+    image, page = sorted(SAMPLES.glob("*.png"))[0], tmp_path / "p.html"
     explain.main(["--image", str(image), "--out", str(page)])
     made = Made(page, TINY, str(image), "detect cat")
     part, first = made.data["decoder"]["locations"], made.batch["input_ids"].shape[1] - 1
@@ -1188,7 +1189,7 @@ def test_pages_in_docs_are_up_to_date(name):
         source = find_source(definition(thing, model_set))
         text = ["".join(one if isinstance(one, str) else one[1] for one in line) for line in unit["lines"]]
         assert (source.first_line, source.lines) == (unit["line"], text), REMAKE
-    made = Made(page, TINY, str(inference.SAMPLES / f"{name}.png"), make_pages.SAMPLES[name])
+    made = Made(page, TINY, str(SAMPLES / f"{name}.png"), make_pages.SAMPLES[name])
     (expected, *_) = zip(*generation_1.generate(made.model, made.batch, 1, 24), strict=True)
     assert made.answer == list(expected), REMAKE
 

@@ -8,7 +8,6 @@ import pytest
 import torch
 from PIL import Image
 
-import explain
 import generation_1
 from course.experiments.edits import Edit, compiled
 from inside.choosing import LISTED, describe_choices, watch_choices
@@ -18,8 +17,9 @@ from inside.source import find_source
 from inside.trace import Tracer, places, sample
 from load_weights import import_set, load_mask_decoder
 from mask_decoder_1 import mask_from_tokens, tokens_from_mask
+from program.questions import TINY_MODEL
 
-TINY = explain.inference.TINY_MODEL
+TINY = TINY_MODEL
 needs_masks = pytest.mark.skipif(
     not (TINY / "mask_decoder.safetensors").is_file(), reason="paligemma-tiny has no mask decoder here"
 )

@@ -30,12 +30,16 @@ import inference
 from inside import pictures
 from inside.code import describe_code, trace_answer, trace_model
 from inside.description import describe, keep_weights
-from inside.page import MADE_HERE, build_page
+from inside.masks import describe_masks
+from inside.page import build_page
 from inside.recorder import record_answer
+from inside.template import MADE_HERE
+from load_weights import load_mask_decoder
 from program.command_line import InputError, Parser, check_output, log, number, set_up_streams, write
 from program.files import replace_file
 from program.known_prompts import say_if_unknown
 from program.pictures import open_picture
+from program.questions import TINY_MODEL
 from speed.loading import PRECISIONS
 
 PAGES = (".html", ".htm")
@@ -48,7 +52,7 @@ def build_parser() -> Parser:
     add(
         "--model",
         metavar="DIR",
-        default=str(inference.TINY_MODEL),
+        default=str(TINY_MODEL),
         help="checkpoint folder (default: the tiny one)",
     )
     add("--image", metavar="FILE", nargs=1, help="the picture (default: the first of images/)")
@@ -118,7 +122,12 @@ def make_page(args: argparse.Namespace, folder: Path) -> tuple[str, dict]:
         "set": args.set,
     }
     description = describe(recording, picture, facts, folder)
-    steps[0] += trace_answer(recording, picture.size)
+    # A learner's is not needed before an answer holds a shape: it may not be done yet.
+    is_needed = args.set != "0" or "<seg" in recording.text
+    vqvae = load_mask_decoder(args.model, model_set.masks) if is_needed else None
+    masks = describe_masks(recording.text, description["boxes"], vqvae, picture.size, model_set.masks)
+    description["masks"] = masks
+    steps[0] += trace_answer(recording, picture.size, masks, vqvae)
     description["code"] = describe_code(model, model_set, steps)
     return build_page(description, model_set, folder), description
 

@@ -240,7 +240,7 @@ def run_with_advice(args: argparse.Namespace):
         if args.set == "1":
             run(args)
             return
-        from course.learner_set import explained
+        from course.tracebacks import explained
 
         with explained(InputError, CheckpointError, OSError, MemoryError):
             run(args)

@@ -34,7 +34,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from finetuning.adapter import base_model_of, load_adapter
-from generation_1 import Answer, generate, parse_boxes  # noqa: F401 (explain.py has them from here)
+from generation_1 import Answer
 from load_weights import (
     CheckpointError,
     ModelSet,
@@ -57,9 +57,7 @@ from program.pictures import (
     open_picture,
     write_picture,
 )
-from program.questions import (  # noqa: F401 (explain.py has TINY_MODEL and SAMPLES from here)
-    SAMPLES,
-    TINY_MODEL,
+from program.questions import (
     check_prompts,
     expand_patterns,
     fill_defaults,
@@ -507,7 +505,7 @@ def run_program(program, args: argparse.Namespace, parser: Parser):
                 program(args)
                 return
             # With code of the learner's in it: what goes wrong there is told without a traceback.
-            from course.learner_set import explained
+            from course.tracebacks import explained
 
             with explained(InputError, CheckpointError, OSError, MemoryError):
                 program(args)

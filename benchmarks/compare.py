@@ -16,6 +16,7 @@ of transformers' two dtypes.
 
 import argparse
 import contextlib
+import functools
 import itertools
 import json
 import math
@@ -148,7 +149,9 @@ def time_of_products(model) -> float:
 
 def times_without_products(model, batch: dict, num_tokens: int) -> list[float]:
     """Seconds for each token when no linear layer multiplies: the norms, attention, and all else."""
+    from decoder_1 import GemmaMLP
     from generation_1 import generate
+    from speed.linear import Int8MLP
 
     def idle(module):
         """Its forward: zeros for the prompt, then the same numbers for each token."""
@@ -165,6 +168,9 @@ def times_without_products(model, batch: dict, num_tokens: int) -> list[float]:
 
     for module in linear_layers(model):
         module.forward = idle(module)
+    for module in model.modules():
+        if isinstance(module, Int8MLP):  # which multiplies by itself
+            module.forward = functools.partial(GemmaMLP.forward, module)
     tokens = generate(model, batch, eos_token_id=-1, max_tokens=num_tokens)
     return steps_between([time.perf_counter(), *(time.perf_counter() for _ in tokens)])
 

@@ -1,24 +1,28 @@
 """Tries an exercise on its cases and says, for a beginner, what is right and what is wrong.
 
-A mistake is recognized when nothing differs between what the learner's code came to in the cases and
-what the known mistake comes to in them.
+What it is called is found by course/naming.py.
 """
 
-import functools
-from collections.abc import Callable
+import contextlib
+import time
 
 import numpy as np
 
 from course.differences import counted, distance
-from course.edits import Edit, edited_module, edits
-from course.exercise import Case, Exercise, Mistake
+from course.edits import Edit
+from course.exercise import Exercise, Mistake
 from course.judging import judge, leaves, to_array
 from course.learner_file import LearnerFile
 from course.learner_module import module_for
+from course.naming import found_by_search, found_repair, known_mistake, same_lines
 from course.outcome import SECONDS, Flaw, Outcome, Result, TookTooLong
+from course.repairs import Own, Repair, repairs
 from course.source import NOT_DONE
 from course.time_limit import with_time_limit
-from course.trying import expected_outcome, mistaken_outcome, observe_like_reference
+from course.trying import expected_outcome, observe_like_reference
+
+# Kinds of flaws that say all there is to say.
+EXPLAINED = ("definition", "signature", "time", "end", "changed")
 
 
 def check(exercise: Exercise, file: LearnerFile, seconds: float | None = None, debug: bool = False) -> Result:
@@ -26,7 +30,7 @@ def check(exercise: Exercise, file: LearnerFile, seconds: float | None = None, d
 
     debug: without a time limit, and what it prints is shown at once.
     """
-    seconds = SECONDS if seconds is None else seconds
+    seconds, began = SECONDS if seconds is None else seconds, time.process_time()
     result = Result(exercise, "wrong", line=file.line_of(exercise))
     untouched = file.untouched_parts(exercise)
     if len(untouched) == len(exercise.parts):
@@ -73,6 +77,11 @@ def check(exercise: Exercise, file: LearnerFile, seconds: float | None = None, d
     result.float32 = case.bfloat16 and len(flaws) == len(exercise.cases)
     result.printed = outcomes[index].printed
     named = known_mistake(exercise, outcomes, flaws)
+    # An error says little of its cause: if the lines are others, what would be right is looked for first.
+    stops = all(outcomes[i].error or outcomes[i].flaw for i in failing)
+    if named and stops and not same_lines(exercise, named, file):
+        own = Own(exercise, file, module_for(exercise, file))
+        named = found_repair(own, repairs(own), flaws) or named
     if named is None and flaw.kind == "values" and not debug:
         again = within_time(lambda: try_all(seed=1))
         if not isinstance(again, list) or not all(map(same_again, outcomes, again, flaws)):
@@ -81,8 +90,10 @@ def check(exercise: Exercise, file: LearnerFile, seconds: float | None = None, d
                 "the result changes from call to call, with the same weights and inputs.",
                 ["Something in it is random, such as dropout: PaliGemma has none, and an answer needs none."],
             )
-    if named is None and flaw.kind != "random":
-        named = found_edit(exercise, outcomes, flaws)
+    if named is None and flaw.kind not in ("random", *EXPLAINED):
+        with contextlib.suppress(Exception):  # whatever it stumbles over, the flaw has to be told
+            left = max(1, seconds - 2 - (time.process_time() - began))
+            named = found_by_search(exercise, file, outcomes, flaws, left)
     result.kind, result.mistake = flaw.kind, named.title if named else ""
     result.message = compose(result, flaw, named, notes(exercise, file, flaw, flaws, index, result.printed))
     return result
@@ -140,7 +151,7 @@ def notes(
 
 
 def compose(
-    result: Result, flaw: Flaw, mistake: Mistake | Edit | None = None, more: list[str] | tuple = ()
+    result: Result, flaw: Flaw, mistake: Mistake | Edit | Repair | None = None, more: list[str] | tuple = ()
 ) -> str:
     """The message: what is wrong, the likely cause, then the numbers."""
     name, headline, details = result.exercise.name, flaw.headline, [*flaw.details, *more]
@@ -155,103 +166,3 @@ def compose(
     if result.kind != "definition":
         lines += ["", f"  A hint: python learn.py hint {name}"]
     return "\n".join(lines)
-
-
-# Known mistakes
-
-
-def alike(one: Outcome, other: Outcome, exercise: Exercise, case: Case, closely: bool = False) -> bool:
-    """Nothing differs, and if both stopped with an error, they said the same."""
-    if (one.error is None) != (other.error is None) or (one.flaw is None) != (other.flaw is None):
-        return False
-    if one.error is not None:
-        return type(one.error) is type(other.error) and str(one.error) == str(other.error)
-    if one.flaw is not None:
-        return one.flaw.headline == other.flaw.headline and (
-            not closely or one.flaw.details == other.flaw.details
-        )
-    return judge(one, other, exercise, case) is None and one.changed == other.changed
-
-
-def known_mistake(exercise: Exercise, outcomes: list[Outcome], flaws: list[Flaw | None]) -> Mistake | None:
-    """The known mistake that comes to the same as the learner's code in every case: where that is wrong,
-    it is wrong in the same way, and where that is right, it is right.
-
-    If something is wrong in float32 already, one that agrees there alone will do: in bfloat16 there may be
-    a second mistake.
-    """
-    if len(outcomes) < len(exercise.cases):
-        return None
-    order = wrong_ones_first(exercise, flaws)
-    in_float32 = [index for index in order if not exercise.cases[index].bfloat16]
-    if all(flaws[index] is None for index in in_float32):
-        in_float32 = order
-    for indices, closely in ((order, True), (order, False), (in_float32, True)):
-        for i, mistake in enumerate(exercise.mistakes):
-            for change in range(len(mistake.changes)):
-                theirs = functools.partial(mistaken_outcome, exercise, i, change=change)
-                if agrees(exercise, theirs, indices, outcomes, flaws, closely):
-                    return mistake
-    return None
-
-
-def found_edit(exercise: Exercise, outcomes: list[Outcome], flaws: list[Flaw | None]) -> Edit | None:
-    """A small edit of the reference that comes to the same as the learner's code in every case."""
-    order = wrong_ones_first(exercise, flaws)
-    if len(outcomes) < len(exercise.cases) or not may_be_explained(outcomes[order[0]], flaws[order[0]]):
-        return None
-    for edit in edits(exercise):
-        module = edited_module(exercise, edit)
-        if module is None:
-            continue
-
-        def agrees_too(module=module) -> bool:
-            theirs = functools.partial(observe_like_reference, exercise, module=module)
-            return agrees(exercise, theirs, order, outcomes, flaws, closely=False)
-
-        if with_time_limit(agrees_too, 0.5, "", []) is True:  # an edited loop may never end
-            return edit
-    return None
-
-
-def wrong_ones_first(exercise: Exercise, flaws: list[Flaw | None]) -> list[int]:
-    """The cases in the order in which others fail soonest to agree."""
-    return sorted(
-        range(len(flaws)), key=lambda index: (flaws[index] is None, exercise.cases[index].bfloat16, index)
-    )
-
-
-def agrees(
-    exercise: Exercise,
-    theirs: Callable[[int], Outcome],
-    indices: list[int],
-    outcomes: list[Outcome],
-    flaws: list[Flaw | None],
-    closely: bool,
-) -> bool:
-    """theirs(index): what a mistake comes to in a case."""
-    return all(
-        same(exercise, index, theirs(index), outcomes[index], flaws[index], closely) for index in indices
-    )
-
-
-def same(
-    exercise: Exercise, index: int, theirs: Outcome, learners: Outcome, flaw: Flaw | None, closely: bool
-) -> bool:
-    """Does a mistake come to what the learner's code comes to in this case?
-
-    Not closely: what should have been refused only has to be accepted by both, whatever is made of it.
-    """
-    case, right = exercise.cases[index], expected_outcome(exercise, index)
-    if flaw is None:
-        return judge(right, theirs, exercise, case) is None
-    if right.error is not None and theirs.flaw is None and not closely:
-        return learners.flaw is None and type(theirs.error) is type(learners.error)
-    return alike(theirs, learners, exercise, case, closely=True)
-
-
-def may_be_explained(outcome: Outcome, flaw: Flaw) -> bool:
-    """Wrong values, or an error of torch's that has to do with shapes: not what explains itself."""
-    if outcome.flaw is not None or (flaw.kind == "error" and "has to be raised here, but" in flaw.headline):
-        return False
-    return flaw.kind != "changed" and isinstance(outcome.error, (RuntimeError, IndexError, type(None)))

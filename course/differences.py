@@ -112,10 +112,11 @@ def what_holds(
         others = tuple(i for i in range(right.ndim) if i != axis)
         wrong_here = wrong.any(axis=others)
         if right.shape[axis] > 1 and wrong_here.any() and not wrong_here.all():
-            name = f"axis {axis}" + (f" ({axes[axis]})" if axes else "")
+            name = axis_name(axis, axes)
             lines.append(f"Along {name}: right at {ranges(~wrong_here)}, wrong at {ranges(wrong_here)}.")
     if right.dtype.kind != "f" or not np.isfinite(got).all() or right.size < 2:
-        return lines + same_numbers(right, got)
+        found = same_numbers(right, got)
+        return lines + (found or (moved(right, got, tolerance, axes) if np.isfinite(got).all() else []))
 
     factor = float((got * right).sum() / max((right * right).sum(), 1e-30))
     if factor and distance(right * factor, got, 10 * tolerance) <= 1:
@@ -136,14 +137,76 @@ def what_holds(
             f"The sizes are right, but {(np.sign(got) != np.sign(right)).mean():.0%} "
             "of the signs are flipped.",
         ]
-    found = same_numbers(right, got)
+    found = (
+        same_numbers(right, got)
+        or moved(right, got, tolerance, axes)
+        or mixed_up(right, got)
+        or row_by_row(right, got, tolerance, axes)
+    )
     if not found and abs(shift) < 1e-3 * right.std() and right.std() > 0:
         found = ["The values are right on average."]
     return lines + found
 
 
+def axis_name(axis: int, axes: list[str]) -> str:
+    return f"axis {axis}" + (f" ({axes[axis]})" if axes else "")
+
+
+def moved(right: np.ndarray, got: np.ndarray, tolerance: float, axes: list[str]) -> list[str]:
+    """Are they the right values, but one or two places later or earlier; or all alike along an axis?"""
+    if right.dtype.kind == "b":
+        return []
+    if got.size > 1 and (got == got.flat[0]).all():
+        return [f"All of them are the same number: {show(got.flat[0])}."]
+    for axis in range(right.ndim):
+        size = right.shape[axis]
+        for steps in (1, -1, 2, -2):
+            if size < abs(steps) + 2:
+                continue
+            first, last = (
+                slice(max(0, s), size + min(0, s)) for s in (-steps, steps)
+            )  # places that both have
+            there = (slice(None),) * axis
+            if distance(right[(*there, first)], got[(*there, last)], tolerance) <= 1:
+                way = "late" if steps > 0 else "early"
+                return [
+                    f"These are the right values, {counted(abs(steps), 'place')} too {way} along "
+                    f"{axis_name(axis, axes)}."
+                ]
+        one = np.take(got, [0], axis)
+        alike = size > 1 and distance(one + 0 * got, got, tolerance) <= 1
+        if alike and distance(np.take(right, [0], axis) + 0 * right, right, tolerance) > 1:
+            return [f"Along {axis_name(axis, axes)}, all are alike: they should differ."]
+    return []
+
+
+def row_by_row(right: np.ndarray, got: np.ndarray, tolerance: float, axes: list[str]) -> list[str]:
+    """Are they right up to a factor or a constant that depends on the place along some axes only?"""
+    if right.ndim < 2:
+        return []
+    every = range(right.ndim)
+    names = [axis_name(axis, axes) for axis in every]
+    kinds = [
+        (tuple(i for i in every if i != axis), f"depends on the place along {names[axis]} alone")
+        for axis in every
+    ]
+    kinds += [((axis,), f"is the same along {names[axis]}, and another one in each row") for axis in every]
+    for over, words in kinds:
+        count = np.prod([right.shape[axis] for axis in over])
+        if count < 3 or count == right.size:
+            continue
+        sizes = (right * right).sum(over, keepdims=True)
+        factors = (got * right).sum(over, keepdims=True) / np.where(sizes > 0, sizes, 1.0)
+        if distance(right * factors, got, 10 * tolerance) <= 1:
+            return [f"All values are right up to a factor that {words}."]
+        shifts = (got - right).mean(over, keepdims=True)
+        if distance(right + shifts, got, 10 * tolerance) <= 1:
+            return [f"All values are right up to a constant that {words}."]
+    return []
+
+
 def same_numbers(right: np.ndarray, got: np.ndarray) -> list[str]:
-    """The right values in other places: transposed, reversed, or mixed up."""
+    """The right values in other places: transposed or reversed."""
     if right.size < 2 or not np.isfinite(got.astype(float)).all():
         return []
     for axis in range(right.ndim):
@@ -155,6 +218,10 @@ def same_numbers(right: np.ndarray, got: np.ndarray) -> list[str]:
                 got.swapaxes(one, other), right, rtol=1e-4, atol=1e-6
             ):
                 return [f"These are the right values with axes {other} and {one} swapped."]
+    return []
+
+
+def mixed_up(right: np.ndarray, got: np.ndarray) -> list[str]:
     if right.dtype.kind == "f" and np.allclose(
         np.sort(got, None), np.sort(right, None), rtol=1e-4, atol=1e-6
     ):

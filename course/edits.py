@@ -8,7 +8,6 @@ equals what the learner's code came to, in every case. Then the place is named, 
 import ast
 import copy
 import functools
-import time
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -18,7 +17,6 @@ from course.exercises import OWNERS
 from course.learner_module import Module, module_of
 from course.source import find, parse, reference, reference_source, statements
 
-SECONDS = 5  # that one search may compute
 LONGEST = 72  # an expression that is shown
 
 OPERATORS = {
@@ -119,20 +117,22 @@ class Edit:
     index: int | None
     new: ast.AST | list
     shown: ast.AST  # the expression or statement around it, for the message
+    where: str = ""  # " in float32", if it explains these cases alone
 
     @property
     def title(self) -> str:
-        old, new = self._texts()
+        old, new = self.texts()
         return f"without the line `{old}`" if new == "pass" else f"when `{old}` is `{new}`"
 
     @property
     def sentence(self) -> str:
-        old, new = self._texts()
+        old, new = self.texts()
         if new == "pass":
-            return f"The reference comes to the same without its line `{old}`."
-        return f"The reference comes to the same if its `{old}` is changed to `{new}`."
+            return f"The reference comes to the same{self.where} without its line `{old}`."
+        return f"The reference comes to the same{self.where} if its `{old}` is changed to `{new}`."
 
-    def _texts(self) -> tuple[str, str]:
+    def texts(self) -> tuple[str, str]:
+        """What is shown, as it is and with the change."""
         if isinstance(self.shown, ast.Module):
             first, second = map(first_line, self.shown.body)
             return f"{first}; {second}", f"{second}; {first}"
@@ -140,7 +140,7 @@ class Edit:
             return first_line(self.shown), "pass"
         old = first_line(self.shown)
         with self:
-            return old, first_line(self.shown)
+            return shortened(old, first_line(self.new if self.shown is self._old else self.shown))
 
     def _put(self, value):
         if self.index is None:
@@ -155,6 +155,28 @@ class Edit:
 
     def __exit__(self, *_):
         self._put(self._old)
+
+
+def alike_at_the_beginning(one: str, other: str) -> int:
+    return next(
+        (i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other))
+    )
+
+
+def shortened(old: str, new: str) -> tuple[str, str]:
+    """Of long texts what differs, with a few words around it."""
+    if max(len(old), len(new)) <= LONGEST:
+        return old, new
+    begin = alike_at_the_beginning(old, new)
+    end = alike_at_the_beginning(old[begin:][::-1], new[begin:][::-1])
+    begin = max(0, old.rfind(" ", 0, max(0, begin - 20)) + 1)
+    end = max(0, end - 20)
+    while end and old[-end] not in " )]":
+        end -= 1
+    return tuple(
+        ("... " if begin else "") + text[begin : len(text) - end] + (" ..." if end else "")
+        for text in (old, new)
+    )
 
 
 def first_line(node: ast.AST) -> str:
@@ -176,31 +198,37 @@ def own_tree(exercise: Exercise) -> ast.stmt:
     for node in ast.walk(tree):
         if isinstance(node, (ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(node) is not None:
             node.body = node.body[1:] or [ast.Pass()]
-    return tree
-
-
-def edits(exercise: Exercise) -> Iterator[Edit]:
-    """All small edits of the exercise's functions, the likeliest kinds first, for a few seconds."""
-    until = time.process_time() + SECONDS
-    for edit in all_edits(exercise):
-        if time.process_time() > until:
-            return
-        yield edit
+    return ast.fix_missing_locations(tree)
 
 
 @functools.cache
-def all_edits(exercise: Exercise) -> list[Edit]:
-    tree, made, late = own_tree(exercise), [], []
-    for part in exercise.parts:
-        function = find(tree, part.split(".", 1)[1]) if "." in part else tree
+def all_edits(exercise: Exercise) -> tuple[list[Edit], list[Edit]]:
+    """All small edits of the exercise's functions, and what is put around its values."""
+    tree = own_tree(exercise)
+    functions = [find(tree, part.split(".", 1)[1]) if "." in part else tree for part in exercise.parts]
+    near = [edit for function in functions for edit, _ in edits_near(function, tree)]
+    return near, [edit for edit, _ in edits_far(exercise, functions, tree)]
+
+
+Found = tuple[Edit, ast.AST]  # and the statement that it is in
+
+
+def edits_near(function: ast.FunctionDef, tree: ast.AST) -> Iterator[Found]:
+    names = Names(function, tree)
+    for statement in statements(function):
+        yield from ((edit, statement) for edit in edits_of(statement, statement, names))
+    yield from ((edit, edit.shown) for edit in line_edits(function, names))
+
+
+def edits_far(exercise: Exercise, functions: list[ast.FunctionDef], tree: ast.AST) -> list[Found]:
+    """The likeliest change in all places comes before the next one."""
+    found = []
+    for function in functions:
         names = Names(function, tree)
-        for statement in statements(function):
-            made += [edit for edit in edits_of(statement, statement, names)]
-        made += line_edits(function, names)
         for statement in statements(function) if function.name != "__init__" else ():
-            late += edits_around(exercise, statement, statement, names)
-    # The likeliest change in all places comes before the next one.
-    return made + [edit for _, edit in sorted(late, key=lambda pair: pair[0])]
+            around = edits_around(exercise, statement, statement, names)
+            found += [(rank, edit, statement) for rank, edit in around]
+    return [(edit, statement) for _, edit, statement in sorted(found, key=lambda one: one[0])]
 
 
 class Names:
@@ -219,6 +247,10 @@ class Names:
                     known.append(node.attr)
 
 
+def positive(node: ast.AST) -> bool:
+    return not isinstance(node, ast.Constant) or not isinstance(node.value, (int, float)) or node.value > 0
+
+
 def edits_of(node: ast.AST, shown: ast.AST, names: Names) -> Iterator[Edit]:
     """Every edit of an expression inside of a statement."""
     for name, value in ast.iter_fields(node):
@@ -234,6 +266,8 @@ def edits_of(node: ast.AST, shown: ast.AST, names: Names) -> Iterator[Edit]:
             around = shown if small(node) or isinstance(child, ast.stmt) else node
             if isinstance(child, ast.expr):
                 for new in replacements(child, names):
+                    if isinstance(node, ast.UnaryOp) and not positive(new):
+                        continue  # -0 and --1 say nothing
                     yield Edit(node, name, index, new, around)
             elif isinstance(child, ast.keyword):
                 rest = value[:i] + value[i + 1 :]
@@ -321,7 +355,7 @@ def of_constant(node: ast.Constant, names: Names):
     elif isinstance(value, int):
         others = [value + 1, value - 1, -value, 0, 1, 2, 3, -1, -2]
     elif isinstance(value, float):
-        others = [value * 2, value / 2, -value, 1.0]
+        others = [value * 2, value / 2, -value, 1.0, value * 10, value / 10]
     else:
         others = ["none"] if value == "tanh" else []
     for other in dict.fromkeys(others):
@@ -351,10 +385,10 @@ def of_attribute(node: ast.Attribute, names: Names):
 
 
 def of_binary(node: ast.BinOp, names: Names):
-    for operator in OPERATORS.get(type(node.op), ()):
-        yield ast.BinOp(node.left, operator(), node.right)
     yield node.left
     yield node.right
+    for operator in OPERATORS.get(type(node.op), ()):
+        yield ast.BinOp(node.left, operator(), node.right)
     if isinstance(node.op, (ast.Sub, ast.Div, ast.MatMult, ast.Pow, ast.FloorDiv)):
         yield ast.BinOp(node.right, node.op, node.left)
     if isinstance(node.left, ast.BinOp):  # (a - b) / c as a - b / c
@@ -495,7 +529,8 @@ def is_call(line: ast.stmt) -> bool:
 def loop_edits(line: ast.For) -> Iterator[Edit]:
     first, last = ast.Slice(None, ast.Constant(1)), ast.Slice(None, ast.Constant(-1))
     every_other = ast.Slice(None, None, ast.Constant(2))
-    for part in (first, last, ast.Slice(ast.Constant(1), None), every_other):
+    from_last, from_second = ast.Slice(ast.Constant(-1), None), ast.Slice(ast.Constant(1), None)
+    for part in (first, last, from_second, from_last, every_other):
         yield Edit(line, "iter", None, ast.Subscript(line.iter, part, ast.Load()), line)
     yield Edit(line, "iter", None, ast.Call(ast.Name("reversed", ast.Load()), [line.iter], []), line)
 
@@ -520,7 +555,8 @@ def edited_module(exercise: Exercise, edit: Edit) -> Module | None:
     with edit, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a number that is called, say
         try:
-            ast.fix_missing_locations(tree)
+            for new in edit.new if isinstance(edit.new, list) else [edit.new]:
+                ast.fix_missing_locations(new)  # the rest has had its own from the beginning
             return module_of(exercise, tree)
         except Exception:  # whatever it is, it is not what the learner wrote
             return None

@@ -7,6 +7,7 @@ import re
 
 import numpy as np
 import torch
+from PIL import Image
 
 from course.differences import counted, describe_values, distance
 from course.exercise import Case, Exercise
@@ -58,13 +59,13 @@ def judge_gradients(expected: Outcome, got: Outcome) -> Flaw | None:
             f"the result is right, but no gradient reaches {shown}{more}: the model could not be trained.",
             ["Something like .detach(), .data or torch.no_grad() cuts it off."],
         )
-    # There may be two ways to a weight, as to one that is tied. To an input right code may differ: which of
-    # two equal halves of cos is read, say.
+    # There may be two ways to a weight, as to one that is tied, or to an input, as to one with a residual.
+    # Which of two equal halves of cos and sin is read may differ in right code.
     largest = max(expected.gradients.values(), default=0.0)
     partly = [
         name
         for name, size in expected.gradients.items()
-        if ("weight" in name or "bias" in name)
+        if name not in ("cos", "sin")
         and abs(got.gradients.get(name, size) - size) > 0.02 * size + 1e-4 * largest
     ]
     if not partly:
@@ -319,7 +320,28 @@ def leaf_shape(right, value, name, letters, exercise, case) -> Flaw | None:
             flaw.details.append(
                 f"Look at {names[0]} and {names[1]}: was something joined or cut along the wrong one?"
             )
+    if order is None and len(right.shape) == len(value.shape):
+        known = sizes_of(case.inputs())
+        for one, other in zip(right.shape, value.shape, strict=True):
+            alike = [words for size, words in known if size == other and size != one]
+            if one != other and len(alike) == 1:
+                flaw.details.append(
+                    f"{other} is the size of {alike[0]}." if "axis" in alike[0] else f"{other} is {alike[0]}."
+                )
     return flaw
+
+
+def sizes_of(inputs: dict) -> list[tuple[int, str]]:
+    """The sizes of what goes in, to recognize one that came out: (31, "the width of `image`")."""
+    found = []
+    for name, value in inputs.items():
+        if isinstance(value, Image.Image):
+            found += [(value.width, f"the width of `{name}`"), (value.height, f"the height of `{name}`")]
+        elif hasattr(value, "shape"):
+            found += [(size, f"axis {i} of `{name}`") for i, size in enumerate(value.shape) if size > 1]
+        elif isinstance(value, int) and not isinstance(value, bool):
+            found.append((value, f"`{name}`"))
+    return found
 
 
 def permutation(right: tuple, got: tuple) -> tuple | None:
@@ -351,7 +373,9 @@ def leaf_values(right, value, name, letters, exercise, case) -> Flaw | None:
     if not hasattr(right, "shape"):
         is_float = isinstance(right, float)
         same = abs(right - value) <= 1e-5 * (1 + abs(right)) if is_float else right == value
-        return None if same else Flaw("values", f"{name} is {value!r}", [f"instead of {right!r}."])
+        if same:
+            return None
+        return Flaw("values", f"{name} is {value!r}", [f"instead of {right!r}.", *what_is_text(right, value)])
     tolerance = tolerance_of(case, right)
     right_array, array = to_array(right), to_array(value)
     exact = case.exact if isinstance(right, torch.Tensor) and right.dtype == torch.bfloat16 else 0.0
@@ -362,6 +386,35 @@ def leaf_values(right, value, name, letters, exercise, case) -> Flaw | None:
         f"the values of {name} are wrong.",
         describe_values(right_array, array, tolerance, letters, exercise.sizes, exact),
     )
+
+
+def what_is_text(right, value) -> list[str]:
+    """How a wrong string or number has to do with the right one."""
+    if isinstance(right, str) and isinstance(value, str) and right != value:
+        if value and value in right:
+            place = (
+                "the end"
+                if right.startswith(value)
+                else "the beginning"
+                if right.endswith(value)
+                else "both ends"
+            )
+            return [f"It is the right text, with something missing at {place}."]
+        if right and right in value:
+            place = (
+                "end" if value.startswith(right) else "beginning" if value.endswith(right) else "both ends"
+            )
+            return [f"It is the right text, with too much at its {place}."]
+        if sorted(right) == sorted(value):
+            return ["The letters are right, but in another order."]
+        if right.strip() == value.strip():
+            return ["They differ in the spaces around alone."]
+    is_number = all(isinstance(x, (int, float)) and not isinstance(x, bool) for x in (right, value))
+    if is_number and right and value and np.isfinite(float(value)):
+        ratio = value / right
+        if abs(ratio) != 1 and (abs(ratio - round(ratio)) < 1e-6 or abs(1 / ratio - round(1 / ratio)) < 1e-6):
+            return [f"It is {ratio:.6g} times what it should be."]
+    return []
 
 
 def leaf_gradient(right, value, name, letters, exercise, case) -> Flaw | None:

@@ -137,9 +137,9 @@ def take_other_parts(exercise: Exercise, made) -> None:
             setattr(made, method, rebind(given, made))
 
 
-def module_of(exercise: Exercise, node: ast.stmt) -> Module:
-    """The reference's names, with a definition in place of the exercise's."""
-    names = dict(vars(reference(exercise.file)))
+def module_of(exercise: Exercise, node: ast.stmt, among: dict | None = None) -> Module:
+    """The reference's names (or others), with a definition in place of the exercise's."""
+    names = dict(vars(reference(exercise.file)) if among is None else among)
     exec(compile(ast.Module(body=[node], type_ignores=[]), f"{exercise.file}_1.py", "exec"), names)
     take_other_parts(exercise, names[exercise.owner])
     return Module(names)

@@ -17,7 +17,6 @@ from course.learner_file import LearnerFile
 from course.learner_module import execute, rebind
 from course.outcome import Result
 from course.source import ROOT, find, reference_source
-from course.tracebacks import LearnersError, explained  # noqa: F401 (the programs have them from here)
 from course.worker import check_apart
 from load_weights import ModelSet, import_set
 

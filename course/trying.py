@@ -18,6 +18,7 @@ import torch
 from PIL import Image
 from tokenizers import Tokenizer
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from course.exercise import Case, Change, Exercise
 from course.judging import leaves as parts_of
@@ -117,6 +118,22 @@ class LendingClass:
         return copied
 
 
+class Elsewhere(TorchFunctionMode):
+    """Tensors are made on another device than the inputs', unless it is said where.
+
+    But for a single number, which torch computes with on any device.
+    """
+
+    def __torch_function__(self, function, types, arguments=(), by_name=None):
+        by_name = by_name or {}
+        if function in (torch.tensor, torch.as_tensor, torch.scalar_tensor) and isinstance(
+            arguments[0] if arguments else None, (int, float)
+        ):
+            by_name = {"device": "cpu"} | by_name
+        with torch.device("meta"):
+            return function(*arguments, **by_name)
+
+
 def build(exercise: Exercise, case: Case, module: Module | Lender, expected: nn.Module | None):
     """The object that the case calls; an nn.Module gets the reference's weights, by name."""
     make = case.make or exercise.make or (lambda m: getattr(m, exercise.name))
@@ -199,13 +216,12 @@ def observe(
             warnings.catch_warnings(),
             torch.random.fork_rng(devices=[]),
         ):
-            torch.manual_seed(seed)
+            torch.default_generator.manual_seed(seed)  # what torch.manual_seed does on the CPU, and sooner
             warnings.simplefilter("ignore")  # what is wrong is said in other words
             made = build(exercise, case, lender, expected)
             weights = frozen(weights_of(made))
             leaves = weights_of(made) | in_training(inputs) if case.training else {}
-            elsewhere = torch.device("meta") if case.other_device else contextlib.nullcontext()
-            with elsewhere:
+            with Elsewhere() if case.other_device else contextlib.nullcontext():
                 value = case.call(made, **inputs) if case.call else made(*inputs.values())
         outcome.value = value
         outcome.gradients = gradients(value, leaves)

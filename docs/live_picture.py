@@ -19,7 +19,7 @@ from program.files import replace_file
 
 ROOT = Path(__file__).resolve().parent.parent
 OUT = Path(__file__).resolve().parent / "pictures" / "live.gif"
-WIDTH, HEIGHT, SHOWN = 1160, 640, 760  # of the window, and how wide the picture is
+WIDTH, HEIGHT, SHOWN = 1160, 720, 760  # of the window, and how wide the picture is
 COLORS = 255
 
 

@@ -16,6 +16,7 @@ from inside import pictures
 from inside.page import build_page
 from inside.template import FOLDER
 from program.files import replace_file
+from program.questions import SAMPLES as PICTURES
 
 DOCS = Path(__file__).resolve().parent
 SAMPLES = {
@@ -27,7 +28,7 @@ SAMPLES = {
 
 def describe_sample(name: str, prompt: str) -> dict:
     """What the page of one sample is told, without the times of this run."""
-    image = inference.SAMPLES / f"{name}.png"
+    image = PICTURES / f"{name}.png"
     args = build_parser().parse_args(["--image", str(image), "--prompt", prompt])
     inference.fill_defaults(args)
     _, description = make_page(args, DOCS / "pages")

@@ -4,15 +4,19 @@ The model reads the prompt and one token after it, watched by the tracer: a run 
 watching takes time and the page tells how long the answer took.
 """
 
+import base64
+import difflib
+import importlib
 import math
 import re
 
+import torch
 from PIL import Image
 from torch import nn
 
 from inside.recorder import Recording
-from inside.source import Source, code_of, colored, find_source
-from inside.trace import RETURNED, Summary, TracedCall, Tracer
+from inside.source import Source, code_of, colored, find_source, is_kept
+from inside.trace import RETURNED, Summary, TracedCall, Tracer, sample, snapshot, summarize
 from load_weights import ModelSet
 
 # What is shown with each part of the page, in reading order.
@@ -25,7 +29,10 @@ PARTS = {
         "GemmaForCausalLM", "GemmaModel", "GemmaDecoderLayer", "GemmaRMSNorm", "GemmaAttention",
         "GemmaRotaryEmbedding", "rotate_half", "apply_rotary_pos_emb", "KVCache", "repeat_kv", "GemmaMLP",
     ),
-    6: ("sample_next_token", "Answer", "parse_boxes"),
+    6: (
+        "sample_next_token", "keep_top_p", "Answer", "parse_boxes",
+        "mask_from_tokens", "MaskVQVAE", "VectorQuantizer", "resize_shapes",
+    ),
 }  # fmt: skip
 
 
@@ -41,27 +48,84 @@ def definitions(model_set: ModelSet) -> dict[str, object]:
 # ----------------------------------------------------------------------------- one traced run
 
 
+def look(value) -> list[tuple[Summary, object]]:
+    """What the page shows of a value: in a few words, and some of its numbers. Of a tuple, of each."""
+    summary = summarize(value)
+    if isinstance(summary, list):
+        return [(one, sample(part)) for one, part in zip(summary, value, strict=True)]
+    return [(summary, sample(value))]
+
+
+class Finder(Tracer):
+    """Keeps one value alone, as it is: what a line of a method has stored under a name.
+
+    (All values at once would be gigabytes, for the 3B model.)
+    """
+
+    def __init__(self, things, thing, wanted: dict):
+        super().__init__(things, snapshot)
+        self.wanted = wanted_of(thing, wanted)
+
+    def keep(self, call: TracedCall, line: int, name: str, value):
+        if (call.name, line, name) == self.wanted[:3]:
+            super().keep(call, line, name, value)
+
+
+def wanted_of(thing, wanted: dict) -> tuple[str, int, str, int]:
+    """What the page calls a value, as the tracer does: (call, line of the file, name, which of a tuple)."""
+    method, name, part = wanted["method"], wanted["name"], 0
+    if match := re.fullmatch(r"(.+)\[(\d+)\]", name):
+        name, part = match[1], int(match[2])
+    call = thing.__name__ if method == thing.__name__ else f"{thing.__name__}.{method}"
+    line = find_source(thing).first_line + wanted["line"]
+    return call, line, RETURNED if name == "returned" else name, part
+
+
+def find_call(model: nn.Module, thing, steps: list[list[TracedCall]], wanted: dict) -> torch.Tensor | None:
+    """The tensor that a Finder kept, of the call that describe_calls shows: the first of its layer."""
+    names = {id(module): name for name, module in model.named_modules()}
+    name, _, _, part = wanted_of(thing, wanted)
+    for call in steps[wanted["step"]]:
+        if call.name == name and layer_of(call, names) == wanted["layer"]:
+            values = [made.value for made in call.made][-1:]
+            value = values[0][part] if values and isinstance(values[0], list) else (values or [None])[0]
+            return value if isinstance(value, torch.Tensor) and value.dim() else None
+    return None
+
+
 def trace_model(
-    model: nn.Module, processor, prompt: str, picture: Image.Image, model_set: ModelSet
-) -> list[list[TracedCall]]:
-    """All calls of the set's classes and functions: while the model reads the prompt, then one token."""
+    model: nn.Module, processor, prompt: str, picture: Image.Image, model_set: ModelSet,
+    tracer: Tracer | None = None, **choosing,
+) -> list[list[TracedCall]]:  # fmt: skip
+    """All calls of the set's classes and functions: while the model reads the prompt, then one token.
+
+    choosing: as for record_answer.
+    """
     ends = []
-    with Tracer(definitions(model_set).values()) as tracer:
+    with tracer or Tracer(definitions(model_set).values(), look) as tracer:
         batch = processor([prompt], [picture])
         # No token has the id -1, so that a second one is read also where the first ends the answer.
-        for _ in model_set.generation.generate(model, batch, eos_token_id=-1, max_tokens=2):
+        for _ in model_set.generation.generate(model, batch, eos_token_id=-1, max_tokens=2, **choosing):
             ends.append(len(tracer.calls))
     return [tracer.calls[: ends[0]], tracer.calls[ends[0] :]]
 
 
-def trace_answer(recording: Recording, size: tuple[int, int]) -> list[TracedCall]:
-    """All calls while the tokens of an answer become text, and the text boxes."""
+def trace_answer(recording: Recording, size: tuple[int, int], masks: dict, vqvae=None) -> list[TracedCall]:
+    """All calls while the tokens of an answer become text, the text boxes, and words a mask.
+
+    masks: what describe_masks told; the first mask of the answer is drawn again, or else the example's.
+    """
     generation = recording.model_set.generation
-    with Tracer([generation.Answer, generation.parse_boxes]) as tracer:
+    with Tracer(definitions(recording.model_set).values(), look) as tracer:
         answer = generation.Answer(recording.tokenizer)
         for token in recording.answer_tokens:
             answer.append(token)
         generation.parse_boxes(answer.text, *size)
+        shown = masks["found"][0] if masks["found"] else masks.get("example")
+        if shown is not None:
+            width, height = shown.get("size", size)
+            draw = recording.model_set.masks.mask_from_tokens
+            draw(vqvae, torch.tensor(shown["words"]), tuple(shown["box"]), height, width)
     return tracer.calls
 
 
@@ -83,8 +147,9 @@ def describe_code(model: nn.Module, model_set: ModelSet, steps: list[list[Traced
 def describe_unit(thing, source: Source, steps: list[list[TracedCall]], names: dict[int, str]) -> dict:
     """One class or function: its lines, colored, and the values of its calls."""
     return {
-        "file": source.file.name,
+        "file": source.file.name.partition(" ")[0],
         "line": source.first_line,
+        "changed": changed_lines(thing, source) if is_kept(str(source.file)) else [],
         # [kind, text], or the text alone, which most pieces are.
         "lines": [
             [text if kind == "text" else [kind, text] for kind, text in pieces]
@@ -109,9 +174,7 @@ def describe_calls(
         first, *_ = call.name.split(".")
         if first != thing.__name__ or call.file != own_file:
             continue
-        module = module_of(call, names)
-        layer = re.search(r"layers\.(\d+)", module)
-        key = (call.name, layer and int(layer[1]))
+        key = (call.name, layer_of(call, names))
         if key in found:
             found[key]["count"] += 1
             continue
@@ -119,11 +182,16 @@ def describe_calls(
             "method": call.name.removeprefix(f"{thing.__name__}."),
             "step": step,
             "layer": key[1],
-            "module": module,
+            "module": module_of(call, names),
             "count": 1,
             "made": describe_made(call, source),
         }
     return [call for call in found.values() if call["made"]]
+
+
+def layer_of(call: TracedCall, names: dict[int, str]) -> int | None:
+    layer = re.search(r"layers\.(\d+)", module_of(call, names))
+    return layer and int(layer[1])
 
 
 def module_of(call: TracedCall | None, names: dict[int, str]) -> str:
@@ -143,17 +211,32 @@ def describe_made(call: TracedCall, source: Source) -> list[list]:
     rows: dict[tuple[int, str], list] = {}
     for line, name, value in call.made:
         times = rows[line, name][-1] + 1 if (line, name) in rows else 1
-        values = value if isinstance(value, list) else [value]
-        rows[line, name] = [(line - source.first_line, name, values), times]
+        rows[line, name] = [(line - source.first_line, name, value), times]
     found = []
     for (line, name, values), times in rows.values():
         if name == RETURNED and not source.lines[line].lstrip().startswith("return"):
             continue  # Python's own None, at the end
-        for i, summary in enumerate(values):
+        for i, (summary, numbers) in enumerate(values):
             part = f"{name}[{i}]" if len(values) > 1 else name
             found.append([line, "returned" if part == RETURNED else part.replace(RETURNED, "returned"),
-                          *rounded(summary), times])  # fmt: skip
+                          *rounded(summary), times, *packed_sample(numbers)])  # fmt: skip
     return found
+
+
+def packed_sample(numbers) -> list:
+    """Of float numbers the upper halves: enough for a color and two digits. Integers as they are."""
+    if not isinstance(numbers, torch.Tensor):
+        return [] if numbers is None else [numbers]
+    return [base64.b64encode(numbers.bfloat16().view(torch.int16).numpy().tobytes()).decode()]
+
+
+def changed_lines(thing, source: Source) -> list[int]:
+    """Which lines of a text that an experiment has changed are not the reference's."""
+    reference = find_source(getattr(importlib.import_module(thing.__module__), thing.__name__))
+    matcher = difflib.SequenceMatcher(None, reference.lines, source.lines, autojunk=False)
+    changes = [change for change in matcher.get_opcodes() if change[0] != "equal"]
+    # Where lines were only taken away, the one after them tells it.
+    return sorted({i for *_, first, last in changes for i in range(first, max(last, first + 1))})
 
 
 def rounded(summary: Summary) -> list:

@@ -158,7 +158,7 @@ def spread(values: torch.Tensor) -> list[float]:
 
 def data_uri(picture: Image.Image) -> str:
     file = io.BytesIO()
-    picture.save(file, "PNG", optimize=True)
+    picture.save(file, "PNG")
     return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
 
 

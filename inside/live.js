@@ -144,19 +144,20 @@ function drawGround(context = ground.getContext("2d")) {
     context.stroke();
   }
 }
+function placeOn(context, {drawing, x, y, size, angle, mirrored, canvas: drawn}) {
+  const {width, height} = context.canvas, scale = size * Math.min(width, height) / Math.max(drawing.width, drawing.height);
+  context.save();
+  context.translate(x * width, y * height);
+  context.rotate(angle * Math.PI / 180);
+  context.scale(mirrored ? -scale : scale, scale);
+  context.imageSmoothingQuality = "high";
+  context.drawImage(drawn, -drawing.width / 2, -drawing.height / 2);
+  context.restore();
+}
 function composed() {
   const canvas = make("canvas", {width: ground.width, height: ground.height}), context = canvas.getContext("2d");
   drawGround(context);
-  for (const {drawing, x, y, size, angle, mirrored, canvas: drawn} of things) {
-    const scale = size * Math.min(canvas.width, canvas.height) / Math.max(drawing.width, drawing.height);
-    context.save();
-    context.translate(x * canvas.width, y * canvas.height);
-    context.rotate(angle * Math.PI / 180);
-    context.scale(mirrored ? -scale : scale, scale);
-    context.imageSmoothingQuality = "high";
-    context.drawImage(drawn, -drawing.width / 2, -drawing.height / 2);
-    context.restore();
-  }
+  things.forEach(thing => placeOn(context, thing));
   return canvas.toDataURL("image/png").split(",")[1];
 }
 function startStroke(event) {
@@ -227,39 +228,75 @@ async function* linesOf(response) {
     if (done) return;
   }
 }
-let sequence = 0, running = false, again = false, isReady = false, before = null;
+let steps = 0;  // tokens of the answer that is being made
+let sequence = 0, running = false, isReady = false, lastTook = 0;
+const SLOW = 1000;  // milliseconds of an answer: then nothing is asked while something is still being dragged
+// The code's values take as long as the figures: they come where they are to be seen, or where code is being written.
+let codeIsOld = true;
+const wantsCode = () => served.set !== "1" || document.querySelector("details.code[open]") !== null;
+const question = () => ({page, prompt: $("ask").value, picture: composed(), only_answer: false, code: true, ...choosing,
+  switches: [...switched].map(([name, values]) => [name, values]), off: [...off.values()]});
+const send = (name, body) => fetch(name, {method: "POST", body: JSON.stringify(body), headers: {"Content-Type": "application/json"}});
+// The only message of a kind that is wanted; an Error that says why if it does not come.
+async function single(response, kind) {
+  if (!response.ok) throw new Error(`refused (${response.status})`);
+  for await (const message of linesOf(response)) {
+    if (message.kind === kind) return message;
+    if (message.refused) throw new Error(message.refused);
+  }
+  throw new Error("there is a newer question");
+}
+// A model of billions of numbers takes its time: how long it has been at it.
+function tellTime(mine, start) {
+  const timer = setInterval(() => {
+    if (mine !== sequence || stage.dataset.answered === String(mine) || !running) { clearInterval(timer); return; }
+    const last = lastTook > SLOW ? `; the last answer took ${Math.round(lastTook / 1000)} s` : "";
+    const soFar = steps ? `, ${steps} token${steps > 1 ? "s" : ""} so far` : "";
+    $("status").textContent = `Computing: ${Math.round((performance.now() - start) / 1000)} s${soFar}${last}.`;
+  }, 1000);
+}
 // onlyAnswer: while something is dragged, one question after the other. Without it the question at once takes the
 // place of any other, and all of the page follows.
 async function ask(onlyAnswer = false) {
-  if (!isReady || (onlyAnswer && running)) return;
+  if (!isReady || (onlyAnswer && (running || lastTook > SLOW))) return;
   const mine = ++sequence, start = performance.now();
   running = true;
+  steps = 0;
   stage.dataset.asked = mine;
-  const body = {page, prompt: $("ask").value, picture: composed(), only_answer: onlyAnswer,
-    switches: [...switched].map(([name, values]) => [name, values]), off: [...off.values()]};
+  tellTime(mine, start);
   let answered = false;
   try {
-    const response = await fetch("ask", {method: "POST", body: JSON.stringify(body), headers: {"Content-Type": "application/json"}});
+    const alsoCode = !told || wantsCode();
+    if (!onlyAnswer && !alsoCode) codeIsOld = true;
+    const response = await send("ask", {...question(), only_answer: onlyAnswer, code: alsoCode});
     if (!response.ok) throw new Error(`refused (${response.status})`);
     for await (const message of linesOf(response)) {
       if (mine !== sequence) return;
-      if (message.kind === "answer") {
+      if (message.kind === "step") steps = message.tokens;
+      else if (message.kind === "answer") {
         answered = true;
         showAnswer(message, performance.now() - start);
         stage.dataset.answered = mine;
       } else if (message.kind === "page") {
+        // The last drawing's words stay until this one's are there.
+        if (told && !message.told.masks.found.length) message.told.masks.example = told.masks.example;
         await show({...message.told, ...code, tests});
         if (mine !== sequence) return;
         stage.dataset.shown = mine;
       } else if (message.kind === "code") {
+        codeIsOld = false;
         code = {code: message.code, marks: message.marks};
         if (told) {
           Object.assign(told, code);
           drawCode();
         }
-        stage.dataset.coded = mine;
       } else if (message.kind === "end" && message.refused) {
         $("status").textContent = message.refused;
+      } else if (message.kind === "end" && !onlyAnswer && !message.superseded) {
+        await allDrawn;
+        if (mine !== sequence) return;
+        stage.dataset.coded = mine;
+        if (told && !told.masks.found.length) sayAgain();
       }
     }
   } catch (error) {
@@ -273,21 +310,28 @@ const withCode = text => text.split("`").map((part, i) => i % 2 ? make("code", {
 const readable = text => text || "(nothing)";
 function showAnswer(message, milliseconds) {
   const change = message.before !== null && !message.stopped;
+  lastTook = milliseconds;
+  drawChoices(message.choices);
   $("reply").textContent = readable(message.text);
   for (const one of [$("reply"), $("beforeReply")]) one.classList.toggle("locs", message.text.includes("<loc"));
   $("reply").classList.toggle("other", change && message.text !== message.before.text);
   $("beforePart").hidden = !change;
-  if (change) $("beforeReply").textContent = readable(message.before.text);
-  $("afterOf").textContent = message.stopped ? "the reference's answer, because your code does not run" : !change ? "answer" : served.set === "1" ? (message.text === message.before.text ? "changed: the same" : "changed") : "your code";
+  if (change) {
+    $("beforeReply").textContent = readable(message.before.text);
+    $("beforeOf").textContent = message.compared;
+  }
+  const changed = message.compared === "the reference" ? (served.set === "1" ? "changed" : "your code") : `drawn with seed ${choosing.seed}`;
+  $("afterOf").textContent = message.stopped ? "the reference's answer, because your code does not run" : !change ? "answer" :
+    changed + (message.text === message.before.text ? ": the same" : "");
   showProblem(message.stopped, "stopped");
-  $("status").textContent = `${message.ended ? "" : "Without an end within its tokens. "}Answered in ${Math.round(milliseconds)} ms.`;
+  $("status").textContent = `${message.ended ? "" : "Without an end within its tokens. "}Answered in ${milliseconds < 1000 ? `${Math.round(milliseconds)} ms` : `${(milliseconds / 1000).toFixed(1)} s`}.`;
   const {width, height} = ground, unit = Math.max(width, height) / 100;
   $("found").setAttribute("viewBox", `0 0 ${width} ${height}`);
   const names = [...new Set(message.boxes.map(box => box.label))];
   const place = ([x1, y1, x2, y2]) => ({x: x1, y: y1, width: Math.max(0, x2 - x1), height: Math.max(0, y2 - y1), fill: "none"});
   // The reference's boxes, where they are compared with others, are dashed.
   const theirs = change && message.text !== message.before.text ? message.before.boxes : [];
-  fill($("found"), ...theirs.map(({box}) => make("rect", {...place(box), stroke: "#0009", "stroke-width": .7 * unit, "stroke-dasharray": 2 * unit})),
+  fill($("found"), ...message.masks.map(({overlay}) => make("image", {href: overlay, width, height})), ...theirs.map(({box}) => make("rect", {...place(box), stroke: "#0009", "stroke-width": .7 * unit, "stroke-dasharray": 2 * unit})),
     ...message.boxes.flatMap(({label: name, box}) => {
     const color = COLORS[names.indexOf(name) % COLORS.length], [x1, y1] = box;
     return [make("rect", {...place(box), stroke: "#fff", "stroke-width": 1.6 * unit}), make("rect", {...place(box), stroke: color, "stroke-width": unit}),
@@ -303,6 +347,102 @@ function showProblem(text, from) {
   if ($("problem").textContent !== said) $("problem").textContent = said;
   $("problem").hidden = !said;
 }
+
+/* -------------------------------------------------------- how a token is chosen, from what */
+
+const choosing = {temperature: 0, top_p: 1, seed: 0};
+let choices = [], chosenToken = 0;
+function drawChoices(next) {
+  const sameLength = choices.length === next.length;
+  choices = next;
+  if (!sameLength) chosenToken = 0;
+  chosenToken = Math.max(0, Math.min(chosenToken, choices.length - 1));
+  const buttons = choices.map(({tokens, drawn}, i) => make("button", {class: "token answer", ariaLabel: `Token ${i}: ${visible(tokens[drawn][0])}`}, visible(tokens[drawn][0])));
+  fill($("choiceTokens"), ...buttons);
+  const select = choice(buttons, buttons.map((_, i) => [0, i]), i => { chosenToken = i; select(i); drawChoice(); });
+  select(chosenToken);
+  drawChoice();
+}
+// Two bars for each token: what the model gave it, and what it had when one was drawn. What was cut is striped.
+function drawChoice() {
+  $("temperatureIs").textContent = choosing.temperature ? choosing.temperature.toFixed(1) : "0";
+  $("topPIs").textContent = choosing.top_p.toFixed(2);
+  for (const id of ["topP", "seed", "drawAgain"]) $(id).disabled = !choosing.temperature;
+  if (!choices.length) {
+    fill($("choice"));
+    $("choiceWords").textContent = "This code chooses its tokens without sample_next_token, so it could not be watched.";
+    return;
+  }
+  const {greedy, drawn, tokens, rest, kept, mass} = choices[chosenToken], V = tokens.length + rest[0];
+  // Many that are nearly alike have a few percent each: then the longest bar is not all of it.
+  const longest = Math.max(...tokens.flatMap(([, ...shares]) => shares)), whole = longest < .4 ? longest : 1;
+  const row = ([name, given, shaped, left], isDrawn, isRest) => {
+    const cut = !greedy && left === 0 && shaped > 0, wide = part => ({width: `${100 * Math.min(1, part / whole)}%`});
+    const bars = make("td", {class: "both"}, make("i", {class: "given", style: wide(given)}), make("i", {class: cut ? "cut" : "left", style: wide(cut ? shaped : left)}));
+    return make("tr", {class: isDrawn ? "drawn" : isRest ? "rest" : ""}, make("th", {scope: "row"}, isRest ? name : tokenChip({text: name, kind: "answer"})),
+      bars, make("td", {class: "n"}, percent(given)), make("td", {class: "n"}, cut ? `${percent(shaped)} cut` : left ? percent(left) : "–"));
+  };
+  fill($("choice"), make("thead", {}, make("tr", {}, ...["Token", "", "The model", greedy ? "Chosen" : "Drawn from"].map((text, i) => make("th", {scope: "col", class: i > 1 ? "n" : ""}, text)))),
+    make("tbody", {}, ...tokens.map((token, i) => row(token, i === drawn, false)), row([`${grouped(rest[0])} others`, ...rest.slice(1)], false, true)));
+  const said = visible(tokens[drawn][0]);
+  fill($("choiceWords"), ...greedy ? ["At temperature 0 nothing is drawn: the likeliest token is taken, here ", make("code", {}, said), ". Raise the temperature, and each token is drawn by chance."]
+    : [`The scores divided by ${choosing.temperature.toFixed(1)}, then softmax` + (choosing.top_p < 1 ? `. Top-p ${choosing.top_p.toFixed(2)} keeps ${grouped(kept)} of ${grouped(V)} tokens, which ` +
+      `have ${percent(mass)} together, and cuts the rest` : `; top-p 1 cuts ${kept < V ? `only what is too small to count` : "nothing"}`) + `. From what is left, seed ${choosing.seed} drew `, make("code", {}, said), "."], ...(whole < 1 ? [` The longest bar is ${percent(whole)}.`] : []));
+}
+function listenToDials() {
+  const dial = (id, key) => {
+    // While it moves the answer alone is asked for, as for a drawing that is dragged.
+    $(id).addEventListener("input", () => { choosing[key] = Number($(id).value); drawChoice(); ask(true); });
+    $(id).addEventListener("change", () => ask());
+  };
+  dial("temperature", "temperature");
+  dial("topP", "top_p");
+  const seed = value => {
+    choosing.seed = Math.min(999999, Math.max(0, Math.round(value) || 0));
+    $("seed").value = choosing.seed;
+    ask();
+  };
+  $("seed").addEventListener("change", () => seed(Number($("seed").value)));
+  $("drawAgain").addEventListener("click", () => seed(choosing.seed + 1));
+}
+
+/* -------------------------------------------------------- a drawing's mask, in 16 words */
+
+// What of a thing is to be seen: white on black, without what lies over it.
+function maskOf(thing) {
+  const canvas = make("canvas", {width: ground.width, height: ground.height}), context = canvas.getContext("2d");
+  things.slice(things.indexOf(thing)).forEach((one, i) => {
+    context.globalCompositeOperation = i ? "destination-out" : "source-over";
+    placeOn(context, one);
+  });
+  context.globalCompositeOperation = "source-in";
+  context.fillStyle = "#fff";
+  context.fillRect(0, 0, canvas.width, canvas.height);
+  context.globalCompositeOperation = "destination-over";
+  context.fillStyle = "#000";
+  context.fillRect(0, 0, canvas.width, canvas.height);
+  return new Promise(done => canvas.toBlob(done, "image/png"));
+}
+// The answer has no words: those of the chosen drawing are shown, as a model that knows it would write them.
+async function sayAgain() {
+  const thing = things.includes(chosenThing) ? chosenThing : things[0], asked = told;
+  if (!told.masks.codewords) return;
+  if (!thing) delete told.masks.example;
+  if (thing) {
+    try {
+      const body = await maskOf(thing);
+      const words = await single(await fetch("words", {method: "POST", body, headers: {"Content-Type": "application/octet-stream"}}), "words");
+      if (told !== asked) return;
+      told.masks.example = {...words, label: thing.drawing.name, picture: picture.given};
+    } catch (error) {
+      if (told !== asked) return;
+      told.masks.notes = [`${thing.drawing.name}: ${error.message}`];
+    }
+  }
+  drawMasks();
+}
+askShape = async (words, box, size) => single(await send("shape", {page, words, box, size}), "shape");
+askNumbers = async wanted => single(await send("numbers", {...question(), wanted}), "numbers");
 
 /* -------------------------------------------------------------------------------- what if */
 
@@ -399,9 +539,10 @@ function drawTray() {
         choose(thing);
         drag(e, thing, "move");
       };
-      const stop = () => { removeEventListener("pointermove", follow); removeEventListener("pointerup", stop); };
+      const ends = ["pointerup", "pointercancel"];  // canceled where a finger scrolls the tray
+      const stop = () => { removeEventListener("pointermove", follow); ends.forEach(name => removeEventListener(name, stop)); };
       addEventListener("pointermove", follow);
-      addEventListener("pointerup", stop);
+      ends.forEach(name => addEventListener(name, stop));
     });
     return one;
   }));
@@ -427,6 +568,9 @@ async function startLive() {
   served = await (await fetch("facts")).json();
   sheet = await loadImage("stage.png");
   $("whose").textContent = served.model + (served.set === "1" ? "" : ` with ${SETS[served.set]}`);
+  inSightFirst = true;
+  $("choosing").open = innerWidth > 760;
+  listenToDials();
   drawTray();
   drawGrounds();
   drawSuggestions();
@@ -448,6 +592,9 @@ async function startLive() {
   stage.addEventListener("pointerdown", startStroke);
   for (const name of ["dragover", "drop"]) document.addEventListener(name, event => event.preventDefault());
   stage.addEventListener("drop", event => takeFile(event.dataTransfer.files[0]));
+  document.addEventListener("toggle", event => {
+    if (event.target.matches("details.code") && event.target.open && codeIsOld) ask();
+  }, true);
   document.body.classList.add("is-live");
   document.documentElement.dataset.live = "yes";
   listen();

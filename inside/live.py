@@ -47,11 +47,13 @@ REQUEST_SECONDS = 10  # in which a request must have come whole
 MOST_WAITS = {"changed": 100}  # times the seconds of computing: tests are another process
 ANSWER_SECONDS = 1200  # for whatever is asked
 POLL_SECONDS = 0.2  # between two looks at the learner's files
+QUESTIONS = ("ask", "picture", "words", "shape", "numbers")
 REFUSALS = {
     "host": (403, "another Host"), "origin": (403, "another Origin"), "token": (404, "no such address"),
     "size": (413, "too large"), "flood": (429, "too many requests"), "slow": (408, "half-sent"),
     "form": (400, "not a question of this page"),
 }  # fmt: skip
+MOST_SIDE = 4096  # of the picture that a mask is to be drawn in
 
 
 # --------------------------------------------------------------------- the model's process
@@ -80,7 +82,8 @@ class Model:
 
     def read(self, process, stderr):
         for line in process.stdout:
-            self.take(json.loads(line))
+            if line.endswith(b"\n"):  # else it was killed in the middle of one
+                self.take(json.loads(line))
         process.wait()
         with self.lock:
             if self.closed or process is not self.process:
@@ -395,7 +398,7 @@ class Handler(BaseHTTPRequestHandler):
         if name is None:
             return
         length = self.headers.get("Content-Length", "")
-        if name not in ("ask", "picture"):
+        if name not in QUESTIONS:
             return self.refuse("token")
         if self.headers.get("Origin") is None:  # a browser always tells it
             return self.refuse("origin")
@@ -457,23 +460,75 @@ class Handler(BaseHTTPRequestHandler):
 
 def read_question(name: str, body: bytes) -> tuple[dict, bytes]:
     """A request's content, checked: raises a ValueError for whatever the page does not send."""
-    if name == "picture":
-        return {"kind": "picture", "page": ""}, body
+    if name in ("picture", "words"):
+        return {"kind": name, "page": ""}, body
     asked = json.loads(body)
     if not isinstance(asked, dict):
         raise ValueError
-    page, prompt, only = asked.get("page"), asked.get("prompt"), asked.get("only_answer")
+    page = asked.get("page")
+    if not isinstance(page, str) or not re.fullmatch(r"\w{1,40}", page):
+        raise ValueError
+    if name == "shape":
+        return {"kind": name, "page": page, **read_shape(asked)}, b""
+    request, content = read_ask(asked)
+    if name == "numbers":
+        request["wanted"] = read_wanted(asked.get("wanted"))
+    return {"kind": name, "page": page, **request}, content
+
+
+def is_number(value, low: float, high: float, kind=(int, float)) -> bool:
+    return isinstance(value, kind) and not isinstance(value, bool) and low <= value <= high
+
+
+def are_numbers(values, low: float, high: float, count: int) -> bool:
+    right = isinstance(values, list) and len(values) == count
+    return right and all(is_number(one, low, high) for one in values)
+
+
+def read_shape(asked: dict) -> dict:
+    """16 words, and the box and the size of the picture that their mask is to be drawn in."""
+    words, box, size = asked.get("words"), asked.get("box"), asked.get("size")
+    right = (
+        are_numbers(words, 0, 999, 16) and all(isinstance(word, int) for word in words)
+        and are_numbers(size, 1, MOST_SIDE, 2) and all(isinstance(side, int) for side in size)
+        and are_numbers(box, 0, MOST_SIDE, 4) and box[0] < box[2] <= size[0] and box[1] < box[3] <= size[1]
+    )  # fmt: skip
+    if not right:
+        raise ValueError
+    return {"words": words, "box": box, "size": size}
+
+
+def read_wanted(wanted) -> dict:
+    """Which value of which line: its numbers are to be shown at a place."""
+    if not isinstance(wanted, dict):
+        raise ValueError
+    texts = [wanted.get(key) for key in ("unit", "method", "name")]
+    line, step, layer, at = (wanted.get(key) for key in ("line", "step", "layer", "at"))
+    right = (
+        all(isinstance(text, str) and len(text) <= 200 for text in texts)
+        and is_number(line, 0, 10_000, int) and is_number(step, 0, 1, int)
+        and (layer is None or is_number(layer, 0, 1000, int))
+        and isinstance(at, list) and len(at) <= 8 and all(is_number(one, 0, 1e9, int) for one in at)
+    )  # fmt: skip
+    if not right:
+        raise ValueError
+    return {key: wanted[key] for key in ("unit", "method", "name", "line", "step", "layer", "at")}
+
+
+def read_ask(asked: dict) -> tuple[dict, bytes]:
+    prompt, only = asked.get("prompt"), asked.get("only_answer")
     chosen, off, picture = asked.get("switches"), asked.get("off"), asked.get("picture")
     right = (
-        isinstance(page, str) and re.fullmatch(r"\w{1,40}", page)
-        and isinstance(prompt, str) and len(prompt) <= 2000
-        and isinstance(only, bool) and isinstance(picture, str)
+        isinstance(prompt, str) and len(prompt) <= 2000
+        and isinstance(only, bool) and isinstance(asked.get("code"), bool) and isinstance(picture, str)
         and isinstance(chosen, list) and len(chosen) <= 64
         and all(isinstance(one, list) and len(one) == 2 and isinstance(one[0], str)
                 and isinstance(one[1], dict) for one in chosen)
         and isinstance(off, list) and len(off) <= 2000
         and all(isinstance(one, list) and len(one) == 3 and one[0] in ("tower", "decoder")
                 and type(one[1]) is int and (one[2] is None or type(one[2]) is int) for one in off)
+        and is_number(asked.get("temperature"), 0, 10) and is_number(asked.get("top_p"), 0.001, 1)
+        and is_number(asked.get("seed"), 0, 2**53, int)
     )  # fmt: skip
     if not right:
         raise ValueError
@@ -481,8 +536,10 @@ def read_question(name: str, body: bytes) -> tuple[dict, bytes]:
         content = base64.b64decode(picture, validate=True)
     except binascii.Error as error:
         raise ValueError from error
-    request = {"kind": "ask", "page": page, "prompt": prompt.encode(errors="replace").decode()}
-    return request | {"switches": chosen, "off": off, "only_answer": only}, content
+    choosing = {key: asked[key] for key in ("temperature", "top_p", "seed")} if asked["temperature"] else {}
+    request = {"prompt": prompt.encode(errors="replace").decode(), "choosing": choosing}
+    request |= {"switches": chosen, "off": off, "only_answer": only, "code": asked["code"]}
+    return request, content
 
 
 # ---------------------------------------------------------------------------------- the program

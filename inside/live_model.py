@@ -3,10 +3,15 @@
     python -m inside.live_model FOLDER SET        one line of JSON each way
 
 It can be killed at any time, because it is the only one that runs a learner's code; inside/live.py
-starts it again. A newer request of the same page ends the older one between two of its parts.
+starts it again. A newer request of the same page ends the older one between two of its parts, or two
+tokens of its answer.
 
-    {"id", "page", "kind": "ask", "picture": FILE, "prompt", "switches", "off", "only_answer"}
-    {"id", "page", "kind": "picture", "picture": FILE}
+    {"id", "page", "kind": "ask", "picture": FILE, "prompt", "choosing", "switches", "off",
+     "only_answer", "code"}                                      code: whether its values are wanted, too
+    {"id", "page", "kind": "numbers", as "ask", "wanted"}        of one value beside a line of code
+    {"id", "page", "kind": "picture", "picture": FILE}           of one's own, to be decoded
+    {"id", "page", "kind": "words", "picture": FILE}             a mask, to be said in 16 words
+    {"id", "page", "kind": "shape", "words", "box", "size"}      16 words, to be drawn
     {"id", "page", "kind": "changed"}             a file of the learner's was saved
 """
 
@@ -30,6 +35,8 @@ FOLDER_OF_PAGE = Path("/")  # the page has no links to files
 LONGEST_ANSWER, LONGEST_PROMPT = 24, 200  # in tokens
 LONGEST_SIDE = 640  # of a picture of one's own on the stage, in pixels
 KEPT_ANSWERS = 64
+TELL_SECONDS = 1  # after which the page is told of each token
+MOST_NUMBERS = 4096  # of one row of a value
 TEST_SECONDS = 5  # for all the cases of one exercise
 LEARNER_SECONDS, LARGE_SECONDS = 6, 600  # of computing, for one request, where a learner's code runs
 
@@ -65,13 +72,18 @@ class Requests:
 
 
 def same_question(one: dict, other: dict) -> bool:
-    return (one["page"], one["kind"]) == (other["page"], other["kind"]) != (one["page"], "picture")
+    """Of which only the newest counts. Whoever asks for a picture, for words or numbers waits for them."""
+    return (one["page"], one["kind"]) == (other["page"], other["kind"]) and one["kind"] in ("ask", "changed")
 
 
 class Bench:
-    """The reference, and beside it what is asked: the same, changed by switches, or a learner's."""
+    """The reference, and beside it what is asked: the same, changed by switches, or a learner's.
 
-    def __init__(self, folder: str, which: str):
+    goes_on: called between two tokens of an answer with how many there are; raises Superseded if nobody
+    waits for it any more.
+    """
+
+    def __init__(self, folder: str, which: str, goes_on=lambda count: None):
         import torch
 
         from course.experiments.edits import modules_of
@@ -83,7 +95,7 @@ class Bench:
         self.precision = "float32" if size < 200_000_000 else "auto"
         if size < 200_000_000:
             torch.set_num_threads(1)  # threads that wait for each other cost more than they save
-        self.folder, self.which = folder, which
+        self.folder, self.which, self.goes_on = folder, which, goes_on
         self.seconds = LEARNER_SECONDS if size < 200_000_000 and which != "1" else LARGE_SECONDS
         self.reference = import_set(1)
         model, tokenizer = load_hf_model(folder, "cpu", self.precision)
@@ -98,6 +110,8 @@ class Bench:
         self.wanted: set[str] = set()  # to be tested
         self.testing = threading.RLock()
         self.before: dict[tuple, dict] = {}  # the reference's answers
+        self.found: tuple = (None, None)  # which value's numbers were asked for last, and the value
+        self.decoders: dict[int, object] = {}  # for masks, by their modules
 
     @staticmethod
     def processor_of(model_set, tokenizer, config):
@@ -149,7 +163,8 @@ class Bench:
 
     def take_learners(self):
         """Reads the learner's files again, and makes a model of them."""
-        from course.learner_set import explained, set_of_results
+        from course.learner_set import set_of_results
+        from course.tracebacks import explained
         from load_weights import CheckpointError, import_set, load_hf_model
 
         linecache.checkcache()
@@ -177,24 +192,62 @@ class Bench:
 
     # -------------------------------------------------------------------- what is asked
 
-    def answer_of(self, kit, prompt: str, picture) -> dict:
-        """The text of an answer and its boxes, as fast as can be."""
-        [said] = kit.ask([prompt], [picture])
-        boxes = kit.generation.parse_boxes(said.text, *picture.size)
-        return {"text": said.text, "ended": said.ended, "boxes": boxes}
+    def answer_of(self, kit, model_set, prompt: str, picture, choosing: dict) -> dict:
+        """An answer as fast as can be: its text, its boxes and masks, and how its tokens were chosen."""
+        from inside.choosing import describe_choices, watch_choices
 
-    def reference_answer(self, request: dict, prompt: str, picture) -> dict:
-        key = (request["digest"], prompt)
+        with watch_choices(kit.generation, self.goes_on) as choices:
+            [said] = kit.ask([prompt], [picture], **choosing)
+        boxes = kit.generation.parse_boxes(said.text, *picture.size)
+        return {
+            "text": said.text,
+            "ended": said.ended,
+            "boxes": boxes,
+            "masks": self.masks_of(model_set, said.text, boxes, picture.size)["found"],
+            "choices": describe_choices(choices, self.name_of),
+        }
+
+    def name_of(self, token: int) -> str:
+        return self.tokenizer.id_to_token(token) or f"[{token}]"
+
+    def reference_answer(self, request: dict, prompt: str, picture, choosing: dict) -> dict:
+        key = (request["digest"], prompt, *choosing.values())
         if key not in self.before:
-            if len(self.before) >= KEPT_ANSWERS:
-                self.before.pop(next(iter(self.before)))
-            self.before[key] = self.answer_of(self.kit, prompt, picture)
+            self.keep(key, self.answer_of(self.kit, self.reference, prompt, picture, choosing))
         return self.before[key]
 
+    def keep(self, key: tuple, answer: dict):
+        if len(self.before) >= KEPT_ANSWERS:
+            self.before.pop(next(iter(self.before)))
+        self.before[key] = answer
+
+    def decoder_of(self, model_set):
+        """The mask decoder, made of this set's classes; None if the checkpoint has none."""
+        from load_weights import load_mask_decoder
+
+        key = id(model_set.masks)
+        if key not in self.decoders:
+            self.decoders = {key: load_mask_decoder(self.folder, model_set.masks)}
+        return self.decoders[key]
+
+    def masks_of(self, model_set, text: str, boxes: list[dict], size) -> dict:
+        """For the page: the masks of an answer, or why there are none."""
+        from inside.masks import describe_masks
+
+        try:
+            vqvae = self.decoder_of(model_set) if "<seg" in text or model_set.is_reference else None
+            return describe_masks(text, boxes, vqvae, size, model_set.masks, example=False)
+        except Exception as error:  # of a learner's mask decoder, or a damaged file
+            return {"found": [], "notes": [" ".join(str(error).split())[:300]], "codewords": 0}
+
     def kit_of(self, request: dict):
-        """The model that is asked: (its kit, its set, whether it is the reference as it is)."""
+        """The model that is asked: (its kit, its set, whether it is the reference as it is).
+
+        In the set stand the changed classes. One that is for one layer alone takes the place of all
+        others there: it is the one that is looked at.
+        """
         from course.experiments import BY_NAME
-        from course.experiments.edits import Conflict
+        from course.experiments.edits import FILES, Conflict
         from course.experiments.run import Kit, switched
 
         kit, model_set = self.kit, self.reference
@@ -207,76 +260,186 @@ class Bench:
                 kit = switched(self.kit, chosen)
             except Conflict as error:
                 raise Refused(f"These switches do not go together: {error}.") from None
-            model_set = dataclasses.replace(self.reference, generation=kit.generation)
+            edits = [edit for experiment, values in chosen for edit in experiment.edits_with(**values)]
+            modules = switched_modules([edit for edit in edits if edit.file in FILES])
+            model_set = dataclasses.replace(
+                self.reference, processor=modules[FILES[0]], vision=modules[FILES[1]],
+                decoder=modules[FILES[2]], generation=kit.generation,
+            )  # fmt: skip
         if request["off"]:
             kit = kit._replace(model=without(kit.model, request["off"]))
         return kit, model_set, kit is self.kit
 
     def ask(self, request: dict) -> Iterator[dict]:
         """The answer first, then all that the page shows of it, then the code with its values."""
-        from inside.description import describe, keep_weights
-        from inside.recorder import record_answer
+        from inside.choosing import describe_choices
+        from inside.description import describe
         from program.pictures import open_picture
 
-        picture, prompt = open_picture(request["picture"]), request["prompt"]
+        picture, prompt, choosing = open_picture(request["picture"]), request["prompt"], request["choosing"]
         if len(self.tokenizer.encode(prompt, add_special_tokens=False).ids) > LONGEST_PROMPT:
             raise Refused(f"The prompt has more than {LONGEST_PROMPT} tokens.")
         kit, model_set, is_reference = self.kit_of(request)
-        stopped = self.problem
-        before = self.reference_answer(request, prompt, picture)
-        after = before
-        if not is_reference:
-            try:
-                with self.explained():
-                    after = self.answer_of(kit, prompt, picture)
-            except Exception as error:
-                stopped, kit, model_set = str(error), self.kit, self.reference
-        changed = not is_reference or bool(stopped)
-        yield {"kind": "answer", **after, "before": before if changed else None, "stopped": stopped}
-        if request["only_answer"]:
+        stopped, recording = self.problem, None
+        try:
+            with self.explained():
+                if request["only_answer"]:
+                    after = self.answer_of(kit, model_set, prompt, picture, choosing)
+                else:
+                    recording = self.record(kit, model_set, prompt, picture, choosing)
+        except Exception as error:
+            if is_reference:
+                raise
+            stopped, kit, model_set = str(error), self.kit, self.reference
+            if request["only_answer"]:
+                after = self.reference_answer(request, prompt, picture, choosing)
+            else:
+                recording = self.record(kit, model_set, prompt, picture, choosing)
+        if recording is not None:
+            boxes = kit.generation.parse_boxes(recording.text, *picture.size)
+            masks = self.masks_of(model_set, recording.text, boxes, picture.size)
+            choices = describe_choices(recording.choices, recording.token_name)
+            after = {"text": recording.text, "ended": recording.ended, "boxes": boxes,
+                     "masks": masks["found"], "choices": choices}  # fmt: skip
+        if is_reference or stopped:
+            self.keep((request["digest"], prompt, *choosing.values()), after)
+        before, compared = None, ""
+        if not is_reference or stopped:
+            before, compared = self.reference_answer(request, prompt, picture, choosing), "the reference"
+        elif choosing:
+            before, compared = self.reference_answer(request, prompt, picture, {}), "always the likeliest"
+        yield {"kind": "answer", **after, "before": before, "compared": compared, "stopped": stopped}
+        if recording is None:
             return
-        batch = kit.processor([prompt], [picture])
-        reduce = functools.partial(keep_weights, kit.model.config)
-        recording = record_answer(kit.model, self.tokenizer, batch, LONGEST_ANSWER, model_set, reduce)
         facts = {"model": Path(self.folder).resolve().name, "image": "the stage", "prompt": prompt,
                  "set": "1" if stopped else self.which}  # fmt: skip
         yield None
-        told = (
-            lambda: {"kind": "page", "told": describe(recording, picture, facts, FOLDER_OF_PAGE)},
-            lambda: {"kind": "code", **self.code(kit, recording, prompt, picture)},
-        )
+        told = [
+            lambda: {"kind": "page", "told": describe(recording, picture, facts, FOLDER_OF_PAGE)
+                     | {"masks": masks}},
+            lambda: {"kind": "code", **self.code(request, kit, recording, prompt, picture, masks)},
+        ][: 1 + request["code"]]  # fmt: skip
         # Whoever writes code waits for the marks at its lines.
         for part in told if self.own is None else reversed(told):
             yield part()
 
+    def record(self, kit, model_set, prompt: str, picture, choosing: dict):
+        """The answer, with all that the page shows of how it was made."""
+        from inside.description import keep_weights
+        from inside.recorder import record_answer
+
+        reduce = functools.partial(keep_weights, kit.model.config)
+        batch = kit.processor([prompt], [picture])
+        return record_answer(
+            kit.model, self.tokenizer, batch, LONGEST_ANSWER, model_set, reduce, self.goes_on, **choosing
+        )
+
     def explained(self):
-        from course.learner_set import explained
+        from course.tracebacks import explained
 
         return contextlib.nullcontext() if self.own_model is None else explained()
 
-    def code(self, kit, recording, prompt: str, picture) -> dict:
-        """Of the learner's where there is such, with its marks; switches change other lines than these."""
-        from inside.code import describe_code, trace_answer, trace_model
-        from inside.marks import find_marks
-
-        model, processor, model_set = self.kit.model, self.kit.processor, self.reference
+    def traced(self, request: dict, kit):
+        """What runs where code is shown with its values: (model, processor, set, what is switched in it)."""
+        model, processor, model_set, whose = kit.model, kit.processor, self.reference, ""
         if self.own_model is not None:
-            model, processor, model_set = kit.model, kit.processor, self.own
+            model_set = self.own
             if kit.model is self.kit.model:  # it stopped
                 model, processor = self.own_model, self.own_processor
         elif self.own is not None:
             model_set = self.own
+        elif request["switches"]:
+            model_set = self.kit_of(request)[1]
+        changes = len(request["switches"]) + len(request["off"])
+        if changes and kit.model is not self.kit.model:
+            parts = [name for name, _ in request["switches"]]
+            parts += [f"{part} layer {layer}{'' if head is None else f' head {head}'} off"
+                      for part, layer, head in request["off"]]  # fmt: skip
+            whose = ", ".join(parts)
+        return model, processor, model_set, whose
+
+    def code(self, request: dict, kit, recording, prompt: str, picture, masks: dict) -> dict:
+        """Of the learner's where there is such, with its marks; else of the reference, as it is switched."""
+        from inside.code import describe_code, trace_answer, trace_model
+        from inside.marks import find_marks
+
+        model, processor, model_set, whose = self.traced(request, kit)
         steps = [[], []]
         # What was traced before a learner's code stopped is not shown: the marks say where it did.
         with contextlib.suppress(Exception):
-            steps = trace_model(model, processor, prompt, picture, model_set)
-            steps[0] += trace_answer(recording, picture.size)
-        told = {"code": describe_code(model, model_set, steps), "marks": {}}
+            steps = trace_model(model, processor, prompt, picture, model_set, **request["choosing"])
+            vqvae = self.decoder_of(model_set) if masks["found"] else None
+            steps[0] += trace_answer(recording, picture.size, masks, vqvae)
+        told = {"code": describe_code(model, model_set, steps) | {"whose": whose}, "marks": {}}
         if self.own is not None:
             with contextlib.suppress(Exception):
                 told["marks"] = find_marks(self.kit.model, self.kit.processor, prompt, picture,
                                            self.reference, self.own_model, self.own)  # fmt: skip
         return told
+
+    def numbers(self, request: dict) -> dict:
+        """One row of a value that a line of code made, from a run of its own."""
+        from inside.code import Finder, definitions, find_call, trace_model
+        from inside.description import packed
+        from program.pictures import open_picture
+
+        wanted = request["wanted"]
+        key = json.dumps([
+            {key: one for key, one in wanted.items() if key != "at"},
+            *(request[one] for one in ("digest", "prompt", "choosing", "switches", "off")),
+        ])  # fmt: skip
+        if self.found[0] != key:
+            model, processor, model_set, _ = self.traced(request, self.kit_of(request)[0])
+            found = definitions(model_set)
+            if wanted["unit"] not in found:
+                raise Refused("There is no such code.")
+            finder = Finder(found.values(), found[wanted["unit"]], wanted)
+            steps = trace_model(
+                model, processor, request["prompt"], open_picture(request["picture"]), model_set, finder,
+                **request["choosing"],
+            )  # fmt: skip
+            self.found = key, find_call(model, found[wanted["unit"]], steps, wanted)
+        value = self.found[1]
+        if value is None:
+            raise Refused("This line made no tensor in this run.")
+        at = [min(i, count - 1) for i, count in zip(wanted["at"], value.shape[:-1], strict=False)]
+        at += [0] * (value.dim() - 1 - len(at))
+        row = value[tuple(at)].reshape(-1)[:MOST_NUMBERS]
+        is_float = row.is_floating_point()
+        numbers = packed(row.float().numpy()) if is_float else {"list": row.int().tolist()}
+        return {"kind": "numbers", "shape": list(value.shape), "at": at, "row": numbers}
+
+    def words(self, request: dict) -> dict:
+        """A mask, drawn by the page: white on black."""
+        import numpy as np
+        import torch
+
+        from inside.masks import describe_mask
+        from program.pictures import open_picture
+
+        mask = torch.from_numpy(np.asarray(open_picture(request["picture"]).convert("L")) > 127)
+        vqvae = self.decoder_of(self.reference)
+        if vqvae is None:
+            raise Refused("This checkpoint has no mask decoder.")
+        if not mask.any():
+            raise Refused("The mask is empty.")
+        return {"kind": "words", **describe_mask(vqvae, mask, "", self.reference.masks)}
+
+    def shape(self, request: dict) -> dict:
+        """What 16 words stand for."""
+        from inside.masks import describe_words
+        from program.pictures import COLORS
+
+        vqvae = self.decoder_of(self.reference)
+        if vqvae is None or max(request["words"]) >= len(vqvae._vq_vae._embedding):
+            raise Refused("There is no such codeword.")
+        box, size = tuple(request["box"]), tuple(request["size"])
+        told = describe_words(vqvae, request["words"], box, size, COLORS[0], self.reference.masks)
+        return {"kind": "shape", **told}
+
+
+class Superseded(BaseException):
+    """Nobody waits for this answer any more. (No Exception: a learner's code is not to catch it.)"""
 
 
 class Refused(Exception):
@@ -290,6 +453,22 @@ def forget_learners_modules():
     importlib.invalidate_caches()
     for file in FILES:
         sys.modules.pop(f"{file}_0", None)
+
+
+def switched_modules(edits: list) -> dict:
+    """Each `_1` file as it is switched: also with the classes that are changed for one module alone."""
+    from types import ModuleType
+
+    from course.experiments.edits import modules_of
+
+    modules = modules_of(edits)
+    for edit in edits:
+        if edit.only:
+            name, special = edit.function.partition(".")[0], modules_of(edits, edit.only)[edit.file]
+            both = ModuleType(edit.file)
+            both.__dict__.update(vars(modules[edit.file]) | {name: getattr(special, name)})
+            modules[edit.file] = both
+    return modules
 
 
 def checked(experiment, values: dict, config) -> dict[str, int]:
@@ -381,7 +560,15 @@ def main(folder: str, which: str):
             answers.flush()
 
     requests = Requests(asked)
-    bench = Bench(folder, which)
+    request, start = None, 0.0
+
+    def goes_on(count: int):
+        if requests.is_superseded(request):
+            raise Superseded
+        if count and time.perf_counter() - start > TELL_SECONDS:
+            send({"id": request["id"], "kind": "step", "tokens": count})
+
+    bench = Bench(folder, which, goes_on)
     told = switches(bench.kit.model.config) if which == "1" else []
     send({"id": 0, "kind": "ready", "switches": told, "seconds": bench.seconds})
     while (request := requests.next()) is not None:
@@ -395,6 +582,8 @@ def main(folder: str, which: str):
                 if message is not None:
                     milliseconds = round(1000 * (time.perf_counter() - start))
                     send({"id": request["id"], "milliseconds": milliseconds, **message})
+        except Superseded:
+            end["superseded"] = True
         except Exception as error:
             end["refused"] = " ".join(str(error).split())[:300]
             if not is_told(error):
@@ -417,6 +606,8 @@ def tell_tests(bench: Bench, send):
 def parts(bench: Bench, send, request: dict) -> Iterator[dict]:
     if request["kind"] == "picture":
         yield own_picture(request["picture"])
+    elif request["kind"] in ("words", "shape", "numbers"):
+        yield getattr(bench, request["kind"])(request)
     elif request["kind"] == "changed":
         bench.take_learners()
         yield {"kind": "changed"}

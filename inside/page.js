@@ -39,7 +39,7 @@ const share = value => value / 65535;
 
 // All text from outside goes through here, as text nodes and attributes: it is never read as HTML.
 function make(tag, properties = {}, ...children) {
-  const svg = ["svg", "g", "rect", "circle", "line", "polyline", "polygon", "path", "text"].includes(tag);
+  const svg = ["svg", "g", "image", "rect", "circle", "line", "polyline", "polygon", "path", "text"].includes(tag);
   const element = svg ? document.createElementNS("http://www.w3.org/2000/svg", tag) : document.createElement(tag);
   for (const [name, value] of Object.entries(properties)) {
     if (name === "class") element.setAttribute("class", value);
@@ -120,17 +120,25 @@ function makeDim() {
   const size = picture.size, canvas = make("canvas", {width: size, height: size}), context = canvas.getContext("2d");
   const image = context.createImageData(size, size);
   for (let i = 0; i < size * size; i++) {
-    const [r, g, b] = pixels.values.subarray(3 * i, 3 * i + 3), gray = .3 * r + .59 * g + .11 * b;
-    image.data.set([...DARK.map(dark => dark + .15 * gray), 255], 4 * i);
+    const gray = .15 * (.3 * pixels.values[3 * i] + .59 * pixels.values[3 * i + 1] + .11 * pixels.values[3 * i + 2]);
+    for (let c = 0; c < 3; c++) image.data[4 * i + c] = DARK[c] + gray;
+    image.data[4 * i + 3] = 255;
   }
   context.putImageData(image, 0, 0);
   return canvas;
 }
+// There are dozens of maps, and canvases are dear to make: those that nobody sees are used again.
+const scratch = {};
+function scratchCanvas(side, name) {
+  const canvas = scratch[`${name} ${side}`] ||= make("canvas", {width: side, height: side});
+  return [canvas, canvas.getContext("2d")];
+}
 function layerOfLight(weights, most, side) {
-  const n = picture.cells, small = make("canvas", {width: n, height: n}), large = make("canvas", {width: side, height: side});
-  const context = small.getContext("2d"), image = context.createImageData(n, n), over = large.getContext("2d");
+  const n = picture.cells, [small, context] = scratchCanvas(n, "small"), [large, over] = scratchCanvas(side, "large");
+  const image = context.createImageData(n, n);
   weights.forEach((weight, i) => { image.data[4 * i + 3] = 255 * light(weight / most); });
   context.putImageData(image, 0, 0);
+  over.globalCompositeOperation = "copy";
   over.imageSmoothingEnabled = false;
   over.drawImage(small, 0, 0, side, side);
   over.imageSmoothingEnabled = true;
@@ -143,7 +151,7 @@ function layerOfLight(weights, most, side) {
 }
 function heat(canvas, weights, box) {
   const side = canvas.width, context = canvas.getContext("2d"), most = Math.max(...weights, 1e-9);
-  context.drawImage(dim, 0, 0, side, side);
+  context.drawImage(dim ||= makeDim(), 0, 0, side, side);
   context.drawImage(layerOfLight(weights, most, side), 0, 0);
   if (box) {
     const [y1, x1, y2, x2] = box.map(edge => edge * side);
@@ -175,6 +183,7 @@ function patchButtons(count, label, choose) {
   return {holder, select: choice(buttons, places, choose)};
 }
 // Small maps in rows (layers) and columns (the mean and the heads).
+const sharp = Math.min(2, Math.max(1, devicePixelRatio || 1));  // pixels of a map for each of the page's
 let offSwitch = null;  // (part of the model, layer, head or null) => a switch; of the live page
 function miniMaps(holder, layers, heads, has, choose, part) {
   const buttons = [], at = [];
@@ -186,7 +195,7 @@ function miniMaps(holder, layers, heads, has, choose, part) {
     for (let head = -1; head < heads; head++) {
       if (!has(layer, head)) { holder.append(make("span")); continue; }
       const button = make("button", {ariaLabel: `layer ${layer}, ${headName(head)}`},
-        make("canvas", {width: 96, height: 96}), make("span", {class: "ratio"}));
+        make("canvas", {width: Math.round(64 * sharp), height: Math.round(64 * sharp)}), make("span", {class: "ratio"}));
       buttons.push(button);
       at.push([layer, head]);
       holder.append(offSwitch && head >= 0 ? make("div", {}, button, offSwitch(part, layer, head)) : button);
@@ -217,6 +226,7 @@ function withBoxes(holder) {
     text.style.fontFamily = "var(--sans)";
     svg.append(make("rect", {x: left, y: top, width: wide, height: size * 1.4, rx: unit, fill: colorOf(label)}), text);
   }
+  svg.prepend(...told.masks.found.map(({overlay}) => make("image", {href: overlay, width, height})));
   fill(holder, make("img", {src: picture.given, alt: `${facts.image}${words ? ", with boxes: " + words : ""}`}), svg);
 }
 
@@ -263,9 +273,11 @@ function channelPicture(channel) {
   const size = picture.size, canvas = make("canvas", {width: size, height: size, role: "img",
     ariaLabel: `The ${CHANNELS[channel]} numbers of the picture: −1 is dark, 1 is ${CHANNELS[channel]}`});
   const context = canvas.getContext("2d"), image = context.createImageData(size, size);
+  const colors = Array.from({length: 256}, (_, value) => colorOfNumber(value / 127.5 - 1, channel));
   for (let i = 0; i < size * size; i++) {
-    const color = colorOfNumber(pixels.values[3 * i + channel] / 127.5 - 1, channel);
-    image.data.set([...color, 255], 4 * i);
+    const color = colors[pixels.values[3 * i + channel]];
+    for (let c = 0; c < 3; c++) image.data[4 * i + c] = color[c];
+    image.data[4 * i + 3] = 255;
   }
   context.putImageData(image, 0, 0);
   return canvas;
@@ -506,6 +518,10 @@ function drawDecoder() {
 // Each token is opened where its attention tells most: at the head that pays most to its box, or without a box at the
 // layer that pays most to the picture.
 function chooseToken(token) {
+  atToken(token);
+  drawDecoder();
+}
+function atToken(token) {
   const focus = decoder.focus[token];
   state.token = token;
   state.key = null;
@@ -514,7 +530,6 @@ function chooseToken(token) {
     const paid = Array.from({length: decoder.layers}, (_, layer) => mean([...averaged(onPicture, token, layer, -1)]));
     [state.layer, state.head] = [paid.indexOf(Math.max(...paid)), -1];
   }
-  drawDecoder();
 }
 
 // Why a <loc> may win with 5 %: all 1024, as one curve.
@@ -740,31 +755,133 @@ function drawCache() {
 
 /* ------------------------------------------------------------- the code, with its values */
 
+// Some numbers of a value, as code.py packs them: at equal distances in its last two dimensions, of the first head.
+const MOST_ROWS = 8, MOST_COLUMNS = 12;
+function placesOf(count, most) {
+  const step = Math.ceil(count / most), first = (count - 1) % step;
+  return Array.from({length: Math.floor((count - 1) / step) + 1}, (_, i) => first + i * step);
+}
+function sampleOf(kind, packed) {
+  let shape = JSON.parse(kind);
+  if (shape.length === 3 && shape[2] === 3) shape = shape.slice(0, 2);
+  const [height, width] = shape.length > 1 ? shape.slice(-2) : [1, shape[0]];
+  const rows = placesOf(height, MOST_ROWS), columns = placesOf(width, MOST_COLUMNS);
+  const values = typeof packed === "string" ? Array.from(unpack({type: "bfloat16", shape: [rows.length, columns.length], data: packed}).values) : packed.flat();
+  return {rows, columns, values};
+}
+const colorOfValue = (value, most) => {
+  if (Number.isNaN(value)) return [255, 0, 160];
+  const part = Math.min(1, Math.abs(value) / most), to = value < 0 ? [214, 96, 20] : [34, 96, 214];
+  return to.map(c => Math.round(244 + (c - 244) * Math.sqrt(part)));
+};
+const mostOf = values => Math.max(...values.map(Math.abs).filter(Number.isFinite), 1e-9);
+function thumbnail({rows, columns, values}) {
+  const canvas = make("canvas", {width: columns.length, height: rows.length, class: rows.length > 1 ? "" : "flat"}), context = canvas.getContext("2d");
+  const image = context.createImageData(columns.length, rows.length), most = mostOf(values);
+  values.forEach((value, i) => image.data.set([...colorOfValue(value, most), 255], 4 * i));
+  context.putImageData(image, 0, 0);
+  return canvas;
+}
+// A table of numbers, each on its color.
+function numberTable(values, perRow, rowNames, columnNames) {
+  const most = mostOf(values), rows = [];
+  for (let i = 0; i * perRow < values.length; i++) {
+    rows.push(make("tr", {}, make("th", {scope: "row"}, rowNames(i)), ...Array.from(values.slice(i * perRow, (i + 1) * perRow), value => {
+      const [r, g, b] = colorOfValue(value, most);
+      return make("td", {style: {background: `rgb(${r},${g},${b})`, color: r + g + b > 400 ? "#000" : "#fff"}}, short(value).replace(/^(−?)Infinity$/, "$1∞").replace("-∞", "−∞"));
+    })));
+  }
+  const head = columnNames ? [make("thead", {}, make("tr", {}, make("td"), ...columnNames.map(name => make("th", {scope: "col"}, String(name)))))] : [];
+  return make("table", {class: "cells"}, ...head, make("tbody", {}, ...rows));
+}
+// What an axis of a value counts, as far as its length tells it, and where on it one is looking.
+function axisOf(count, shape, axis) {
+  const position = answer.length ? answer[state.token].position - 1 : 0, N = tokens.numImage, T = tokens.list.length + N - answer.length;
+  if (count === 1) return null;
+  if (axis === shape.length - 2 && count === picture.grid ** 2) return {name: "patch", at: state.patch};
+  if (axis === shape.length - 2 && count >= T) return {name: "position", at: Math.min(position, count - 1)};
+  if (shape.length === 4 && axis === 1) return {name: "head", at: Math.min(Math.max(0, state.head), count - 1)};
+  return {name: `axis ${axis}`, at: 0};
+}
+let askNumbers = null;  // of the live page: any row of a value, from a run of its own
+const MOST_SHOWN = 512;
+// The numbers of a value, below its line. place: the unit, the call and the line that it belongs to.
+function inspector([line, name, kind, dtype, , , , , packed], place) {
+  const sample = sampleOf(kind, packed), shape = JSON.parse(kind);
+  const title = make("p", {class: "of"}, make("strong", {}, name), ` ${kind} ${dtype}`);
+  const sampled = () => [make("p", {class: "note"}, shape.length > 1 ? `Rows and columns at equal distances${shape.length > 2 ? ", of the last two dimensions at the first place of the others" : ""}; two or three digits are kept.` : "Numbers at equal distances."),
+    make("div", {class: "scroll"}, numberTable(sample.values, sample.columns.length, i => shape.length > 1 ? String(sample.rows[i]) : "", sample.columns))];
+  if (!askNumbers || place.step === undefined || place.file.startsWith("mask_decoder")) return make("div", {class: "inspect"}, title, ...sampled());
+  const axes = shape.slice(0, -1).map((count, axis) => axisOf(count, shape, axis)), at = axes.map(axis => axis ? axis.at : 0);
+  const area = make("div", {class: "scroll", tabIndex: 0, role: "region", ariaLabel: `The numbers of ${name}`}), note = make("p", {class: "note"});
+  const draw = async () => {
+    note.textContent = "Running the model once more to read them…";
+    try {
+      const {row} = await askNumbers({unit: place.unit, method: place.method, step: place.step, layer: place.layer, line, name, at});
+      const values = row.list || Array.from(unpack(row).values), shown = values.slice(0, MOST_SHOWN), perRow = Math.min(12, shown.length);
+      fill(area, numberTable(shown, perRow, i => String(i * perRow), null));
+      note.textContent = `${name}[${[...at, ":"].join(", ")}]: ${values.length > shown.length ? `the first ${shown.length} of ` : ""}${grouped(shape.at(-1))} numbers` +
+        (shape.at(-1) > values.length ? ` (of ${grouped(shape.at(-1))})` : "") + ".";
+    } catch (error) {
+      note.textContent = `These numbers could not be had: ${error.message}`;
+      fill(area, ...sampled());
+    }
+  };
+  const fields = axes.flatMap((axis, i) => axis ? [make("label", {class: "inline"}, `${axis.name} `, make("input", {type: "number", min: 0, max: shape[i] - 1, value: at[i], onchange: event => {
+    at[i] = Math.min(shape[i] - 1, Math.max(0, Math.round(Number(event.target.value)) || 0));
+    event.target.value = at[i];
+    draw();
+  }}), make("span", {class: "of"}, ` of ${shape[i]}`))] : []);
+  draw();
+  return make("div", {class: "inspect"}, title, make("div", {class: "two"}, ...fields), area, note);
+}
 const TYPES = {bfloat16: "bf16", float16: "f16", float32: "f32", float64: "f64", int64: "i64", int32: "i32", uint8: "u8", int8: "i8"};
-function valueRow([, name, kind, dtype, low, average, high, times]) {
-  const numbers = low === null ? [] : [low, average, high];
-  return make("div", {class: "value"}, make("strong", {title: name}, name),
+function valueRow(made, inspect) {
+  const [, name, kind, dtype, low, average, high, times, packed] = made, numbers = low === null ? [] : [low, average, high];
+  const thumb = packed === undefined || !kind.startsWith("[") ? make("span") : make("button", {type: "button", class: "thumb", title: "Its numbers", ariaLabel: `The numbers of ${name} ${kind}`,
+    onclick: event => inspect(made, event.currentTarget)}, thumbnail(sampleOf(kind, packed)));
+  if (thumb.tagName === "BUTTON") {
+    thumb.made = made;
+    thumb.setAttribute("aria-expanded", "false");
+  }
+  return make("div", {class: "value"}, thumb, make("strong", {title: name}, name),
     make("span", {title: dtype || ""}, kind, ...(dtype && numbers.length ? [" ", make("i", {}, TYPES[dtype] || dtype)] : []),
       ...(times > 1 ? [" ", make("i", {}, `(last of ${times})`)] : [])),
     ...numbers.map((number, i) => make("span", {class: "n", title: ["smallest", "mean", "largest"][i]}, short(number))));
 }
 // Sizes, as of B, T, D = x.shape, stand in one row.
 const isSize = made => made[3] === "int" && made[7] === 1 && made[1] !== "returned";
-function valueRows(all) {
-  const sizes = all.filter(isSize), rest = all.filter(made => !isSize(made)).map(valueRow);
-  if (sizes.length < 2) return all.map(valueRow);
+function valueRows(all, inspect) {
+  const row = made => valueRow(made, inspect), sizes = all.filter(isSize), rest = all.filter(made => !isSize(made)).map(row);
+  if (sizes.length < 2) return all.map(row);
   return [make("div", {class: "value sizes"}, ...sizes.map(([, name, kind]) => make("span", {}, make("strong", {}, name), ` ${kind}`))), ...rest];
 }
 // opened: the first lines of docstrings that are not folded. marks: [line, name, how it differs from the reference's].
-function codeTable(unit, values, opened, marks) {
+// placeOf: of a value of this run, which call it belongs to; inspected: the values whose numbers are open, by line and name.
+function codeTable(unit, values, opened, marks, placeOf, inspected) {
+  const changed = new Set(unit.changed);
+  const open = (made, button) => {
+    const row = button.closest("tr"), key = `${made[0]} ${made[1]}`;
+    const close = () => { row.nextElementSibling.remove(); button.setAttribute("aria-expanded", "false"); };
+    for (const other of row.querySelectorAll("[aria-expanded=true]")) {
+      const same = other === button;
+      other.setAttribute("aria-expanded", "false");
+      row.nextElementSibling.remove();
+      [...inspected].filter(one => one.startsWith(`${made[0]} `)).forEach(one => inspected.delete(one));
+      if (same) return;
+    }
+    inspected.add(key);
+    button.setAttribute("aria-expanded", "true");
+    row.after(make("tr", {class: "numbers-of"}, make("td", {class: "line"}), make("td", {colSpan: 2}, inspector(made, placeOf(made)))));
+  };
   const rows = [], folded = new Map(unit.docs.map(([first, last]) => [first, last]));
   const line = i => {
     const pieces = unit.lines[i].map(piece => typeof piece === "string" ? ["text", piece] : piece);
     const indent = pieces.length ? pieces[0][1].match(/^ */)[0].length : 0, wrong = marks.filter(([at]) => at === i);
-    return make("tr", {class: wrong.length ? wrong.some(isWrong) ? "wrong" : "to-do" : ""}, make("td", {class: "line"}, String(unit.line + i)),
+    return make("tr", {class: wrong.length ? wrong.some(isWrong) ? "wrong" : "to-do" : changed.has(i) ? "switched" : ""}, make("td", {class: "line"}, String(unit.line + i)),
       make("td", {class: "source-line", style: {"--indent": indent}},
         ...pieces.map(([kind, text], j) => make("span", {class: kind}, j ? text : text.slice(indent)))),
-      make("td", {class: "made"}, ...valueRows(values.get(i) || []),
+      make("td", {class: "made"}, ...valueRows(values.get(i) || [], open), ...(changed.has(i) ? [make("div", {class: "differs"}, "changed by a switch")] : []),
         ...wrong.map(([, name, how]) => make("div", {class: "differs"}, make("strong", {}, name.replace(/^return$/, "returned")), ` ${how}`,
           /^(stopped|not done)/.test(how) ? "" : " (the reference's, from the same input)"))));
   };
@@ -790,8 +907,16 @@ function codeTable(unit, values, opened, marks) {
     rows.push(...inside);
     i = last;
   }
-  return make("table", {class: "listing"}, make("thead", {class: "skip"}, make("tr", {}, ...["Line", "Code", "What it made"].map(text =>
+  const table = make("table", {class: "listing"}, make("thead", {class: "skip"}, make("tr", {}, ...["Line", "Code", "What it made"].map(text =>
     make("th", {scope: "col"}, text)))), make("tbody", {}, ...rows));
+  // What was open stays so with the next answer's numbers.
+  for (const key of [...inspected]) {
+    const [line, name] = [Number(key.split(" ")[0]), key.slice(key.indexOf(" ") + 1)];
+    const at = (values.get(line) || []).find(made => made[1] === name && made[8] !== undefined);
+    const button = at && [...table.querySelectorAll(".thumb")].find(one => one.made === at);
+    if (button) open(at, button);
+  }
+  return table;
 }
 const isWrong = ([, , how]) => how !== "not done yet";
 const marksOf = name => (told.marks || {})[name] || [];
@@ -802,7 +927,7 @@ function codeUnit(name) {
   const holder = make("details", {class: "unit", id: `code-${name}`});
   const where = make("span"), state = make("span", {class: "state"});
   holder.append(make("summary", {}, make("code", {}, name), " ", where, " ", state));
-  const chosen = {step: null, layer: null}, opened = new Set();
+  const chosen = {step: null, layer: null}, opened = new Set(), inspected = new Set();
   const note = make("p", {class: "note"}), controls = make("div", {class: "two"}), said = make("div", {class: "said-of"});
   const area = make("div", {class: "scroll", tabIndex: 0, role: "region", ariaLabel: `The code of ${name}`});
   const place = unit => `${unit.file}:${unit.line}`;
@@ -811,7 +936,7 @@ function codeUnit(name) {
     return make("label", {class: "inline"}, title + " ", select);
   };
   const update = () => {
-    const unit = told.code.units[name], values = new Map(), calls = unit.calls.filter(call => call.step === chosen.step);
+    const places = new Map(), unit = told.code.units[name], values = new Map(), calls = unit.calls.filter(call => call.step === chosen.step);
     const methods = [...new Set(calls.map(call => call.method))], words = [];
     for (const method of methods) {
       const same = calls.filter(call => call.method === method);
@@ -819,13 +944,15 @@ function codeUnit(name) {
       for (const made of call.made) {
         if (!values.has(made[0])) values.set(made[0], []);
         values.get(made[0]).push(made);
+        places.set(made, {unit: name, file: unit.file, method: call.method, step: call.step, layer: call.layer});
       }
       const called = call.method === name ? name : `${call.method}`;
       words.push(`${called} of ${call.module || "the model"}` + (call.count > 1 ? ` (the first of ${call.count} calls there)` : ""));
     }
-    fill(area, codeTable(unit, values, opened, marksOf(name)));
-    note.textContent = words.length ? `Values of ${words.join("; ")}: shape, type, then the smallest, mean and largest number.`
-      : "This was not called in this run.";
+    fill(area, codeTable(unit, values, opened, marksOf(name), made => places.get(made), inspected));
+    note.textContent = (words.length ? `Values of ${words.join("; ")}: some of the numbers as colors (orange below zero, blue above; press them to read them), shape, ` +
+      "type, then the smallest, mean and largest number." : "This was not called in this run.") +
+      (told.code.whose ? ` The run is the switched one: ${told.code.whose}.` : "");
     fill(said, ...testsOf(name).map(test => make("pre", {class: `test ${test.state}`}, test.state === "solved" ? `${test.name}: solved.` : test.message)));
   };
   const draw = () => {
@@ -870,7 +997,9 @@ function drawCode() {
         make("span", {class: "state"}), make("span", {class: "names"}, names.join(", "))), ...names.map(codeUnit));
     }
     const wrong = names.filter(name => wrongIn(name) || testsOf(name).some(test => test.state === "wrong"));
-    details.querySelector(".state").textContent = wrong.length ? `to mend: ${wrong.join(", ")}` : "";
+    const changed = names.filter(name => told.code.units[name].changed.length);
+    details.querySelector(".state").textContent = wrong.length ? `to mend: ${wrong.join(", ")}` : changed.length ? `switched: ${changed.join(", ")}` :
+      told.code.whose ? "of the switched run" : "";
     details.querySelector(".state").className = `state${wrong.length ? " bad" : ""}`;
     names.forEach(name => codeUnits.get(name)());
   }
@@ -918,6 +1047,67 @@ function drawResult() {
   fill($("boxes"), make("thead", {}, make("tr", {}, ...["Label", "Token", "In pixels", ""].map(text => make("th", {scope: "col"}, text)))),
     make("tbody", {}, ...rows));
 }
+let askShape = null;  // of the live page: what other words would be drawn as
+function shapePicture(values, color, name) {
+  const side = Math.sqrt(values.length), canvas = make("canvas", {width: side, height: side, role: "img", ariaLabel: name});
+  const context = canvas.getContext("2d"), image = context.createImageData(side, side);
+  const inside = color.match(/\w\w/g).map(two => parseInt(two, 16));
+  // Below 0 (outside) gray, above it (inside) the color; the nearer to 0, the less sure.
+  values.forEach((value, i) => {
+    const x = value / 127.5 - 1, sure = Math.abs(x), to = x > 0 ? inside : [24, 26, 34];
+    image.data.set([...to.map(c => Math.round(150 + (c - 150) * (.25 + .75 * sure))), 255], 4 * i);
+  });
+  context.putImageData(image, 0, 0);
+  return canvas;
+}
+function maskRow(mask, color) {
+  const isExample = mask.truth !== undefined, words = [...mask.words], size = mask.size || [picture.width, picture.height], side = 4;
+  const panel = (element, ...caption) => make("figure", {}, element, make("figcaption", {}, ...caption));
+  const cells = make("div", {class: "words", role: "group", ariaLabel: "The 16 words, row by row"}), drawn = make("div", {class: "drawn-shape"}), inPicture = make("div", {class: "laid"});
+  const caption = make("figcaption");
+  const light = at => drawn.querySelectorAll("i").forEach((cell, i) => cell.classList.toggle("lit", i === at));
+  const draw = ({shape, overlay, share}) => {
+    fill(drawn, shapePicture(unpack(shape).values, color, `The shape of ${mask.label || "a thing"}`), ...words.map(() => make("i")));
+    fill(inPicture, make("img", {src: mask.picture || picture.given, alt: "The picture"}), make("img", {src: overlay, alt: `The mask of ${mask.label || "a thing"} in the picture`}));
+    const same = isExample && words.every((word, i) => word === mask.words[i]);
+    fill(caption, ...(same ? ["In the picture. Of true and decoded mask together, ", make("b", {}, percent(mask.same)), ` is in both; a filled box would have ${percent(mask.sameAsBox)}.`]
+      : [`In the picture: ${percent(share)} of it.`]));
+  };
+  const number = word => String(word).padStart(3, "0");
+  words.forEach((word, i) => {
+    const cell = askShape ? make("input", {type: "number", min: 0, max: told.masks.codewords - 1, value: word, ariaLabel: `Word ${i}, row ${Math.floor(i / side)}, column ${i % side}`}) : make("span", {}, number(word));
+    cell.addEventListener("pointerenter", () => light(i));
+    cell.addEventListener("focus", () => light(i));
+    for (const name of ["pointerleave", "blur"]) cell.addEventListener(name, () => light(-1));
+    if (askShape) cell.addEventListener("input", async () => {
+      const typed = Number(cell.value);
+      if (cell.value === "" || !Number.isInteger(typed) || typed < 0 || typed >= told.masks.codewords) return;
+      words[i] = typed;
+      cell.classList.toggle("other", typed !== mask.words[i]);
+      try { draw(await askShape(words, mask.box, size)); } catch { /* a newer one is on its way */ }
+    });
+    cells.append(cell);
+  });
+  draw(mask);
+  const reset = askShape ? [make("button", {type: "button", class: "fold", onclick: () => { holder.replaceWith(maskRow(mask, color)); }}, "the first words again")] : [];
+  const holder = make("div", {class: `mask-row${isExample ? " example" : ""}`},
+    ...(isExample ? [panel(shapePicture(unpack(mask.truth).values, color, `The true mask of ${mask.label}, cut to its box`), `${mask.label}: its true mask, cut to its box and squeezed to 64 × 64`)] : []),
+    panel(cells, isExample ? "said in 16 words" : make("b", {style: {color}}, mask.label || "(no label)"), isExample ? " (numbers of codewords)" : ": its 16 words", askShape ? ". Change one: " : ". ", ...reset),
+    panel(drawn, "drawn from the words alone: 64 × 64 points"), make("figure", {}, inPicture, caption));
+  return holder;
+}
+function drawMasks() {
+  const {found, example, codewords, notes} = told.masks, rows = found.length ? found : example ? [example] : [];
+  const alone = found.length ? "" : codewords ? (rows.length ? "This answer has none of them. So that you can see them all the same, the mask of a drawing, which is known, is said in words " +
+    "and drawn again from them." : "This answer has none of them. Put a drawing onto the picture to see its mask said in words.") : "This checkpoint has no mask decoder.";
+  $("maskIntro").textContent = [alone, ...notes.map(note => note.endsWith(".") ? note : `${note}.`)].filter(Boolean).join(" ");
+  $("masks").hidden = !rows.length;
+  // While words are being typed the same row stays.
+  const key = JSON.stringify(rows.map(({words, box, label}) => [words, box, label]));
+  if ($("masks").dataset.of === key && $("masks").contains(document.activeElement)) return;
+  $("masks").dataset.of = key;
+  fill($("masks"), ...rows.map(mask => maskRow(mask, mask.of === undefined ? COLORS[0] : colorOf(mask.label))));
+}
 function drawModules() {
   const whole = told.modules[0], timed = whole.promptSeconds !== null;
   const heads = ["Module", "Class", "Input", "Output", "Parameters", "Weights", "Returned", ...(timed ? ["Prompt", "Further token"] : [])];
@@ -944,15 +1134,32 @@ const state = {patch: 0, channel: 0, towerLayer: 0, towerHead: -1, token: 0, lay
 function firstState() {
   state.towerLayer = Math.floor(tower.layers / 2);
   state.token = Math.max(0, lastBox);
-  const [y1, x1, y2, x2] = lastBox >= 0 ? decoder.focus[lastBox].box : [.5, .5, .5, .5];
+  if (lastBox < 0) { state.patch = mostVaried(); return; }
+  const [y1, x1, y2, x2] = decoder.focus[lastBox].box;
   const at = middle => Math.min(picture.grid - 1, Math.floor(middle * picture.grid));
   state.patch = at((y1 + y2) / 2) * picture.grid + at((x1 + x2) / 2);
+}
+// The patch whose numbers differ most: there is something to see.
+function mostVaried() {
+  const P = picture.patch, grid = picture.grid;
+  let best = 0, most = -1;
+  for (let patch = 0; patch < grid * grid; patch++) {
+    let sum = 0, squares = 0;
+    for (let y = 0; y < P; y++) for (let x = 0; x < P; x++) {
+      const value = numberAt(patch % grid * P + x, Math.floor(patch / grid) * P + y, 1);
+      sum += value;
+      squares += value * value;
+    }
+    const spread = squares / (P * P) - (sum / (P * P)) ** 2;
+    if (spread > most) [best, most] = [patch, spread];
+  }
+  return best;
 }
 
 // Once: what a model of this size has, and what listens.
 let updateReading;
 function build() {
-  const canvas = label => make("canvas", {width: 720, height: 720, role: "img", ariaLabel: label});
+  const canvas = label => make("canvas", {width: Math.round(360 * sharp), height: Math.round(360 * sharp), role: "img", ariaLabel: label});
   cutter = patchButtons(picture.grid, "Patch", choosePatch);
   fill($("cutter"), make("img", {alt: "The picture, cut into patches"}), cutter.holder);
   $("channels").append(...CHANNELS.map((name, i) => make("label", {}, make("input", {type: "radio", name: "channel", value: name, checked: i === 0,
@@ -987,6 +1194,21 @@ function build() {
   updateReading = followReading();
 }
 
+// The parts that are in sight are drawn at once. On the live page, which has no time, the others follow, one after the
+// other, so that what the reader does meanwhile comes between them; a newer answer takes their place.
+let inSightFirst = false, allDrawn = Promise.resolve();
+function drawParts(parts) {
+  const isInSight = part => { const {top, bottom} = $(`part${part}`).getBoundingClientRect(); return top < innerHeight + 100 && bottom > -100; };
+  const all = Object.keys(parts), inSight = inSightFirst ? all.filter(isInSight) : all, later = all.filter(part => !inSight.includes(part)), mine = told;
+  inSight.forEach(part => parts[part]());
+  allDrawn = (async () => {
+    for (const part of later) {
+      await new Promise(done => setTimeout(done));
+      if (told !== mine) return;
+      parts[part]();
+    }
+  })();
+}
 // Takes what it is told of an answer and draws all of it. Where the same token is said, what was chosen stays.
 async function show(next) {
   const image = new Image();
@@ -995,33 +1217,31 @@ async function show(next) {
   const first = told === null, before = first ? null : answer[state.token]?.text;
   take(next);
   lit = image;
-  dim = makeDim();
+  dim = null;
   if (first) {
     firstState();
     build();
   }
   if ($("hero")) drawTop();
   drawPath();
-  drawStages();
-  $("cutter").firstChild.src = picture.resized;
-  drawTokens();
   $("towerNote").textContent = "The small maps are the same patch in every layer and head, each as bright as its own largest weight." +
     (picture.cells < picture.grid ? ` Patches are joined to blocks of ${blockSize} × ${blockSize}, so that the page stays small.` : "") +
     (tower.headLayers.length < tower.layers ? ` Heads one by one only in layers ${tower.headLayers.join(", ")}, so that the page stays small.` : "");
-  drawFeatures();
-  drawMerge();
   fill($("answerTokens"), ...answer.map(token => tokenChip(token, "button")));
   answers = {select: choice([...$("answerTokens").children], answer.map((_, i) => [0, i]), chooseToken)};
+  const stays = !first && answer[state.token]?.text === before;
+  if (!stays) atToken(first ? state.token : Math.max(0, lastBox));
   drawSeen();
-  drawFocus();
-  drawStream();
-  drawLens();
-  drawCache();
-  drawResult();
-  drawModules();
-  choosePatch(state.patch);
-  if (!first && answer[state.token]?.text === before) drawDecoder();
-  else chooseToken(first ? state.token : Math.max(0, lastBox));
+  cutter.select(state.patch);
+  drawParts({
+    1: () => { drawStages(); $("cutter").firstChild.src = picture.resized; drawNumbers(); },
+    2: drawTokens,
+    3: () => { drawTower(); drawFeatures(); },
+    4: drawMerge,
+    5: () => { drawDecoder(); drawFocus(); drawStream(); drawLens(); drawCache(); },
+    6: () => { drawResult(); drawMasks(); },
+    7: drawModules,
+  });
   drawCode();
   if (first && location.hash.startsWith("#code-")) openCode(location.hash.slice("#code-".length));
   updateReading();

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from inside.code import definition
 from inside.source import source_link
-from inside.template import MADE_HERE, embedded, fill_template, read  # noqa: F401 (explain.py: MADE_HERE)
+from inside.template import embedded, fill_template, read
 from load_weights import ModelSet
 
 POLICY = """<meta http-equiv="Content-Security-Policy"

@@ -11,6 +11,7 @@ Letters in shapes: B batch (1 here), N patches (= image tokens), T tokens given 
 can be looked at, H heads, Hd size of a head.
 """
 
+import functools
 import inspect
 import re
 import time
@@ -24,6 +25,7 @@ from tokenizers import Tokenizer
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
+from inside.choosing import Choice, watch_choices
 from load_weights import ModelSet
 
 TOWER, DECODER = "vision_tower.vision_model.", "language_model.model."
@@ -54,6 +56,21 @@ def tensors_in(value) -> list[torch.Tensor]:
     if not isinstance(value, (tuple, list)):
         value = [value]
     return [one for one in value if isinstance(one, torch.Tensor)]
+
+
+@functools.lru_cache(maxsize=256)
+def signature_of(forward: Callable) -> inspect.Signature:
+    """(The live page asks again and again.)"""
+    return inspect.signature(forward)
+
+
+def arguments_of(module: nn.Module, args: tuple, kwargs: dict) -> tuple:
+    """What a module was given, by position, however the caller has named it."""
+    forward = module.forward
+    function = getattr(forward, "__func__", None)
+    if function is None:  # not a method: put into this one module
+        return inspect.signature(forward).bind(*args, **kwargs).args
+    return signature_of(function).bind(module, *args, **kwargs).args[1:]
 
 
 class Attended(NamedTuple):
@@ -134,11 +151,11 @@ class Recorder:
         self.hooks = []
         for name, module in self.model.named_modules():
             self.hooks += self.watch(name, module)
-        self.watcher.__enter__()
         return self
 
     def __exit__(self, *error):
-        self.watcher.__exit__(*error)
+        if self.running:  # it was stopped inside an attention module
+            self.watcher.__exit__(*error)
         for hook in self.hooks:
             hook.remove()
 
@@ -147,6 +164,9 @@ class Recorder:
 
         def before(module, args, kwargs):
             if is_attention:
+                # Only there: the mode is asked at each call of PyTorch, and that takes time.
+                if not self.running:
+                    self.watcher.__enter__()
                 self.running.append(name)
                 self.found.clear()
             started.append(time.perf_counter())
@@ -155,8 +175,7 @@ class Recorder:
             seconds = time.perf_counter() - started.pop()
             kept, result = (), None
             if self.keep(name):
-                # By position, however the caller has named them.
-                kept, result = inspect.signature(module.forward).bind(*args, **kwargs).args, output
+                kept, result = arguments_of(module, args, kwargs), output
             given, made = tensors_in([*args, *kwargs.values()]), tensors_in(output)
             self.calls.setdefault(name, []).append(Call(
                 seconds,
@@ -168,6 +187,8 @@ class Recorder:
             ))  # fmt: skip
             if is_attention:
                 self.running.pop()
+                if not self.running:
+                    self.watcher.__exit__(None, None, None)
                 self.attended.setdefault(name, []).append(attended(self.found))
                 self.found.clear()
 
@@ -202,6 +223,8 @@ class Recording:
     calls: dict[str, list[Call]]
     attended: dict[str, list[Attended]]
     model_set: ModelSet
+    choices: list[Choice]  # of the answer's tokens, as far as they could be seen
+    ended: bool  # by <eos>, and not for want of steps
 
     @property
     def input_ids(self) -> list[int]:
@@ -230,16 +253,23 @@ def record_answer(
     max_tokens: int,
     model_set: ModelSet,
     reduce: Callable,
+    goes_on: Callable = lambda count: None,
+    **choosing,
 ) -> Recording:
-    """Lets the model answer (greedily) and keeps what the page is to show."""
+    """Lets the model answer and keeps what the page is to show.
+
+    goes_on: as for watch_choices. choosing: temperature, top_p and seed, as generate takes them; without
+    them it is greedy.
+    """
     eos_token_id = tokenizer.token_to_id("<eos>")
     generation = model_set.generation
     answer, tokens = generation.Answer(tokenizer), []
-    with Recorder(model, KEPT.fullmatch, reduce) as recorder:
-        for (token,) in generation.generate(model, batch, eos_token_id, max_tokens):
+    with Recorder(model, KEPT.fullmatch, reduce) as recorder, watch_choices(generation, goes_on) as choices:
+        for (token,) in generation.generate(model, batch, eos_token_id, max_tokens, **choosing):
             tokens.append(token)
             if token != eos_token_id:
                 answer.append(token)
     return Recording(
-        model, tokenizer, batch, tokens, answer.text, recorder.calls, recorder.attended, model_set
-    )
+        model, tokenizer, batch, tokens, answer.text, recorder.calls, recorder.attended, model_set, choices,
+        ended=tokens[-1:] == [eos_token_id],
+    )  # fmt: skip

@@ -5,6 +5,7 @@ import functools
 import inspect
 import io
 import keyword
+import linecache
 import os
 import tokenize
 from pathlib import Path
@@ -15,10 +16,10 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 class Source(NamedTuple):
-    """A class or function of this repository, as it is written."""
+    """A class or function of this repository, as it is written, or as an experiment has changed it."""
 
     name: str
-    file: Path
+    file: Path  # of a changed text: its name, which is that of no file
     first_line: int  # of the file, from 1
     lines: list[str]
 
@@ -36,23 +37,37 @@ def code_of(thing):
     return getattr(inspect.unwrap(thing) if callable(thing) else None, "__code__", None)
 
 
+def is_kept(name: str) -> bool:
+    """A text that is no file, which whoever compiled it has left with Python (as edits.compiled does)."""
+    return len(entry := linecache.cache.get(name, ())) == 4 and entry[1] is None
+
+
+def time_of(name: str) -> int:
+    """When a text was changed; a text that is no file never is."""
+    return 0 if is_kept(name) else Path(name).stat().st_mtime_ns
+
+
 @functools.lru_cache(maxsize=32)
-def parse_file(file: Path, changed: int) -> tuple[str, ast.Module]:
+def parse_file(name: str, changed: int) -> tuple[str, ast.Module]:
     """A file's text and its syntax tree; `changed` is its time, so that a new text is read again."""
-    text = file.read_text(encoding="utf-8")
+    kept = linecache.cache[name][2] if is_kept(name) else None
+    text = Path(name).read_text(encoding="utf-8") if kept is None else "".join(kept)
     return text, ast.parse(text)
 
 
 def find_source(thing) -> Source | None:
     """The text of a class or function; None if it is not one of a file in the root of this repository."""
     code = code_of(thing)
-    if code is None or (file := Path(code.co_filename)).resolve().parent != ROOT or not file.is_file():
+    if code is None:
         return None
-    return find_in_file(thing.__name__, code.co_firstlineno, file, file.stat().st_mtime_ns)
+    file = Path(code.co_filename)
+    if not is_kept(code.co_filename) and (file.resolve().parent != ROOT or not file.is_file()):
+        return None
+    return find_in_file(thing.__name__, code.co_firstlineno, code.co_filename, time_of(code.co_filename))
 
 
 @functools.lru_cache(maxsize=512)
-def find_in_file(name: str, line: int, file: Path, changed: int) -> Source | None:
+def find_in_file(name: str, line: int, file: str, changed: int) -> Source | None:
     """The class or function of this name that holds a line. (The live page asks again and again.)"""
     text, tree = parse_file(file, changed)
     for node in ast.walk(tree):
@@ -60,14 +75,14 @@ def find_in_file(name: str, line: int, file: Path, changed: int) -> Source | Non
             decorated = [decorator.lineno for decorator in node.decorator_list]
             if node.lineno <= line <= node.end_lineno or line in decorated:
                 lines = text.splitlines()[node.lineno - 1 : node.end_lineno]
-                return Source(name, file, node.lineno, lines)
+                return Source(name, Path(file), node.lineno, lines)
     return None
 
 
 def source_link(thing, folder: Path) -> dict | None:
     """A link to the source from a page in `folder`: its text, and its address with the line."""
     source = find_source(thing)
-    if source is None:
+    if source is None or is_kept(str(source.file)):
         return None
     try:
         path = Path(os.path.relpath(source.file, folder)).as_posix()

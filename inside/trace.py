@@ -20,7 +20,6 @@ import inspect
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from pathlib import Path
 from types import CodeType, FrameType
 from typing import NamedTuple
 
@@ -29,7 +28,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from inside.source import parse_file
+from inside.source import parse_file, time_of
 
 RETURNED = "return"  # the name of what a call gave back
 COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
@@ -126,15 +125,15 @@ class Layout(NamedTuple):
 
 def layout_of(code: CodeType) -> Layout | None:
     """Reads it from the file that the code was compiled from; None if it is not there."""
-    file = Path(code.co_filename)
     try:
-        return layout_in_file(code.co_name, code.co_firstlineno, file, file.stat().st_mtime_ns)
+        file = code.co_filename
+        return layout_in_file(code.co_name, code.co_firstlineno, file, time_of(file))
     except (OSError, ValueError, SyntaxError):
         return None
 
 
 @functools.lru_cache(maxsize=512)
-def layout_in_file(name: str, line: int, file: Path, changed: int) -> Layout | None:
+def layout_in_file(name: str, line: int, file: str, changed: int) -> Layout | None:
     _, tree = parse_file(file, changed)
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef) and node.name == name:
@@ -288,6 +287,35 @@ def summarize(value) -> Summary | list[Summary]:
     if value is None or isinstance(value, (bool, int, float, str)):
         return Summary(shortened(repr(value)), type(value).__name__)
     return Summary(type(value).__name__)
+
+
+ROWS, COLUMNS = 8, 12  # at most, of a sample
+
+
+def sample(value) -> list | torch.Tensor | None:
+    """Some numbers of a tensor or array, at equal distances: float [up to 8, up to 12], integers as a list.
+
+    Of the last two dimensions, at the first place of those before them: the first head, for instance. Of a
+    picture [h, w, 3], its red. None if there is nothing to choose from.
+    """
+    if isinstance(value, np.ndarray):
+        value = torch.from_numpy(np.ascontiguousarray(value))
+    if not isinstance(value, torch.Tensor) or value.numel() < 2 or value.is_complex():
+        return None
+    if value.dim() == 3 and value.shape[2] == 3:
+        value = value[:, :, 0]
+    while value.dim() > 2:
+        value = value[0]
+    value = value.reshape(-1, value.shape[-1])
+    rows, columns = (places(*one) for one in zip(value.shape, (ROWS, COLUMNS), strict=True))
+    value = value[rows.start :: rows.step, columns.start :: columns.step]
+    return value.float() if value.is_floating_point() else value.int().tolist()
+
+
+def places(count: int, most: int) -> range:
+    """At most so many of count places, at equal distances, the last among them."""
+    step = -(-count // most)
+    return range((count - 1) % step, count, step)
 
 
 def shortened(text: str, most: int = 60) -> str:

@@ -65,15 +65,20 @@ def to_image(mask: torch.Tensor, level: int = 255) -> Image.Image:
     return Image.fromarray((mask * level).to(torch.uint8).numpy())
 
 
+def border(mask: torch.Tensor) -> Image.Image:
+    """A gray picture: white where the mask's border is at most two pixels away, inside it."""
+    inside = to_image(mask)
+    # The smallest of 5 x 5 is black near the border.
+    return ImageChops.subtract(inside, inside.filter(ImageFilter.MinFilter(5)))
+
+
 def draw_masks(picture: Image.Image, masks: list[torch.Tensor | None], colors: list[str]) -> Image.Image:
     """A copy of the picture with each mask tinted in its color, and its border in the full color."""
     picture = picture.copy()
     for mask, color in zip(masks, colors, strict=True):
         if mask is not None:
             picture.paste(color, mask=to_image(mask, TINT))
-            inside = to_image(mask)
-            # The smallest of 5 x 5 is black where the border is at most two pixels away.
-            picture.paste(color, mask=ImageChops.subtract(inside, inside.filter(ImageFilter.MinFilter(5))))
+            picture.paste(color, mask=border(mask))
     return picture
 
 

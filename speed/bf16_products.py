@@ -35,9 +35,9 @@ def bf16_row(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
         torch.backends.mkldnn.enabled = was_enabled
 
 
-def bf16_rows(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """Products in bfloat16, added up in float32: quick where the CPU has instructions for it."""
-    return F.linear(x, weight)
+def bf16_rows(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
+    """Products in bfloat16, added up in float32, a bias too: quick where the CPU has instructions for it."""
+    return F.linear(x, weight, bias)
 
 
 def float32_rows(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:

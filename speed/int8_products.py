@@ -15,7 +15,10 @@ from typing import NamedTuple
 
 import torch
 
-SLICE = 1024  # rows of a weight that are worked on at a time, to stay in the cache
+from speed.sharing import share, slices
+
+SLICE = 512  # rows of a weight that are worked on at a time, to stay in the cache
+BLOCK = 2**17  # numbers of an input that are rounded at a time, likewise
 OUTLIER = 6.0  # times the root mean square of all
 
 
@@ -108,32 +111,41 @@ class Rounded(NamedTuple):
     outliers: torch.Tensor  # float32 [R, k]
 
 
+def blocks_of(x: torch.Tensor) -> list[slice]:
+    """Some rows at a time: what a core's cache holds."""
+    return slices(len(x), max(1, BLOCK // x.shape[1]))
+
+
 def outlier_columns(x: torch.Tensor) -> torch.Tensor:
     """Which columns hold numbers far beyond the others: int64 [k], k <= 64.
 
     One of them would stretch the steps to which all the rest of its row is rounded.
     """
-    peaks, columns = largest(x, dim=0).topk(min(64, x.shape[1] // 32))
-    return columns[peaks > OUTLIER * root_mean_square(x)]
+    blocks = list(enumerate(blocks_of(x)))
+    peaks, norms = x.new_empty(len(blocks), x.shape[1]), x.new_empty(len(blocks))
+
+    def look_at(block: tuple[int, slice]):
+        number, rows = block
+        peaks[number], norms[number] = largest(x[rows], dim=0), torch.linalg.vector_norm(x[rows])
+
+    share(look_at, blocks)
+    found, columns = peaks.amax(dim=0).topk(min(64, x.shape[1] // 32))
+    return columns[found > OUTLIER * float(torch.linalg.vector_norm(norms)) / x.numel() ** 0.5]
 
 
 def round_rows(x: torch.Tensor) -> Rounded:
-    """x [R, I]; in blocks of rows that stay in the cache, and in one piece of memory."""
+    """x [R, I]; in blocks of rows that stay in the cache."""
     columns = outlier_columns(x)
-    numbers, steps = torch.empty_like(x, dtype=torch.uint8), x.new_empty(len(x), 1)
-    size = max(1, 2**18 // x.shape[1])
-    memory = x.new_empty(min(size, len(x)), x.shape[1])
-    for start in range(0, len(x), size):
-        rows = slice(start, start + size)
-        block = part = x[rows]
-        work = memory[: len(block)]
-        if len(columns):
-            part = work.copy_(block).index_fill_(1, columns, 0)
-        peaks = largest(part, dim=1)[:, None].clamp_(min=1e-30)
-        steps[rows] = peaks / middle()
+    numbers, peaks = torch.empty_like(x, dtype=torch.uint8), x.new_empty(len(x), 1)
+
+    def round_block(rows: slice):
+        part = x[rows].index_fill(1, columns, 0) if len(columns) else x[rows]
+        torch.amax(part.abs(), dim=1, keepdim=True, out=peaks[rows]).clamp_(min=1e-30)
         # To the nearest: 0.5 is added, then the fraction is cut off.
-        numbers[rows] = torch.mul(part, middle() / peaks, out=work).add_(middle() + 0.5)
-    return Rounded(numbers, steps, columns, x[:, columns])
+        numbers[rows] = (part * (middle() / peaks[rows])).add_(middle() + 0.5)
+
+    share(round_block, blocks_of(x))
+    return Rounded(numbers, peaks / middle(), columns, x[:, columns])
 
 
 def int8_row(x: torch.Tensor, weight: torch.Tensor, scale: torch.Tensor, zero: torch.Tensor) -> torch.Tensor:
@@ -151,30 +163,29 @@ def int8_row(x: torch.Tensor, weight: torch.Tensor, scale: torch.Tensor, zero: t
     return torch.cat(parts, dim=1).sub_(zero * (step + fine)).mul_(scale)
 
 
-def parts_of(weight: torch.Tensor) -> list[slice]:
-    """Slices of the outputs, all of nearly one size: a rest would cost as many operations as the others.
+def products_of_slice(
+    x: Rounded, weight: torch.Tensor, scale: torch.Tensor, zero: torch.Tensor
+) -> torch.Tensor:
+    """Products of many rows with as much of a weight as the cache holds; the outliers' are float32's.
 
-    A multiple of 64, which is what is multiplied at a time.
+    x W^T = (x without the columns k, rounded) W^T + x[:, k] W[:, k]^T
     """
-    number = max(1, round(len(weight) / SLICE))
-    size = -(-len(weight) // (64 * number)) * 64
-    return [slice(start, min(start + size, len(weight))) for start in range(0, len(weight), size)]
+    product = int_mm(x.numbers, weight).sub_(zero).mul_(x.steps)
+    if len(x.columns):
+        product.addmm_(x.outliers, weight[:, x.columns].float().t())
+    return product.mul_(scale)
 
 
 def products_of_rounded(
     x: Rounded, weight: torch.Tensor, scale: torch.Tensor, zero: torch.Tensor
 ) -> torch.Tensor:
-    """Products of many rows: the outliers' columns are multiplied in float32.
-
-    x W^T = (x without the columns k, rounded) W^T + x[:, k] W[:, k]^T
-    """
-    weight_columns = weight.index_select(1, x.columns).float()  # [O, k]
+    """Products of many rows, slice by slice of the weight."""
     out = x.steps.new_empty(len(x.steps), len(weight))
-    for part in parts_of(weight):
-        product = int_mm(x.numbers, weight[part]).sub_(zero[part]).mul_(x.steps)  # [R, a slice]
-        if len(x.columns):
-            product.addmm_(x.outliers, weight_columns[part].t())
-        torch.mul(product, scale[part], out=out[:, part])
+
+    def multiply(part: slice):
+        out[:, part] = products_of_slice(x, weight[part], scale[part], zero[part])
+
+    share(multiply, slices(len(weight), SLICE, multiple=64))  # 64 are multiplied at a time
     return out
 
 

@@ -3,20 +3,25 @@
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
+from decoder_1 import GemmaMLP
 from speed.bf16_products import bf16_row, bf16_row_twice, bf16_rows, bf16_vector, float32_rows
 from speed.int8_products import (
+    SLICE,
     Rounded,
     int8_both,
     int8_row,
     int8_weights,
     largest,
     products_of_rounded,
+    products_of_slice,
     products_of_zeros,
     round_rows,
 )
 from speed.quickest import quickest
+from speed.sharing import share, slices
 
 
 class Bf16Linear(nn.Module):
@@ -34,8 +39,12 @@ class Bf16Linear(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         rows = x.reshape(-1, x.shape[-1]).bfloat16()
         ways = (bf16_row_twice, bf16_row, bf16_vector) if len(rows) == 1 else (float32_rows, bf16_rows)
-        out = quickest(ways, rows, self.weight)(rows, self.weight)
-        out = out if self.bias is None else out.add_(self.bias)
+        way = quickest(ways, rows, self.weight)
+        if way is bf16_rows:
+            out = bf16_rows(rows, self.weight, self.bias)
+        else:
+            out = way(rows, self.weight)
+            out = out if self.bias is None else out.add_(self.bias)
         out = out.view(*x.shape[:-1], -1)
         return out.float() if self.is_attended and x.shape[-2] == 1 else out
 
@@ -69,29 +78,69 @@ def rounded_once(rows: torch.Tensor) -> Rounded:
 class Int8Linear(nn.Module):
     """nn.Linear with an int8 weight and a scale for each of its rows: weight[o] * scale[o].
 
-    Input: [..., I]. Output: [..., O], both float32.
+    Input: [..., I]. Output: [..., O], both float32. Where it `is_shared` (other layers have the same
+    input), many rows are rounded once for all.
     """
 
     def __init__(
-        self, weight: torch.Tensor, scale: torch.Tensor, sums: torch.Tensor, bias: torch.Tensor | None
+        self,
+        weight: torch.Tensor,
+        scale: torch.Tensor,
+        sums: torch.Tensor,
+        bias: torch.Tensor | None,
+        is_shared: bool = False,
     ):
         super().__init__()
+        self.is_shared = is_shared
         self.weight = nn.Parameter(weight, requires_grad=False)
         self.scale = nn.Parameter(scale.float(), requires_grad=False)
         self.zero = nn.Parameter(products_of_zeros(sums), requires_grad=False)
         self.bias = None if bias is None else nn.Parameter(bias.float(), requires_grad=False)
 
+    def quickest_for(self, rows: torch.Tensor):
+        way = int8_row if len(rows) == 1 else int8_both
+        if rows.shape[1] % 16:
+            return way  # the other takes 16 at a time
+        return quickest((int8_weights, way), rows, self.weight, self.scale, self.zero)
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         rows = x.reshape(-1, x.shape[-1]).float()
-        way = int8_row if len(rows) == 1 else int8_both
-        if rows.shape[1] % 16 == 0:  # the other takes 16 at a time
-            way = quickest((int8_weights, way), rows, self.weight, self.scale, self.zero)
+        way = self.quickest_for(rows)
         if way is int8_both:
-            out = products_of_rounded(rounded_once(rows), self.weight, self.scale, self.zero)
+            rounded = rounded_once(rows) if self.is_shared else round_rows(rows)
+            out = products_of_rounded(rounded, self.weight, self.scale, self.zero)
         else:
             out = way(rows, self.weight, self.scale, self.zero)
         out = out if self.bias is None else out.add_(self.bias)
         return out.view(*x.shape[:-1], -1)
+
+
+class Int8MLP(GemmaMLP):
+    """GemmaMLP of Int8Linear, gate, up and GELU slice by slice: at 17 MB each, memory is what they wait for.
+
+    Input and output: [..., T, D], float32. One row, and what hooks watch, is worked on as GemmaMLP does.
+    """
+
+    def __init__(self, mlp: GemmaMLP):
+        nn.Module.__init__(self)
+        self.gate_proj, self.up_proj, self.down_proj = mlp.gate_proj, mlp.up_proj, mlp.down_proj
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        rows = hidden_states.reshape(-1, hidden_states.shape[-1]).float()
+        is_watched = any(part._forward_hooks or part._forward_pre_hooks for part in self.children())
+        if is_watched or self.gate_proj.quickest_for(rows) is not int8_both:
+            return super().forward(hidden_states)
+
+        x, gate, up = round_rows(rows), self.gate_proj, self.up_proj
+        gated = rows.new_empty(len(rows), len(gate.weight))
+
+        def work(part: slice):
+            passes = products_of_slice(x, gate.weight[part], gate.scale[part], gate.zero[part])
+            values = products_of_slice(x, up.weight[part], up.scale[part], up.zero[part])
+            torch.mul(F.gelu(passes, approximate="tanh"), values, out=gated[:, part])
+
+        share(work, slices(len(gate.weight), SLICE, multiple=64))
+        return self.down_proj(gated).view(hidden_states.shape)
 
 
 class Int8Embedding(nn.Module):

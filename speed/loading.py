@@ -7,9 +7,11 @@ from torch import nn
 from tqdm import tqdm
 
 import load_weights
+from decoder_1 import GemmaMLP
 from load_weights import CheckpointError, ModelSet, find_tensors, load_hf_model, read_tensor
 from speed import int8_file, memory
-from speed.linear import Bf16Linear, Int8Embedding, Int8Linear
+from speed.linear import Bf16Linear, Int8Embedding, Int8Linear, Int8MLP
+from speed.quickest import seconds
 
 PRECISIONS = ("auto", *load_weights.PRECISIONS, "int8")  # what --precision takes
 # In parameters: models below LARGE are quick as they are, and stay as they are; below ONE_THREAD, threads
@@ -17,6 +19,8 @@ PRECISIONS = ("auto", *load_weights.PRECISIONS, "int8")  # what --precision take
 LARGE, ONE_THREAD = 100_000_000, 20_000_000
 TABLE = "language_model.model.embed_tokens"
 LM_HEAD = "language_model.lm_head"
+SHARED = (".q_proj", ".k_proj", ".v_proj", ".gate_proj", ".up_proj")  # layers with the input of another
+ROWS = 256  # of a picture, one for each patch
 
 
 def linears_of(model: nn.Module) -> dict[str, nn.Linear]:
@@ -49,7 +53,7 @@ def use_bf16(model: nn.Module):
         model.set_submodule(name, Bf16Linear(linear, is_attended))
 
 
-def use_int8(model: nn.Module, folder: Path):
+def use_int8(model: nn.Module, folder: Path, is_large: bool):
     """Makes a model whose weights are only mapped yet an int8 one; the rest of it becomes float32.
 
     All matrices are rounded, so that the file is the same for every set; a learner's own kind of linear
@@ -67,12 +71,50 @@ def use_int8(model: nn.Module, folder: Path):
         if is_matrix(name, tensor.shape)
     }
     int8 = int8_file.int8_of(folder, files, shapes, lambda name: read_tensor(stored[f"{name}.weight"]))
-    for name, linear in linears_of(model).items():
-        parts = (int8[f"{stored_name(name)}.{part}"] for part in ("weight", "scale", "sum"))
-        model.set_submodule(name, Int8Linear(*parts, linear.bias))
-        if name == LM_HEAD:
-            model.set_submodule(TABLE, Int8Embedding(model.get_submodule(name)))
-    model.float()  # all but what is int8
+    linears = linears_of(model)
+    modules = {
+        name: Int8Linear(
+            *(int8[f"{stored_name(name)}.{part}"] for part in ("weight", "scale", "sum")),
+            linear.bias,
+            name.endswith(SHARED),
+        )
+        for name, linear in linears.items()
+    }
+    for name in layers_in_bf16(linears, modules) if is_large else []:
+        memory.map_now(linears[name].weight)
+        modules[name] = Bf16Linear(linears[name])
+    for name in linears:
+        model.set_submodule(name, nn.Identity())
+    model.float()  # all but those layers
+    for name, module in modules.items():
+        model.set_submodule(name, module)
+    if LM_HEAD in modules:
+        model.set_submodule(TABLE, Int8Embedding(modules[LM_HEAD]))
+    for name, mlp in [*model.named_modules()]:
+        # The reference's, not a learner's, nor one with a learner's layers.
+        if type(mlp) is GemmaMLP and all(type(layer) is Int8Linear for layer in mlp.children()):
+            model.set_submodule(name, Int8MLP(mlp))
+
+
+def layers_in_bf16(linears: dict[str, nn.Linear], int8: dict[str, Int8Linear]) -> list[str]:
+    """Which layers stay as they are stored: all that work on pictures alone, or none of them.
+
+    Their weights are read once for each picture, so half the bytes gain nothing there, and rounding the
+    input can cost more than the quicker product saves.
+    """
+    names = [name for name in linears if not name.startswith("language_model.")]
+    dtypes = {parameter.dtype for name in names for parameter in linears[name].parameters()}
+    if dtypes != {torch.bfloat16}:
+        return []
+    largest = max(names, key=lambda name: linears[name].weight.numel())
+    return names if is_quicker_in_bf16(linears[largest], int8[largest]) else []
+
+
+def is_quicker_in_bf16(linear: nn.Linear, int8: Int8Linear) -> bool:
+    """Whether bfloat16, which is more exact, is also quicker for a picture, as it is on CPUs with AMX."""
+    x = torch.ones(ROWS, linear.in_features)
+    x[:, 0] = linear.in_features  # an outlier, as they all have
+    return seconds(Bf16Linear(linear), x) < seconds(int8, x)
 
 
 def skip_unread(model: nn.Module):
@@ -115,7 +157,7 @@ def load_model(model_path, device="cpu", precision: str = "auto", model_set: Mod
         torch.set_num_threads(1)  # before the first product
     is_bf16 = precision == "auto" and model.get_submodule(TABLE).weight.dtype == torch.bfloat16
     if precision == "int8":
-        use_int8(model, Path(model_path))
+        use_int8(model, Path(model_path), numbers > LARGE)
     elif is_bf16 and device.type == "cpu" and numbers > LARGE:
         use_bf16(model)
     else:

@@ -6,10 +6,13 @@ that known mistakes are named; here are the others.
 
 import ast
 import copy
+import itertools
 
+import numpy as np
 import pytest
 
 from course.checking import check
+from course.differences import describe_values
 from course.edits import all_edits, edited_module, own_tree
 from course.exercises import EXERCISES, FILES, named
 from course.learner_file import LearnerFile
@@ -412,7 +415,7 @@ def test_bfloat16_is_the_second_step():
         ),
         ("Attention", {"query = self.q_proj": "query = self.k_proj"}, "k_proj"),
         ("Encoder", {"in self.layers:": "in self.layers[::2]:"}, "[::2]"),
-        ("MLP", {"self.fc1(hidden_states)": "2 * self.fc1(hidden_states)"}, "* 2"),
+        ("MLP", {"self.fc1(hidden_states)": "2 * self.fc1(hidden_states)"}, "2 * "),
         ("GemmaMLP", {"gate * self": "gate / 2 * self"}, "/ 2"),
         ("GemmaRMSNorm", {".pow(2)": ".abs()"}, "abs()"),
         ("repeat_kv", {"return hidden_states": "return -hidden_states"}, "-"),
@@ -421,14 +424,140 @@ def test_bfloat16_is_the_second_step():
 )
 def test_small_edit_is_found(name, change, words):
     result = result_of(name, change)
-    assert "The reference comes to the same " in result.message and words in result.mistake, result.message
+    assert ", all cases pass." in result.message and words in result.mistake, result.message
+
+
+def test_edit_of_the_reference_is_found_for_another_way_of_writing():
+    """No line of this is the reference's, and no single place of it could be mended."""
+    result = result_of(
+        "EncoderLayer",
+        {
+            "hidden_states = hidden_states + self.mlp(self.layer_norm2(hidden_states))\n        return "
+            "hidden_states": "x = self.mlp(hidden_states)\n        x = self.layer_norm2(x)\n"
+            "        return hidden_states + x"
+        },
+    )
+    assert "The reference comes to the same if its " in result.message, result.message
+    assert "self.layer_norm2(self.mlp(hidden_states))" in result.mistake, result.message
 
 
 @pytest.mark.parametrize("name", ["GemmaRMSNorm", "prefix_lm_mask"])
 def test_edits_leave_the_reference_as_it_was(name):
     [exercise] = named(name)
     before = ast.dump(copy.deepcopy(own_tree(exercise)))
-    for edit in all_edits(exercise):
+    for edit in itertools.chain(*all_edits(exercise)):
         edited_module(exercise, edit), edit.title
     assert ast.dump(own_tree(exercise)) == before
     assert expected_outcome(exercise, 0).error is None
+
+
+# Mistakes on no list that are undone in the learner's own lines: exercise, change, words of the message.
+REPAIRED = {
+    "a name": (
+        "resize",
+        {"(image_size, image_size)": "(image.width, image_size)"},
+        ["`image_size` in place"],
+    ),
+    "a number": (
+        "rescale",
+        {"np.float32(scale)": "np.float32(1 / 256)"},
+        ["`scale` in place of `1 / 256`"],
+    ),
+    "a line that is missing": (
+        "make_encoder",
+        {"        layers.append(nn.ReLU())\n": ""},
+        ["A line is missing before mask_decoder_0.py:", "with `layers.append(nn.ReLU())` there"],
+    ),
+    "a line too much": (
+        "VisionTransformer",
+        {
+            "        return self.post": "        hidden_states = hidden_states.flip(1)\n"
+            "        return self.post"
+        },
+        ["without `hidden_states = hidden_states.flip(1)`, all cases pass"],
+    ),
+    "where it stops": (
+        "add_lora",
+        {"LoRALinear(module, rank, alpha)": "LoRALinear(module, alpha, rank)"},
+        ["with `LoRALinear(module, rank, alpha)` in place of"],
+    ),
+    "in another way of writing": (
+        "MLP",
+        {
+            'return self.fc2(F.gelu(self.fc1(hidden_states), approximate="tanh"))': "x = self.fc1("
+            "hidden_states)\n"
+            "        x = 0.5 * x * (1 + torch.tanh((2 / torch.pi) ** 0.5 * (x + 0.0044715 * x ** 3)))\n"
+            "        return self.fc2(x)"
+        },
+        ["`0.044715 * x ** 3` in place of `0.0044715 * x ** 3`"],
+    ),
+    "among other names": (
+        "GemmaMLP",
+        {
+            "gate = F": "g = F",
+            "self.down_proj(gate * self": "self.down_proj(g * 0.5 * self",
+        },
+        ["`g` in place of `g * 0.5`"],
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", REPAIRED)
+def test_line_of_the_mistake_is_named(kind):
+    name, change, words = REPAIRED[kind]
+    result = result_of(name, change)
+    assert result.state == "wrong" and result.mistake, result.message
+    for word in words:
+        assert word in result.message, result.message
+
+
+def test_half_of_the_solution_is_not_handed_out():
+    for name, change in (
+        (
+            "MLP",
+            {'return self.fc2(F.gelu(self.fc1(hidden_states), approximate="tanh"))': "return hidden_states"},
+        ),
+        ("rotate_half", {"torch.cat([-second, first], dim=-1)": "x"}),
+    ):
+        result = result_of(name, change)
+        assert result.state == "wrong" and "F.gelu" not in result.message, result.message
+        assert "torch.cat" not in result.message, result.message
+
+
+def test_an_error_alone_is_not_misnamed():
+    """Both stop at a label that is no class, for different reasons."""
+    result = result_of(
+        FORWARD, {"ignore_index=self.config.ignore_index": "ignore_index=self.config.pad_token_id"}
+    )
+    assert "-100" not in result.mistake and "pad_token_id" in result.mistake, result.message
+
+
+def test_what_still_holds_is_said():
+    right = np.random.default_rng(0).normal(size=(3, 5, 4))
+    for got, words in (
+        (np.roll(right, 1, axis=1), "1 place too late"),
+        (
+            right * np.arange(1, 6)[:, None],
+            "right up to a factor that depends on the place along axis 1 (N) alone",
+        ),
+        (
+            right + np.arange(1, 6)[:, None],
+            "right up to a constant that depends on the place along axis 1 (N) alone",
+        ),
+        (
+            right * np.arange(1, 16).reshape(3, 5, 1),
+            "up to a factor that is the same along axis 2 (C), and another one in each row",
+        ),
+        (right[:, :1].repeat(5, axis=1), "Along axis 1 (N), all are alike"),
+    ):
+        lines = describe_values(right, got, 1e-5, "B N C", {})
+        assert any(words in line for line in lines), lines
+
+
+def test_a_single_number_is_made_on_any_device():
+    """torch computes with a number of no axes on every device."""
+    result = result_of(
+        "GemmaRotaryEmbedding",
+        {"self.rope_theta**-exponents": "torch.exp(-exponents * torch.log(torch.tensor(self.rope_theta)))"},
+    )
+    assert result.state == "solved", result.message

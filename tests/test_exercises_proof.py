@@ -12,12 +12,13 @@ import math
 
 import pytest
 
-from course.checking import alike, check
+from course.checking import check
 from course.differences import distance
 from course.exercises import EXERCISES, FILES, named, number_of
 from course.judging import leaves, to_array, tolerance_of
 from course.learner_file import LearnerFile
 from course.learner_module import module_for
+from course.naming import alike
 from course.skeletons import docstring_owner, skeleton
 from course.source import (
     find,

@@ -24,6 +24,7 @@ import decoder_1
 import explain
 import generation_1
 import inference
+import mask_decoder_1
 import vision_transformer_1
 from decoder_1 import prefix_lm_mask
 from docs import make_pages
@@ -32,12 +33,13 @@ from inside.code import definition
 from inside.description import coverage, pool, principal_colors, token_boxes
 from inside.page import build_page
 from inside.source import find_source
-from load_weights import import_set, load_hf_model
+from load_weights import import_set, load_hf_model, load_mask_decoder
+from program.questions import SAMPLES, TINY_MODEL
 from random_weights.small import random_checkpoint, small_config
 from text_image_token_processor_1 import PaliGemmaProcessor
 
 PROGRAM = Path(explain.__file__)
-TINY = inference.TINY_MODEL
+TINY = TINY_MODEL
 HAS_TINY = (TINY / "model.safetensors").is_file()
 needs_tiny = pytest.mark.skipif(not HAS_TINY, reason="paligemma-tiny is not here")
 
@@ -101,7 +103,7 @@ class Made:
 def made(request, tmp_path_factory, checkpoint):
     folder = tmp_path_factory.mktemp(f"page of {request.param}")
     if request.param == "tiny":
-        model, image = TINY, sorted(inference.SAMPLES.glob("*.png"))[0]
+        model, image = TINY, sorted(SAMPLES.glob("*.png"))[0]
     else:
         model, image = checkpoint, draw_sample(folder / "sample.png")
     page = folder / "explain.html"
@@ -665,7 +667,7 @@ def test_ctrl_c_ends_quietly_wherever_it_comes(checkpoint, tmp_path, after):
 
 @needs_tiny
 def test_int8(tmp_path):
-    image, page = sorted(inference.SAMPLES.glob("*.png"))[0], tmp_path / "p.html"
+    image, page = sorted(SAMPLES.glob("*.png"))[0], tmp_path / "p.html"
     explain.main(["--image", str(image), "--out", str(page), "--precision", "int8"])
     data = data_of(page)
     assert data["facts"]["dtype"] and data["boxes"] and set(data["decoder"]["seen"]) == {"softmax"}
@@ -984,7 +986,7 @@ def test_the_stream_and_the_cache(made):
 
 @needs_tiny
 def test_locations_are_the_probabilities_of_all_1024(tmp_path):
-    image, page = sorted(inference.SAMPLES.glob("*.png"))[0], tmp_path / "p.html"
+    image, page = sorted(SAMPLES.glob("*.png"))[0], tmp_path / "p.html"
     explain.main(["--image", str(image), "--out", str(page)])
     made = Made(page, TINY, str(image), "detect cat")
     part, first = made.data["decoder"]["locations"], made.batch["input_ids"].shape[1] - 1
@@ -999,6 +1001,81 @@ def test_locations_are_the_probabilities_of_all_1024(tmp_path):
 # ------------------------------------------------------------------------ the code with its values
 
 
+@needs_tiny
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
+def test_an_answer_with_words_is_explained(tmp_path, opened, monkeypatch, width, scheme):
+    """The model's tokens are given here: a box and 16 words. Beside it an answer without any."""
+    words = [*range(60, 76)]
+    answer = "<loc0256><loc0128><loc0768><loc0640>" + "".join(f"<seg{word:03}>" for word in words) + " cat"
+    _, tokenizer = load_hf_model(TINY)
+    eos_token_id, steps = tokenizer.token_to_id("<eos>"), []
+    tokens = [*tokenizer.encode(answer, add_special_tokens=False).ids, eos_token_id]
+    generate = generation_1.generate
+
+    def from_the_first(*args, **kwargs):
+        steps.clear()
+        yield from generate(*args, **kwargs)
+
+    def given(*_):
+        steps.append(tokens[len(steps)])
+        return steps[-1]
+
+    page = tmp_path / "p.html"
+    image = draw_sample(tmp_path / "a.png", size=(120, 80))
+    with monkeypatch.context() as patched:
+        patched.setattr(generation_1, "generate", from_the_first)
+        patched.setattr(generation_1, "sample_next_token", given)
+        explain.main(["--image", str(image), "--prompt", "segment cat", "--out", str(page)])
+    data = data_of(page)
+    assert data["facts"]["answer"] == answer and "example" not in data["masks"]
+    (mask,) = data["masks"]["found"]
+    assert mask["words"] == words and mask["box"] == [15.0, 20.0, 75.0, 60.0]
+    vqvae = load_mask_decoder(TINY)
+    with torch.inference_mode():
+        shape = vqvae.decode(torch.tensor([words]))[0]
+        drawn = mask_decoder_1.mask_from_tokens(vqvae, torch.tensor(words), mask["box"], 80, 120)
+    expected = ((shape.clamp(-1, 1) + 1) * 127.5).round().numpy()
+    assert abs(unpack(mask["shape"]) - expected).max() <= 1
+    with Image.open(io.BytesIO(base64.b64decode(mask["overlay"].partition(",")[2]))) as overlay:
+        assert ((np.asarray(overlay.getchannel("A")) > 0) == drawn.numpy()).all()
+    tab = opened(page, width, scheme)
+    cells = tab.locator("#masks .words > *").all_inner_texts()
+    assert [int(cell) for cell in cells] == words
+    assert tab.locator("#hero image").count() == tab.locator("#result image").count() == 1
+    tab.evaluate("openCode('mask_from_tokens')")
+    unit = tab.locator("#code-mask_from_tokens")
+    assert unit.locator(".thumb").count() > 2
+    unit.locator(".thumb").first.click()
+    assert unit.locator(".inspect .cells tbody td").first.inner_text()
+    assert tab.evaluate(CUT_OFF) == [] and tab.evaluate(OVERLAPS) == []
+    assert tab.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_the_sample_beside_a_line_is_of_its_value(made, opened):
+    """What the page shows of what an attention gave back, against the module's own output."""
+    seen = {}
+    name = "language_model.model.layers.0.self_attn"
+    hook = made.model.get_submodule(name).register_forward_hook(
+        lambda module, args, output: seen.update(output=output)
+    )
+    with torch.inference_mode():
+        made.model(**made.batch)
+    hook.remove()
+    tab = opened(made.page)
+    tab.evaluate("openCode('GemmaAttention')")
+    tab.locator("#code-GemmaAttention .thumb").last.click()
+    table = tab.locator("#code-GemmaAttention .inspect .cells")
+    columns = [int(text) for text in table.locator("thead th").all_inner_texts()]
+    rows = [int(text) for text in table.locator("tbody th").all_inner_texts()]
+    T, D = seen["output"].shape[1:]
+    assert rows[-1] == T - 1 and columns[-1] == D - 1
+    minus = "\N{MINUS SIGN}"
+    texts = table.locator("tbody td").all_inner_texts()
+    values = torch.tensor([float(text.replace(minus, "-")) for text in texts]).view(len(rows), len(columns))
+    expected = seen["output"][0].float()[rows][:, columns]
+    assert torch.allclose(values, expected, atol=0.01 * float(expected.abs().max()))
+
+
 def test_every_class_of_the_path_is_there_with_its_values(made):
     code = made.data["code"]
     shown = {name for names in code["parts"].values() for name in names}
@@ -1008,6 +1085,10 @@ def test_every_class_of_the_path_is_there_with_its_values(made):
         file = (PROGRAM.parent / unit["file"]).read_text("utf-8").splitlines()
         assert text == file[unit["line"] - 1 : unit["line"] - 1 + len(text)]
         if name in ("Answer", "parse_boxes") and not made.data["boxes"]:
+            continue
+        if name == "keep_top_p":  # nothing is drawn
+            continue
+        if unit["file"] == "mask_decoder_1.py" and not made.data["masks"]["codewords"]:
             continue
         assert any(call["made"] for call in unit["calls"]), name
         for call in unit["calls"]:
@@ -1036,7 +1117,7 @@ def test_values_beside_the_code_are_the_model_s(made):
     for call, name in zip(calls, names, strict=True):
         assert call["module"] == name
         (returned,) = [row for row in call["made"] if row[1] == "returned"]
-        _, _, shape, dtype, low, mean, high, _ = returned
+        _, _, shape, dtype, low, mean, high, *_ = returned
         output = seen[name]
         assert shape == str(list(output.shape)) and dtype == str(output.dtype).removeprefix("torch.")
         expected = [float(output.min()), float(output.double().mean()), float(output.max())]
@@ -1102,13 +1183,13 @@ def test_pages_in_docs_are_up_to_date(name):
     """What is cheap to tell: words, drawing code, links, the code that is shown, and the answer."""
     page, model_set = DOCS / "pages" / f"{name}.html", import_set(1)
     told = data_of(page)
-    assert page.stat().st_size <= 1_550_000
+    assert page.stat().st_size <= 1_700_000
     assert build_page(told, model_set, page.parent) == page.read_text("utf-8"), REMAKE
     for thing, unit in told["code"]["units"].items():
         source = find_source(definition(thing, model_set))
         text = ["".join(one if isinstance(one, str) else one[1] for one in line) for line in unit["lines"]]
         assert (source.first_line, source.lines) == (unit["line"], text), REMAKE
-    made = Made(page, TINY, str(inference.SAMPLES / f"{name}.png"), make_pages.SAMPLES[name])
+    made = Made(page, TINY, str(SAMPLES / f"{name}.png"), make_pages.SAMPLES[name])
     (expected, *_) = zip(*generation_1.generate(made.model, made.batch, 1, 24), strict=True)
     assert made.answer == list(expected), REMAKE
 

@@ -10,7 +10,7 @@ import inference
 from load_weights import CheckpointError
 from program.command_line import readable
 from program.known_prompts import FILE, content_after_training, notes_on, read_known
-from program.questions import TINY_MODEL
+from program.questions import SAMPLES, TINY_MODEL
 from tiny_model import scenes
 
 FORMS = [
@@ -106,7 +106,7 @@ def test_an_adapter_adds_its_prompts(folder):
     [note] = notes_on(["question 12"], base, adapter)
     assert note.startswith('tiny with mine knows these prompts: "question 0", "question 1", ')
     assert note.endswith('"question 7", "detect cat", and 4 more (cat stands for any of its 1 things)')
-    assert notes_on(["question 12"], base, str(inference.SAMPLES)) == []  # it does not say what it knows
+    assert notes_on(["question 12"], base, str(SAMPLES)) == []  # it does not say what it knows
 
 
 def test_without_the_file_nothing_is_said(tmp_path):
@@ -168,7 +168,7 @@ def test_the_shipped_file_is_what_the_model_is_trained_on():
 
 
 def test_inference_says_it_once_before_the_answer(tmp_path, capfd):
-    picture = str(inference.SAMPLES / "cats.png")
+    picture = str(SAMPLES / "cats.png")
     arguments = ["--model", str(TINY_MODEL), "--image", picture, "--max-tokens", "3", "--prompt"]
     inference.main([*arguments, "segment cat", "ocr"])
     out, err = capfd.readouterr()
@@ -181,7 +181,7 @@ def test_inference_says_it_once_before_the_answer(tmp_path, capfd):
 def test_inference_goes_on_with_a_damaged_file(checkpoint, tmp_path, capfd):
     model = shutil.copytree(checkpoint, tmp_path / "model")
     (model / FILE).write_text("{")
-    picture = str(inference.SAMPLES / "cats.png")
+    picture = str(SAMPLES / "cats.png")
     inference.main(["--model", str(model), "--image", picture, "--prompt", "x", "--max-tokens", "3"])
     out, err = capfd.readouterr()
     assert out and err.count("Note: ") == 1 and FILE in err
@@ -191,7 +191,7 @@ def test_inference_goes_on_with_a_damaged_file(checkpoint, tmp_path, capfd):
 
 @pytest.mark.long
 def test_the_page_says_it_too(tmp_path, capfd):
-    picture = str(inference.SAMPLES / "cats.png")
+    picture = str(SAMPLES / "cats.png")
     page = ["--image", picture, "--out", str(tmp_path / "page.html"), "--max-tokens", "2", "--prompt"]
     explain.main([*page, "detect giraffe"])
     err = capfd.readouterr().err

@@ -3,7 +3,9 @@
 A copy of the repository is served, so that a `_0` file of one's own is never touched.
 """
 
+import base64
 import http.client
+import io
 import json
 import os
 import re
@@ -15,14 +17,22 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
+from PIL import Image
 from test_explain import CUT_OFF, OVERLAPS
+from tokenizers import Tokenizer
 
+import generation_1
+import mask_decoder_1
 from inside import live
+from load_weights import load_mask_decoder
 
 ROOT = Path(live.__file__).resolve().parent.parent
 FOLDERS = ("course", "inside", "program", "speed", "images", "paligemma-tiny", "random_weights")
 PAIRS = [path.stem.removesuffix("_0") for path in ROOT.glob("*_0.py")]
+MINUS = "\N{MINUS SIGN}"
 RIGHT = "scores = query @ key.transpose(2, 3) * self.head_dim**-0.5"
 
 pytestmark = [
@@ -152,7 +162,8 @@ def test_by_keyboard_at_390_pixels_in_the_dark(served, tabs):
     until(lambda: "<loc" in tab.locator("#reply").inner_text())
     assert tab.locator("#found rect").count() == 2  # a white one below the colored one
     names = tab.evaluate("""[...document.querySelectorAll('button, input, select')].filter(one =>
-      one.offsetParent && !one.innerText && !one.ariaLabel && !one.labels?.length).map(one => one.outerHTML)
+      one.checkVisibility() && !one.innerText && !one.ariaLabel && !one.labels?.length)
+      .map(one => one.outerHTML)
     """)
     assert names == []
 
@@ -187,6 +198,9 @@ def test_switches_and_heads_off(served, tabs):
     tab.locator("#ask").fill("detect cat")
     until(lambda: reply(tab).count("cat") == 2)
     right = reply(tab, "coded")
+    # Below each other: the names of the layers, each beside its maps.
+    lefts = "[...document.querySelectorAll('#minis .side')].map(one => one.getBoundingClientRect().left)"
+    assert len(set(tab.evaluate(lefts))) == 1
     tab.locator("#whatIf > summary").click()
     tab.locator("#switch-not-normalized").check()
     tab.locator("#switch-decoder-head-off").check()
@@ -205,18 +219,234 @@ def test_switches_and_heads_off(served, tabs):
     assert tab.evaluate(CUT_OFF) == [] and tab.evaluate("document.documentElement.scrollWidth") <= 1280
 
 
-# ------------------------------------------------------------------------------- a learner's code
+def test_the_code_is_that_of_the_switched_run(served, tabs):
+    tab = tabs(served)
+    tab.evaluate("openCode('process_images')")
+    unit, state = tab.locator("#code-process_images"), tab.locator("#part1 > details > summary .state")
+    line = unit.locator("tr", has_text="normalize(").last
+    until(lambda: settle(tab) or line.locator(".n").count())
+    real = line.locator(".n").all_inner_texts()
+    tab.locator("#whatIf > summary").click()
+    tab.locator("#switch-not-normalized").check()
+    until(lambda: settle(tab) or unit.locator("tr.switched").count() == 1)
+    changed = unit.locator("tr.switched")
+    assert "pixels = rescale(pixels)" in changed.inner_text()
+    assert "changed by a switch" in changed.inner_text()
+    low, _, high = changed.locator(".n").all_inner_texts()
+    assert real[0].startswith(MINUS) and float(low) >= 0 and float(high) <= 1  # no longer from -1
+    assert state.inner_text() == "switched: process_images" and "not-normalized" in unit.inner_text()
+    # Of a part in which no line is changed it is that run's, too.
+    assert tab.locator("#part5 > details > summary .state").inner_text() == "of the switched run"
+    # A head that is off in one layer: its layer is the one that is shown.
+    tab.locator("#switch-decoder-head-off").check()
+    tab.evaluate("openCode('GemmaAttention')")
+    until(lambda: settle(tab) or tab.locator("#code-GemmaAttention tr.switched").count())
+    tab.locator("#switch-decoder-head-off").uncheck()
+    tab.locator("#switch-not-normalized").uncheck()
+    until(lambda: settle(tab) or not tab.locator("tr.switched").count())
+    assert line.locator(".n").all_inner_texts() == real
+
+
+# ----------------------------------------------------------- choosing, and numbers beside the code
 
 
 @pytest.fixture(scope="module")
-def learners(tmp_path_factory):
-    """A copy of the repository whose exercises are solved."""
-    folder = tmp_path_factory.mktemp("learners")
+def reference():
+    """The tiny model as the live page runs it: (model, processor, tokenizer)."""
+    from load_weights import load_hf_model
+    from text_image_token_processor_1 import PaliGemmaProcessor
+
+    model, tokenizer = load_hf_model(live.TINY_MODEL, "cpu", "float32")
+    vision = model.config.vision_config
+    return model, PaliGemmaProcessor(tokenizer, vision.num_patches, vision.image_size), tokenizer
+
+
+def stage_picture(tab) -> Image.Image:
+    with Image.open(io.BytesIO(base64.b64decode(tab.evaluate("composed()")))) as picture:
+        return picture.convert("RGB")
+
+
+def turn(tab, dial: str, value: float):
+    """As a hand does it: its value while it moves, and at the end."""
+    tab.evaluate(f"""(() => {{ const dial = document.getElementById('{dial}'); dial.value = {value};
+      for (const name of ['input', 'change']) dial.dispatchEvent(new Event(name)); }})()""")
+
+
+def test_temperature_and_top_p_cut_what_they_say(served, tabs, reference):
+    model, processor, tokenizer = reference
+    tab = tabs(served)
+    assert tab.locator("#topP").is_disabled()
+    assert "nothing is drawn" in tab.locator("#choiceWords").inner_text()
+    tab.locator("#ask").fill("detect dog")
+    until(lambda: "<loc" in reply(tab, "coded"))
+    greedy = reply(tab)
+    turn(tab, "temperature", 1.5)
+    turn(tab, "topP", 0.2)
+    settle(tab)
+    with torch.inference_mode():
+        batch = processor(["detect dog"], [stage_picture(tab)])
+        logits = model(**batch)["logits"][0, -1].double()
+    given, shaped = logits.softmax(-1), (logits / 1.5).softmax(-1)
+    kept = generation_1.keep_top_p(shaped, 0.2)
+    assert 1 < (kept > 0).sum() < 8
+    rows = tab.locator("#choice tbody tr")
+    order, cut = given.topk(8).indices.tolist(), 0
+    for i, token in enumerate(order):
+        name, _, before, after = rows.nth(i).locator("th, td").all_inner_texts()
+        assert name == tokenizer.id_to_token(token)
+        assert float(before.split()[0]) == pytest.approx(100 * float(given[token]), abs=0.06)
+        expected = shaped[token] if kept[token] == 0 else kept[token] / kept.sum()
+        assert float(after.split()[0]) == pytest.approx(100 * float(expected), abs=0.51)
+        assert after.endswith("cut") == (kept[token] == 0) == bool(rows.nth(i).locator(".cut").count())
+        cut += after.endswith("cut")
+    assert cut == 8 - int((kept > 0).sum())
+    words = tab.locator("#choiceWords").inner_text()
+    assert f"keeps {int((kept > 0).sum())} of 1,556 tokens" in words and "seed 0 drew" in words
+    # Beside it the answer without drawing; another seed draws another one, the same seed the same again.
+    assert tab.locator("#beforeReply").inner_text() == greedy
+    turn(tab, "topP", 1)
+    first = reply(tab)
+    tab.locator("#drawAgain").click()
+    assert reply(tab) != first and "seed 1" in tab.locator("#afterOf").inner_text()
+    tab.locator("#seed").fill("0")
+    tab.locator("#seed").press("Enter")
+    until(lambda: reply(tab) == first)
+    # Another token of the answer, by keyboard.
+    tab.locator("#choiceTokens button").first.focus()
+    tab.keyboard.press("ArrowRight")
+    second = tab.locator("#choiceTokens button[aria-pressed=true]").inner_text()
+    assert second == first.replace(">", "> ").split()[1]
+    turn(tab, "temperature", 0)
+    assert reply(tab, "coded") == greedy
+
+
+def test_numbers_beside_the_code_are_the_model_s(served, tabs, reference):
+    model, processor, _ = reference
+    tab = tabs(served)
+    tab.evaluate("openCode('GemmaAttention')")
+    unit = tab.locator("#code-GemmaAttention")
+    until(lambda: settle(tab) or unit.locator(".thumb").count() > 8)
+    seen = {}
+    hooks = [
+        model.get_submodule(f"language_model.model.layers.{i}.self_attn").register_forward_hook(
+            lambda module, args, output, i=i: seen.update({i: output})
+        )
+        for i in range(2)
+    ]
+    with torch.inference_mode():
+        model(**processor(["caption en"], [stage_picture(tab)]))
+    for hook in hooks:
+        hook.remove()
+    unit.locator("select").last.select_option("1")  # the layer
+    unit.locator(".thumb").last.click()  # what forward returned
+    area = unit.locator(".inspect")
+    position = area.locator("input")
+
+    def shown():
+        until(lambda: area.locator(".cells td").count() and "numbers." in area.inner_text())
+        return [float(text.replace(MINUS, "-")) for text in area.locator(".cells td").all_inner_texts()]
+
+    assert shown() == pytest.approx(seen[1][0, -1].tolist(), abs=6e-3)  # the position that predicts
+    position.fill("7")
+    position.press("Enter")
+    until(lambda: "returned[0, 7, :]" in area.inner_text())
+    assert shown() == pytest.approx(seen[1][0, 7].tolist(), abs=6e-3)
+    assert tab.evaluate(CUT_OFF) == [] and tab.evaluate("document.documentElement.scrollWidth") <= 1280
+    unit.locator(".thumb").last.click()
+    assert not area.count()
+
+
+# -------------------------------------------------------------------------------------- masks
+
+CELLS = "[...document.querySelectorAll('#masks .words input')].map(one => Number(one.value))"
+
+
+def test_a_drawing_is_said_in_words_and_drawn_again(served, tabs):
+    vqvae = load_mask_decoder(live.TINY_MODEL)
+    tab = tabs(served)
+    words = tab.locator("#masks .words input")
+    until(lambda: words.count() == 16)
+    said = tab.evaluate(CELLS)
+    uri = tab.evaluate("""maskOf(things[0]).then(blob => new Promise(done => {
+      const reader = new FileReader();
+      reader.onload = () => done(reader.result);
+      reader.readAsDataURL(blob);
+    }))""")
+    with Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))) as drawn:
+        mask = torch.from_numpy(np.asarray(drawn.convert("L")) > 127)
+    ys, xs = mask.nonzero().T
+    box = (int(xs.min()), int(ys.min()), int(xs.max()) + 1, int(ys.max()) + 1)
+    with torch.inference_mode():
+        assert said == mask_decoder_1.tokens_from_mask(vqvae, mask, box).tolist()
+    # Another word, another shape: that of the decoder.
+    read = "document.querySelector('.drawn-shape canvas').toDataURL()"
+    before = tab.evaluate(read)
+    other = (said[5] + 40) % 128
+    words.nth(5).fill(str(other))
+    until(lambda: tab.evaluate(read) != before)
+    with torch.inference_mode():
+        shape = vqvae.decode(torch.tensor([[*said[:5], other, *said[6:]]]))[0]
+    with Image.open(io.BytesIO(base64.b64decode(tab.evaluate(read).partition(",")[2]))) as drawn:
+        red, _, blue = np.array(drawn.convert("RGB")).transpose(2, 0, 1)
+    sure = shape.abs() > 0.1
+    assert ((torch.from_numpy(red) > torch.from_numpy(blue)) == (shape > 0))[sure].all()
+    tab.get_by_role("button", name="the first words again").click()
+    until(lambda: tab.evaluate(read) == before)
+
+
+@pytest.fixture(scope="module")
+def scripted(tmp_path_factory):
+    """A copy of the repository whose model always gives the same answer: a box, 16 words, a label."""
+    words = [3, 127, *range(40, 54)]
+    answer = ["<loc0256>", "<loc0128>", "<loc0768>", "<loc0640>", *(f"<seg{word:03}>" for word in words)]
+    folder = copy_of_repository(tmp_path_factory.mktemp("scripted"))
+    tokenizer = Tokenizer.from_file(str(ROOT / "paligemma-tiny" / "tokenizer.json"))
+    tokens = [*map(tokenizer.token_to_id, answer), *tokenizer.encode(" cat", add_special_tokens=False).ids]
+    tokens.append(tokenizer.token_to_id("<eos>"))
+    yields = "yield [None if finished[row] else tokens[row] for row in range(B)]"
+    save(folder / "generation_1.py", yields, f"tokens = [{tokens}[step - 1]] * B\n        {yields}")
+    process, address = start(folder)
+    yield words, address
+    end(process)
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
+def test_an_answer_with_words_is_drawn_on_the_stage_and_explained(scripted, tabs, width, scheme):
+    words, address = scripted
+    tab = tabs(address, width, scheme)
+    settle(tab)
+    assert reply(tab).startswith("<loc0256>") and reply(tab).endswith("cat")
+    vqvae = load_mask_decoder(live.TINY_MODEL)
+    with torch.inference_mode():
+        box = (56.0, 112.0, 280.0, 336.0)  # of a stage of 448 x 448
+        mask = mask_decoder_1.mask_from_tokens(vqvae, torch.tensor(words), box, 448, 448)
+    for place in ("#found image", "#result image", "#masks .laid img:last-child"):
+        uri = tab.locator(place).evaluate("one => one.getAttribute('href') || one.src")
+        with Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))) as overlay:
+            assert ((np.asarray(overlay.getchannel("A")) > 0) == mask.numpy()).all()
+    assert tab.evaluate(CELLS) == words and tab.locator("#masks .example").count() == 0
+    tab.evaluate("openCode('mask_from_tokens')")
+    until(lambda: settle(tab) or tab.locator("#code-mask_from_tokens .thumb").count())
+    assert tab.evaluate(CUT_OFF) == [] and tab.evaluate(OVERLAPS) == []
+    assert tab.evaluate("document.documentElement.scrollWidth") <= width
+
+
+# ------------------------------------------------------------------------------- a learner's code
+
+
+def copy_of_repository(folder: Path) -> Path:
     ignore = shutil.ignore_patterns("__pycache__", "pages")
     for name in FOLDERS:
         shutil.copytree(ROOT / name, folder / name, ignore=ignore)
     for path in [*ROOT.glob("*.py"), ROOT / "pyproject.toml"]:
         shutil.copy(path, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def learners(tmp_path_factory):
+    """A copy of the repository whose exercises are solved."""
+    folder = copy_of_repository(tmp_path_factory.mktemp("learners"))
     for name in PAIRS:
         text = (ROOT / f"{name}_1.py").read_text("utf-8")
         (folder / f"{name}_0.py").write_text(re.sub(rf"({'|'.join(PAIRS)})_1\b", r"\1_0", text), "utf-8")
@@ -303,6 +533,11 @@ def test_it_listens_to_this_machine_alone(server):
     assert send(server) == 200
 
 
+def shape(**changed) -> bytes:
+    asked = {"page": "a", "words": list(range(16)), "box": [0, 0, 64, 64], "size": [64, 64]}
+    return json.dumps(asked | changed).encode()
+
+
 @pytest.mark.parametrize(
     ("why", "request_", "status"),
     [
@@ -320,6 +555,12 @@ def test_it_listens_to_this_machine_alone(server):
         ("form", {"method": "POST", "name": "ask", "body": b"{}"}, 400),
         ("form", {"method": "POST", "name": "ask", "body": b"[" * 100_000}, 400),
         ("form", {"method": "POST", "name": "ask", "Content_Length": "-1"}, 400),
+        ("form", {"method": "POST", "name": "shape", "body": b'{"page": "a", "words": [1]}'}, 400),
+        ("form", {"method": "POST", "name": "shape", "body": shape(words=[*range(15), 1e9])}, 400),
+        ("form", {"method": "POST", "name": "shape", "body": shape(size=[10**9, 64])}, 400),
+        ("form", {"method": "POST", "name": "shape", "body": shape(box=[0, 0, 65, 64])}, 400),
+        ("form", {"method": "POST", "name": "shape", "body": shape(box=[0, float("nan"), 64, 64])}, 400),
+        ("form", {"method": "POST", "name": "numbers", "body": b'{"page": "a", "wanted": 3}'}, 400),
     ],
 )
 def test_refused_and_counted(server, why, request_, status):
@@ -371,6 +612,7 @@ def test_the_answers_are_those_of_the_last_question(server):
     for i in range(10):
         request = {"kind": "ask", "page": "a", "prompt": "detect cat" if i == 9 else f"caption {i}"}
         request |= {"switches": [], "off": [], "only_answer": True, "picture": str(file), "digest": "1"}
+        request |= {"choosing": {}, "code": False}
         queues.append(server.model.ask(request))
     ends = []
     for answers in queues:
@@ -379,8 +621,9 @@ def test_the_answers_are_those_of_the_last_question(server):
             messages.append(answers.get(timeout=120))
         ends.append(messages)
     assert all(messages[-1].get("superseded") for messages in ends[:-1])
-    assert [message["kind"] for message in ends[-1]] == ["answer", "end"]
-    assert json.dumps(ends[-1][0]["boxes"]).count("cat") == 2
+    last = [message for message in ends[-1] if message["kind"] != "step"]  # told on a busy machine
+    assert [message["kind"] for message in last] == ["answer", "end"]
+    assert json.dumps(last[0]["boxes"]).count("cat") == 2
     file.unlink()
 
 

@@ -6,8 +6,11 @@ import signal
 import stat
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -20,12 +23,13 @@ import inference
 import load_weights
 from benchmarks import compare
 from course.learner_set import mixed_set
+from decoder_1 import GemmaMLP
 from load_weights import CheckpointError, ModelSet
 from program import questions
 from random_weights.small import random_checkpoint, random_tensors, small_config, write_tensors
-from speed import bf16_products, int8_file, int8_products, linear, loading, quickest, threads
+from speed import bf16_products, int8_file, int8_products, linear, loading, quickest, sharing, threads
 from speed.int8_products import quantize, row_sums
-from speed.linear import Bf16Linear, Int8Linear
+from speed.linear import Bf16Linear, Int8Linear, Int8MLP
 from speed.loading import load_model
 
 ROOT = Path(__file__).parent.parent
@@ -177,7 +181,7 @@ def test_an_input_is_rounded_once_unless_it_changes(monkeypatch):
     always("int8_both", monkeypatch)
     monkeypatch.setattr(linear, "LAST", [])
     weight, scale = quantize(random(40, 96))
-    layer = Int8Linear(weight, scale, row_sums(weight), None)
+    layer = Int8Linear(weight, scale, row_sums(weight), None, is_shared=True)
     x = random(1, 9, 96, seed=1)
     with torch.inference_mode():
         first = layer(x)
@@ -190,12 +194,95 @@ def test_an_input_is_rounded_once_unless_it_changes(monkeypatch):
         assert error_of(layer(x[:, :4]), 2 * first[:, :4]) < 0.01 and len(calls) == 4
 
 
-@pytest.mark.parametrize("outputs", [1, 63, 64, 257, 1024, 1152, 1499, 4304, 16384])
-def test_slices_are_even_and_leave_nothing_out(outputs):
-    parts = int8_products.parts_of(torch.empty(outputs, 1))
+@pytest.mark.parametrize("threads", [1, 2, 3, 8])
+@pytest.mark.parametrize("length", [1, 63, 64, 257, 1024, 1152, 1499, 4304, 16384])
+def test_slices_are_even_and_leave_nothing_out(length, threads):
+    torch.set_num_threads(threads)
+    parts = sharing.slices(length, 512, multiple=64)
     sizes = [part.stop - part.start for part in parts]
-    assert [row for part in parts for row in range(outputs)[part]] == list(range(outputs))
-    assert max(sizes) <= 1600 and (len(sizes) == 1 or min(sizes) > max(sizes) / 2)
+    assert [row for part in parts for row in range(length)[part]] == list(range(length))
+    assert max(sizes) <= 512 and len(set(sizes[:-1])) <= 1 and all(size % 64 == 0 for size in sizes[:-1])
+    assert len(parts) >= min(threads, -(-length // 64)) / 2
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5])
+def test_each_part_is_worked_on_once(threads):
+    torch.set_num_threads(threads)
+    done, seen = [], []
+
+    def work(part):
+        seen.append((torch.get_num_threads(), torch.is_inference_mode_enabled()))
+        done.append(part)
+
+    sharing.share(work, list(range(200)))
+    assert sorted(done) == list(range(200)) and set(seen) == {(1, True)}
+    assert torch.get_num_threads() == threads
+
+
+def test_a_helper_that_has_no_core_is_not_waited_for(monkeypatch):
+    torch.set_num_threads(3)
+    is_over = threading.Event()
+    with ThreadPoolExecutor(1) as helpers:
+        monkeypatch.setattr(sharing, "HELPERS", helpers)
+        helpers.submit(is_over.wait, 60)
+        done = []
+        sharing.share(done.append, [1, 2, 3])
+        is_over.set()
+    assert sorted(done) == [1, 2, 3]
+
+
+@pytest.mark.parametrize("where", ["here", "in a helper"])
+def test_an_error_ends_all_threads(where):
+    torch.set_num_threads(2)
+    here, done, has_begun = threading.get_ident(), [], threading.Event()
+
+    def work(part):
+        is_here = threading.get_ident() == here
+        if is_here == (where == "here"):
+            has_begun.set()
+            raise ValueError("an error")
+        has_begun.wait(60)
+        done.append(part)
+
+    with pytest.raises(ValueError, match="an error"):
+        sharing.share(work, list(range(1000)))
+    assert torch.get_num_threads() == 2 and len(done) < (2 if where == "here" else 1000)
+
+
+def mlp_of(hidden: int, inside: int) -> tuple[GemmaMLP, Int8MLP]:
+    config = SimpleNamespace(hidden_size=hidden, intermediate_size=inside)
+    plain = GemmaMLP(config)
+    for name, layer in [*plain.named_children()]:
+        weight, scale = quantize(random(*layer.weight.shape, seed=len(name)) / 8)
+        setattr(plain, name, Int8Linear(weight, scale, row_sums(weight), None))
+    return plain, Int8MLP(plain)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("way", ["int8_both", "int8_weights"])
+@pytest.mark.parametrize("shape", [(1, 1, 96), (2, 1, 96), (1, 9, 96), (2, 5, 96), (70, 96)])
+def test_the_mlp_slice_by_slice_is_the_same(shape, way, threads, monkeypatch):
+    always(way, monkeypatch)
+    torch.set_num_threads(threads)
+    plain, quick = mlp_of(96, 1500)
+    x = random(*shape, seed=1)
+    x[..., 7] *= 50  # an outlier
+    with torch.inference_mode():
+        found, expected = quick(x), plain(x)
+    assert found.shape == expected.shape
+    torch.testing.assert_close(found, expected)
+
+
+def test_what_hooks_watch_is_recorded(monkeypatch):
+    always("int8_both", monkeypatch)
+    _, quick = mlp_of(96, 160)
+    seen = []
+    x = random(1, 9, 96, seed=1)
+    with torch.inference_mode():
+        expected = quick(x)
+        quick.up_proj.register_forward_hook(lambda _, __, output: seen.append(output))
+        torch.testing.assert_close(quick(x), expected)
+    assert seen[0].shape == (1, 9, 160)
 
 
 def test_one_tokens_queries_keys_and_values_are_float32():
@@ -257,7 +344,9 @@ def folder(checkpoint, tmp_path):
 
 @pytest.fixture
 def no_size_is_small(monkeypatch):
+    """Nor is anything in int8 left to the clock."""
     monkeypatch.setattr(loading, "LARGE", 0)
+    monkeypatch.setattr(loading, "is_quicker_in_bf16", lambda *_: False)
 
 
 def batch_of(model, prompts: int = 1) -> dict[str, torch.Tensor]:
@@ -327,6 +416,39 @@ def test_models_answer_alike(
     for found, expected in zip(logits_of(model, prompts), logits_of(plain, prompts), strict=True):
         assert found.shape == expected.shape
         assert error_of(found, expected) < most
+
+
+def test_the_tower_stays_bfloat16_where_that_is_quicker(folder, exact, no_size_is_small, monkeypatch):
+    always("int8_both", monkeypatch)
+    errors = []
+    for is_quicker in (False, True):
+        monkeypatch.setattr(loading, "is_quicker_in_bf16", lambda *_, answer=is_quicker: answer)
+        model, _ = load_model(folder, precision="int8")
+        kinds = {
+            name.split(".")[0]: {type(module) for module in part.modules()} & {Bf16Linear, Int8Linear}
+            for name, part in model.named_children()
+        }
+        of_pictures = {Bf16Linear if is_quicker else Int8Linear}
+        assert kinds["vision_tower"] == kinds["multi_modal_projector"] == of_pictures
+        assert kinds["language_model"] == {Int8Linear}
+        dtypes = {
+            parameter.dtype for name, parameter in model.named_parameters() if name.endswith("norm.weight")
+        }
+        assert dtypes == {torch.float32}
+        errors.append(error_of(logits_of(model, 16)[0], logits_of(exact, 16)[0]))
+    assert errors[1] < errors[0]
+
+
+def test_only_bfloat16_weights_stay_as_they_are(folder, no_size_is_small, monkeypatch):
+    """Weights may each have a dtype of their own; a single bias is enough."""
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    tensors = random_tensors(config, dtype=torch.bfloat16)
+    name = "vision_tower.vision_model.encoder.layers.0.mlp.fc1.bias"
+    write_tensors(folder, tensors | {name: tensors[name].float()})
+    monkeypatch.setattr(loading, "is_quicker_in_bf16", lambda *_: True)
+    model, _ = load_model(folder, precision="int8")
+    assert not any(isinstance(module, Bf16Linear) for module in model.modules())
+    assert all(logits.isfinite().all() for logits in logits_of(model))
 
 
 @pytest.mark.parametrize("way", ["float32_rows", "bf16_rows"])

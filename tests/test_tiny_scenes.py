@@ -302,9 +302,9 @@ def test_drawings_stand_out_from_their_ground():
     rng = np.random.default_rng(0)
     for _ in range(200):
         color = rng.uniform(0, 255, (1, 3))
-        grounds = ground_colors(rng, color, np.array([False]))
+        grounds = ground_colors(rng, color, np.array([70]))
         assert np.linalg.norm(grounds - color, axis=1).min() > 70
-        lines = ground_colors(rng, np.array([[20, 20, 20.0]]), np.array([True]))
+        lines = ground_colors(rng, np.array([[20, 20, 20.0]]), np.array([130]))
         assert (lines @ [0.30, 0.59, 0.11]).min() > 90
 
 

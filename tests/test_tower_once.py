@@ -11,13 +11,14 @@ from PIL import Image
 from torch import nn
 
 import inference
+from program.questions import SAMPLES, TINY_MODEL
 from speed.loading import load_model
 from speed.tower_once import TowerOnce, read_each_picture_once
 
 PROMPTS = ["caption en", "detect cat", "detect umbrella", "answer en how many cats are there?", "detect dog"]
 PROMPTS += ["answer en is there a dog?"]
 PROMPTS += ["answer en where is the umbrella?", "segment cat", "ocr", "Detect cat"]
-IMAGES = Path(inference.SAMPLES)
+IMAGES = Path(SAMPLES)
 
 
 class Tower(nn.Module):
@@ -106,8 +107,8 @@ def test_answers_are_those_asked_one_at_a_time(precision, monkeypatch, capfd):
         return [(entry["image"], entry["prompt"], entry["answer"], entry.get("boxes")) for entry in entries]
 
     cats, night = str(IMAGES / "cats.png"), str(IMAGES / "night.png")
-    of_one = ["--model", inference.TINY_MODEL, "--image", cats, "--prompt", *PROMPTS]
-    of_two = ["--model", inference.TINY_MODEL, "--image", cats, cats, night, night, night]
+    of_one = ["--model", TINY_MODEL, "--image", cats, "--prompt", *PROMPTS]
+    of_two = ["--model", TINY_MODEL, "--image", cats, cats, night, night, night]
     of_two += ["--prompt", *PROMPTS[:5]]
     with monkeypatch.context() as patch:
         patch.setattr(inference, "MOST_ROWS", 1)
@@ -135,7 +136,7 @@ def run(capfd):
     def run(*arguments):
         code = 0
         try:
-            inference.main(["--model", str(inference.TINY_MODEL), *map(str, arguments)])
+            inference.main(["--model", str(TINY_MODEL), *map(str, arguments)])
         except SystemExit as error:
             code = error.code
         return code, *capfd.readouterr()

@@ -11,8 +11,8 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 PHOTOGRAPHS_FOLDER = Path(__file__).with_name("photographs")
-MIN_CONTRAST = 70  # between a drawing's colors and those of the ground
-MIN_LINE_CONTRAST = 130
+# Between a drawing's colors and those of the ground: if it has many colors, one ink, or lines alone.
+MIN_CONTRAST, INK_CONTRAST, LINE_CONTRAST = 70, 100, 130
 LUMINANCE = np.array([0.30, 0.59, 0.11], dtype=np.float32)
 
 
@@ -80,12 +80,12 @@ def patterns(size: int) -> np.ndarray:
 
 
 def ground_colors(
-    rng: np.random.Generator, colors: np.ndarray, is_line: np.ndarray, tries: int = 24
+    rng: np.random.Generator, colors: np.ndarray, contrasts: np.ndarray, tries: int = 24
 ) -> np.ndarray:
     """Two colors, float [2, 3] in 0 to 255, from which drawings of `colors` [n, 3] stand out.
 
-    Lines ([n], whether it is one) must also be lighter or darker by far: a thin red line on green is
-    not easily seen.
+    `contrasts` [n]: by how much. What needs more than MIN_CONTRAST must also be lighter or darker: a
+    thin red line on green is not easily seen.
     """
     kind = rng.random((tries, 1))
     low = np.select([kind < 0.30, kind < 0.60, kind < 0.75], [240, 170, 0], 0)
@@ -94,15 +94,15 @@ def ground_colors(
     # One ground in four is plain. The others are of kindred colors: on a pattern of two strong ones
     # no drawing is easily seen.
     apart = np.where(rng.random((tries, 1)) < 0.25, 0, rng.uniform(0.05, 0.6, (tries, 1)))
-    if is_line.any():
+    if (contrasts >= LINE_CONTRAST).any():
         apart *= 0.5
     second = first + (rng.uniform(0, 255, (tries, 3)) - first) * apart
     grounds = np.stack([first, second], axis=1)  # [tries, 2, 3]
     if not len(colors):
         return grounds[0]
     steps = grounds[:, :, None] - colors  # [tries, 2, n, 3]
-    margin = np.linalg.norm(steps, axis=-1) - np.where(is_line, MIN_LINE_CONTRAST, MIN_CONTRAST)
-    lighter = np.abs(steps @ LUMINANCE) - np.where(is_line, 80, 0)
+    margin = np.linalg.norm(steps, axis=-1) - contrasts
+    lighter = np.abs(steps @ LUMINANCE) - np.where(contrasts > MIN_CONTRAST, contrasts - 50, 0)
     worst = np.minimum(margin, lighter).min(axis=(1, 2))
     good = np.flatnonzero(worst > 0)
     return grounds[good[0] if len(good) else worst.argmax()]

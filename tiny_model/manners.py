@@ -10,11 +10,14 @@ import numpy as np
 from PIL import Image, ImageFilter
 
 from tiny_model.drawings import VISIBLE, Cutout, bend, crop
+from tiny_model.grounds import INK_CONTRAST, LINE_CONTRAST, LUMINANCE, MIN_CONTRAST
 
 MANNERS = ("outline", "coloring book", "stencil", "pencil", "one ink")
 SHARES = (0.40, 0.15, 0.20, 0.15, 0.10)
-OF_LINES = ("outline", "pencil")  # they need more contrast to the ground
-LUMINANCE = np.array([0.30, 0.59, 0.11], dtype=np.float32)
+# How much they must stand out from the ground.
+CONTRASTS = dict(
+    zip(MANNERS, (LINE_CONTRAST, MIN_CONTRAST, INK_CONTRAST, LINE_CONTRAST, INK_CONTRAST), strict=True)
+)
 
 
 # Inks that have a name, as there are so few drawings that are brown, orange or red all over.

@@ -45,6 +45,9 @@ from tiny_model.drawings import (
     turn,
 )
 from tiny_model.grounds import (
+    INK_CONTRAST,
+    LINE_CONTRAST,
+    MIN_CONTRAST,
     dead_leaves,
     ground_colors,
     load_photographs,
@@ -52,7 +55,7 @@ from tiny_model.grounds import (
     random_ground,
     strokes,
 )
-from tiny_model.manners import MANNERS, OF_LINES, SHARES, other_line, random_ink, redraw
+from tiny_model.manners import CONTRASTS, MANNERS, SHARES, other_line, random_ink, redraw
 from tiny_model.questions import (
     KINDS,
     QUESTIONS,
@@ -104,7 +107,7 @@ class Piece:
 
     cutout: Cutout
     name: str | None = None
-    is_line: bool = False  # then it needs more contrast to the ground
+    contrast: float = MIN_CONTRAST  # by how much the ground must differ
     sign: tuple[str, list] | None = None  # text and letters, if it is a sign
 
     @property
@@ -146,23 +149,24 @@ class Hand:
         cutout = turn(rng, drawing, side * size, self.wild if side < 0.55 else 0.0)
         if self.wild and rng.random() < 0.2:
             cutout = cut_piece(rng, cutout)
-        is_line = drawing.insides is not None
+        is_line, contrast = drawing.insides is not None, MIN_CONTRAST
         ink = self.ink()
         if not drawing.has_color:
             alpha = cutout.paint[..., 3:]
             paint = np.concatenate([alpha * (ink / 255), alpha], axis=-1)
             cutout = Cutout(paint.astype(np.uint8), cutout.inside)
+            contrast = LINE_CONTRAST if is_line else INK_CONTRAST
             if is_line and rng.random() < 0.3 * self.wild:
                 cutout = other_line(rng, cutout)
         elif self.manner and not is_line:
             cutout = redraw(rng, cutout, self.manner, ink)
-            is_line = self.manner in OF_LINES
+            contrast = CONTRASTS[self.manner]
         elif self.wild:
             shift = color_shift(rng, 1.5 * self.wild, any_hue=rng.random() < 0.2)
             paint = cutout.paint.astype(np.float32)
             paint[..., :3] = (paint @ shift).clip(0, paint[..., 3:])
             cutout = Cutout(paint.astype(np.uint8), cutout.inside)
-        return Piece(cutout, name, is_line)
+        return Piece(cutout, name, contrast)
 
 
 # -- Scenes ---------------------------------------------------------------------------------------
@@ -211,7 +215,8 @@ def draw_scene(
         for _ in range(rng.integers(1, 3)):
             other = others[rng.integers(len(others))]
             pieces.append(hand.draw(other, rng.uniform(*OTHER_SIZES), size, None))
-    on_photograph = photographs and not any(p.is_line for p in pieces) and rng.random() < ON_PHOTOGRAPH
+    of_lines = any(piece.contrast >= LINE_CONTRAST for piece in pieces)  # too fine for a photograph
+    on_photograph = photographs and not of_lines and rng.random() < ON_PHOTOGRAPH
     return compose(rng, pieces, size, jitter, photographs if on_photograph else None)
 
 
@@ -279,8 +284,8 @@ def compose(
     if ground is None:
         drawn = [piece for piece, _ in placed if piece.sign is None]
         colors = np.array([color for piece in drawn for color in piece.colors]).reshape(-1, 3)
-        is_line = np.repeat([piece.is_line for piece in drawn], 2).astype(bool)
-        colors = ground_colors(rng, colors, is_line)
+        contrasts = np.repeat([piece.contrast for piece in drawn], 2)
+        colors = ground_colors(rng, colors, contrasts)
         ground = random_ground(rng, colors @ shift[:3] + 255 * shift[3], size, photographs)
     canvas = ground.astype(np.float32)
 

@@ -61,8 +61,8 @@ The learner reads "This is what comes out {title}: {message}", so a title begins
 the `1 +`", and the message says in a sentence why it is wrong. Each must be told apart from all others
 of the exercise by some case. Give the likeliest first. `also` lists other code that makes the same mistake
 and comes to other values. A mistake is named only if it agrees with the learner's code in every case; so say
-no more in a title than what comes out. What is on no list is looked for among small edits of the
-reference (course/edits.py).
+no more in a title than what comes out. What is on no list is looked for among small changes of
+the learner's lines (course/repairs.py) and of the reference's (course/edits.py).
 """
 
 import difflib

@@ -13,6 +13,8 @@ import dataclasses
 import functools
 import importlib
 import inspect
+import itertools
+import linecache
 import textwrap
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -21,6 +23,7 @@ if TYPE_CHECKING:  # the list is shown without PyTorch
     from torch import nn
 
 FILES = ("text_image_token_processor_1", "vision_transformer_1", "decoder_1", "generation_1")
+NUMBERS = itertools.count(1)  # of changed texts, each of which needs a name
 
 
 class Conflict(ValueError):
@@ -102,14 +105,18 @@ def span_text(source: str, name: str) -> str:
 
 @functools.lru_cache(maxsize=256)
 def compiled(file: str, edits: tuple[Edit, ...]) -> ModuleType:
-    """A `_1` file with edits in it, as a module of its own; without edits, the file itself."""
+    """A `_1` file with edits in it, as a module of its own; without edits, the file itself.
+
+    Its text is kept where Python looks for lines (linecache), for tracebacks and for `inside.source`.
+    """
     if not edits:
         return importlib.import_module(file)
     source = source_of(file)
     for edit in edits:
         source = edit.apply(source)
-    module = ModuleType(file)
-    exec(compile(source, f"{file}.py (changed)", "exec"), module.__dict__)
+    module, name = ModuleType(file), f"{file}.py (changed {next(NUMBERS)})"
+    linecache.cache[name] = (len(source), None, source.splitlines(keepends=True), name)
+    exec(compile(source, name, "exec"), module.__dict__)
     return module
 
 

@@ -368,7 +368,7 @@ EXERCISE = Exercise(
             "the cache keeps K heads: sharing them is meant to keep it small.",
         ),
         Mistake(
-            "with the key heads repeated in turns",
+            "with the heads of keys or values repeated in turns",
             {
                 "key = repeat_kv(key, self.num_heads // self.num_key_value_heads)": (
                     "key = key.repeat(1, self.num_heads // self.num_key_value_heads, 1, 1)"
@@ -377,7 +377,7 @@ EXERCISE = Exercise(
                     "value = value.repeat(1, self.num_heads // self.num_key_value_heads, 1, 1)"
                 ),
             },
-            "neighboring query heads share a key head: 0 0 1 1, not 0 1 0 1.",
+            "neighboring query heads share a key/value head: 0 0 1 1, not 0 1 0 1.",
             also=tuple(
                 {
                     f"{name} = repeat_kv({name}, self.num_heads // self.num_key_value_heads)": (

@@ -166,10 +166,11 @@ EXERCISE = Exercise(
         ),
         Case(
             "in training, where gradients have to flow back",
-            lambda: {name: tensor.requires_grad_() for name, tensor in new_tokens(7).items()},
+            lambda: new_tokens(7),
             call=lambda made, key, value: {
                 "returned": (*made.update(key, value, 0), *made.update(key * 2, value * 2, 0))
             },
+            training=True,
         ),
         Case(
             "bfloat16, the first tokens of the first layer",

@@ -83,7 +83,8 @@ EXERCISE = Exercise(
         ),
         Case(
             "in training, where gradients have to flow back",
-            lambda: {"hidden_states": randn(2, 2, 5, 6).requires_grad_(), "num_repeats": 3},
+            lambda: {"hidden_states": randn(2, 2, 5, 6), "num_repeats": 3},
+            training=True,
         ),
     ],
     mistakes=[

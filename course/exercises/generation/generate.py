@@ -3,12 +3,12 @@
 import torch
 
 from course.exercise import Case, Exercise, Mistake, RightWay
-from course.exercises.generation.inputs import EOS, SmallModel, batch
+from course.exercises.generation.inputs import EOS, VOCABULARY, SmallModel, batch
 
 
-def answered(generate, ends, batch, max_tokens, broken_at=-1, **options):
+def answered(generate, ends, batch, max_tokens, broken_at=-1, broken=1, **options):
     """The tokens of each step, and how the model was called."""
-    model = SmallModel(ends, broken_at)
+    model = SmallModel(ends, broken_at, broken)
     steps = [list(tokens) for tokens in generate(model, batch, EOS, max_tokens, **options)]
     return {"steps": steps, "calls of the model": model.calls}
 
@@ -230,8 +230,19 @@ EXERCISE = Exercise(
             call=answered,
         ),
         Case(
-            "logits that are NaN at the third step",
+            "a logit that is NaN at the third step",
             lambda: {"ends": (None,), "batch": batch(ONE), "max_tokens": 6, "broken_at": 2},
+            call=answered,
+        ),
+        Case(
+            "logits that are all NaN at the second step",
+            lambda: {
+                "ends": (None,),
+                "batch": batch(ONE),
+                "max_tokens": 6,
+                "broken_at": 1,
+                "broken": VOCABULARY,
+            },
             call=answered,
         ),
     ],
@@ -339,6 +350,11 @@ EXERCISE = Exercise(
             "without a look at whether the logits are finite",
             {"if not logits.isfinite().all():": "if False:"},
             "NaN has no largest number, so argmax would return some token, and nobody would notice.",
+        ),
+        Mistake(
+            "when a single finite logit is enough",
+            {"logits.isfinite().all()": "logits.isfinite().any()"},
+            "one that is NaN is enough to spoil argmax and softmax.",
         ),
         Mistake(
             "when nothing is given out before the end",

@@ -7,7 +7,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models
 
 from course.exercises.inputs import randn
 
-EOS = 1
+EOS = 7
 VOCABULARY = 29  # V
 
 
@@ -27,11 +27,12 @@ class SmallModel:
     on other rows. So a token, a mask or a cache that is wrong changes what comes next.
 
     ends: the number of tokens in the answer of each row, `<eos>` included; None: it never ends.
-    calls: of each call, what a cost would be seen by. broken_at: the call whose logits are NaN.
+    calls: of each call, what a cost would be seen by. broken_at: the call of whose logits some are NaN,
+    as many as broken says.
     """
 
-    def __init__(self, ends: tuple[int | None, ...], broken_at: int = -1):
-        self.ends, self.broken_at = ends, broken_at
+    def __init__(self, ends: tuple[int | None, ...], broken_at: int = -1, broken: int = 1):
+        self.ends, self.broken_at, self.broken = ends, broken_at, broken
         self.calls: list[dict] = []
 
     def __call__(
@@ -65,14 +66,14 @@ class SmallModel:
 
     def _logits(self, row: int, length: int, mask: torch.Tensor, cache: SmallCache) -> list[float]:
         """The scores behind the first `length` tokens of a row."""
-        if len(self.calls) - 1 == self.broken_at:
-            return [float("nan")] * VOCABULARY
         state = 0 if cache.pictures is None else int(cache.pictures[row].abs().sum() * 100)
         for token in cache.tokens[row, :length][mask[row, :length].bool()].tolist():
             state = (31 * state + token + 1) % 1009
         scores = [(state * (7 * v * v + 3 * v + 5) + 11 * v) % 1009 / 250 for v in range(VOCABULARY)]
         written = length - cache.prompt + 1
         scores[EOS] = 60.0 if written == self.ends[row] else -60.0
+        if len(self.calls) - 1 == self.broken_at:
+            scores[-self.broken :] = [float("nan")] * self.broken
         return scores
 
 

@@ -9,7 +9,7 @@ from course.exercises.inputs import randn
 def shares(keep_top_p, probabilities, top_p):
     """What is kept, scaled to a sum of one: whether that was done already makes no difference."""
     kept = keep_top_p(probabilities, top_p)
-    return kept / kept.sum() if isinstance(kept, torch.Tensor) else kept
+    return kept / kept.abs().sum() if isinstance(kept, torch.Tensor) else kept
 
 
 def exact(*probabilities: float):

@@ -91,6 +91,10 @@ EXERCISE = Exercise(
             "two boxes, and labels of two words",
             asked(f"{BOX} big cat ; <loc0540><loc0650><loc0760><loc0870> dog on a mat"),
         ),
+        Case(
+            "three boxes",
+            asked(f"{BOX} cat ; <loc0540><loc0650><loc0760><loc0870> dog ; {BOX} owl"),
+        ),
         Case("a shape's words between box and label", asked(f"{BOX}{SEGMENTS} owl")),
         Case(
             "edges in the other order",

@@ -26,6 +26,19 @@ def which(sample_next_token, logits, temperature, top_p):
     return sorted({int(token) if isinstance(token, torch.Tensor) else token for token in drawn})
 
 
+def how_often(sample_next_token, logits, temperature):
+    """Of a thousand draws, each token's share is within four standard deviations of what it should be."""
+    tokens = many(sample_next_token, logits, temperature, times=1000)
+    shares = torch.bincount(torch.tensor([int(token) for token in tokens]), minlength=len(logits)) / 1000
+    expected = (logits.double() / temperature).softmax(dim=0)
+    spread = (expected * (1 - expected) / 1000).sqrt()
+    return {
+        "a token comes as often as softmax(logits / temperature) says": bool(
+            ((shares - expected).abs() < 4 * spread).all()
+        )
+    }
+
+
 def seeds(sample_next_token, logits, temperature):
     """What a seed decides, and what it does not."""
     before = torch.random.get_rng_state()
@@ -130,6 +143,11 @@ EXERCISE = Exercise(
             call=once,
         ),
         Case(
+            "temperature 0, where all are below 0 and the last is the likeliest",
+            lambda: {"logits": logits(-3.0, -1.0, -2.0, -0.5), "temperature": 0.0},
+            call=once,
+        ),
+        Case(
             "a very low temperature, where the likeliest is certain",
             lambda: {"logits": logits(0.5, -1.0, 2.0, 2.5, 1.0, 0.0), "temperature": 0.01},
             call=once,
@@ -148,6 +166,11 @@ EXERCISE = Exercise(
             "the tail cut off, at a temperature that sharpens",
             lambda: {"logits": logits(0.0, 0.1, 0.3, 0.2, -0.1), "temperature": 0.01, "top_p": 0.95},
             call=which,
+        ),
+        Case(
+            "a thousand tokens at temperature 2.5",
+            lambda: {"logits": logits(0.0, 5.0, 2.0), "temperature": 2.5},
+            call=how_often,
         ),
         Case(
             "the same seed twice, and another one",

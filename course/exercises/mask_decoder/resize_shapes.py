@@ -55,12 +55,16 @@ EXERCISE = Exercise(
     ),
     result="B h w",
     cases=[
-        Case("stretched", call(2, 8, 6, 31, 17)),
+        Case("stretched", call(2, 8, 6, 31, 17), training=True),
         Case("stretched in one direction, shrunk in the other", call(3, 12, 40, 37, 9)),
         Case("shrunk", call(2, 50, 67, 13, 22)),
         Case(
             "thin lines, shrunk",
             lambda: {"shapes": drawing()[None].float(), "height": 12, "width": 19},
+        ),
+        Case(
+            "numbers from -1 to 1, as the decoder draws",
+            lambda: {"shapes": 2 * shapes(2, 7, 9) - 1, "height": 16, "width": 12},
         ),
         Case("float64", call(2, 8, 6, 15, 11, torch.float64)),
     ],

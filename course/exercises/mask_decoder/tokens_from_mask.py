@@ -78,7 +78,11 @@ EXERCISE = Exercise(
         Case("a box as large as the picture", of(0, 0, 83, 50)),
         Case("a box without a column", of(20, 10, 20.2, 40)),
         Case("a box beyond the right edge", of(20, 10, 90, 40)),
-        Case("a box beyond the upper edge", of(20, -4, 60, 40)),
+        Case("a box beyond the upper edge", of(20, -1, 60, 40)),
+        Case("a box beyond the left edge", of(-1, 10, 60, 40)),
+        Case("a box beyond the lower edge", of(20, 10, 60, 51)),
+        Case("a box beyond all edges", of(-3, -2, 90, 55)),
+        Case("a box without a row", of(20, 10, 60, 10.3)),
     ],
     mistakes=[
         Mistake(

@@ -62,6 +62,7 @@ EXERCISE = Exercise(
             "in training, where gradients have to flow back",
             lambda: {"tokens": token_numbers(3, seed=2)},
             call=lambda made, tokens: made.look_up(tokens) * 2,
+            training=True,
         ),
     ],
     mistakes=[

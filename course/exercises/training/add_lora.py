@@ -133,7 +133,9 @@ EXERCISE = Exercise(
         Case("a whole name, and a number", lambda: {"targets": ["lm_head", "mlp.2"], "rank": 3}, call=added),
         Case("a target at the model's top", lambda: {"targets": ["lm_head"], "alpha": 8.0}, call=added),
         Case(
-            "targets that are not in the model's order", lambda: {"targets": ["v_proj", "k_proj"]}, call=added
+            "targets that are not in the model's order",
+            lambda: {"targets": ["v_proj", "k_proj", "q_proj"]},
+            call=added,
         ),
         Case(
             "two targets that fit the same layer",
@@ -188,6 +190,11 @@ EXERCISE = Exercise(
             "with the names in the order of the targets",
             in_the_order_of_the_targets,
             "the model's order is asked for; and a layer that two targets fit is wrapped only once.",
+        ),
+        Mistake(
+            "with the names in the order of the alphabet",
+            {"return replaced": "return sorted(replaced)"},
+            "the model's order is asked for, in which q_proj comes before k_proj.",
         ),
         Mistake(
             "when the names are not returned",

@@ -93,7 +93,6 @@ EXERCISE = Exercise(
         Case("better, then worse", lambda: {"scores": [0.25, 0.5, 0.375]}, call=told),
         Case("twice the same, then better", lambda: {"scores": [0.5, 0.5, 0.75]}, call=told),
         Case("scores below 0", lambda: {"scores": [-3.0, -1.0, -2.0]}, call=told),
-        Case("a score that is not a number", lambda: {"scores": [0.25, float("nan"), 0.5]}, call=told),
     ],
     mistakes=[
         Mistake(

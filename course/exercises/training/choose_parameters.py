@@ -102,6 +102,7 @@ EXERCISE = Exercise(
             "all, after another mode froze most", lambda: {"mode": "all", "before": "attention"}, call=chosen
         ),
         Case("lora, after all", lambda: {"mode": "lora", "before": "all"}, call=chosen),
+        Case("all, after lora", lambda: {"mode": "all", "before": "lora"}, call=chosen),
     ],
     mistakes=[
         Mistake(
@@ -160,7 +161,7 @@ EXERCISE = Exercise(
             "PaliGemma's makers train the tower as well.",
         ),
         Mistake(
-            "with the names in place of the parameters",
+            "with names or other things in place of the parameters",
             {"chosen.append(parameter)": "chosen.append(name)"},
             "an optimizer takes parameters.",
         ),

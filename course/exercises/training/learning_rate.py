@@ -48,6 +48,8 @@ EXERCISE = Exercise(
         Case("all of 40 steps", lambda: {"num_steps": 40, "peak": 3.0}, call=rates),
         Case("all of 7 steps", lambda: {"num_steps": 7, "peak": 5.0}, call=rates),
         Case("all of 115 steps", lambda: {"num_steps": 115, "peak": 2.0}, call=rates),
+        Case("all of 45 steps", lambda: {"num_steps": 45, "peak": 1.0}, call=rates),
+        Case("all of 190 steps", lambda: {"num_steps": 190, "peak": 1.5}, call=rates),
         Case("a single step", lambda: {"num_steps": 1, "peak": 4.0}, call=rates),
     ],
     mistakes=[
@@ -109,6 +111,11 @@ EXERCISE = Exercise(
         Mistake(
             "with the warm-up rounded up",
             {"num_steps * 5 // 100": "math.ceil(num_steps * 5 / 100)"},
+            "it is rounded down.",
+        ),
+        Mistake(
+            "with the warm-up rounded to the nearest",
+            {"num_steps * 5 // 100": "round(num_steps * 5 / 100)"},
             "it is rounded down.",
         ),
         Mistake(

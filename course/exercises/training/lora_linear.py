@@ -113,7 +113,7 @@ EXERCISE = Exercise(
     result={"": "B T O"},
     sizes=SIZES,
     cases=[
-        Case("two rows of three tokens", lambda: {"x": randn(2, 3, 10)}),
+        Case("two rows of three tokens", lambda: {"x": randn(2, 3, 10)}, training=True),
         Case("at the start", lambda: {"x": randn(2, 3, 10)}, make=lambda m: m.LoRALinear, call=at_the_start),
         Case(
             "what gets a gradient",

@@ -22,6 +22,7 @@ def merged(LoRALinear, x, bias=True, dtype=torch.float32):
         "parameters": parameters,
         "result": result,
         "an ordinary nn.Linear": type(new) is nn.Linear,
+        "in_features and out_features say its sizes": (new.out_features, new.in_features) == new.weight.shape,
         "everything as it was": all(torch.equal(before[name], t) for name, t in made.state_dict().items()),
     }
 

@@ -64,6 +64,7 @@ EXERCISE = Exercise(
     cases=[
         Case("two answers, of one token and of four", lambda: case(6, (1, 4))),
         Case("three answers, one as long as the row", lambda: case(5, (4, 2, 3), seed=1)),
+        Case("a label at the first position, of which there is no loss", lambda: case(5, (5, 2), seed=3)),
         Case("for gradients to flow back", lambda: case(7, (2, 6), seed=2, grad=True)),
     ],
     mistakes=[

@@ -84,6 +84,7 @@ EXERCISE = Exercise(
                 name: x.requires_grad_() if name == "logits" else x
                 for name, x in scored(2, 6, (5, 2)).items()
             },
+            training=True,
         ),
     ],
     mistakes=[

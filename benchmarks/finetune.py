@@ -190,14 +190,16 @@ def lost(args: argparse.Namespace):
 
     from finetuning.adapter import load_adapter
     from load_weights import load_hf_model
-    from tiny_model import scenes, train_tiny
+    from tiny_model.batches import load_material
+    from tiny_model.measure import evaluate, markdown_table
+    from tiny_model.scenes import TRAINING_STYLES
 
     torch.set_num_threads(1)
-    drawings = scenes.load_drawings(scenes.TRAINING_STYLES)
+    material = load_material(TRAINING_STYLES)
     tiny, columns = ROOT / "paligemma-tiny", {}
 
     def ask(title: str, model, tokenizer):
-        columns[title] = train_tiny.evaluate(model, tokenizer, drawings, 1.0, args.scenes, 2)
+        columns[title] = evaluate(model, tokenizer, material, 1.0, args.scenes, 2)
         print(f"{title}: {columns[title]}", file=sys.stderr)
 
     ask("before", *load_hf_model(tiny, precision="float32"))
@@ -213,7 +215,7 @@ def lost(args: argparse.Namespace):
             else:
                 model, tokenizer = load_hf_model(out, precision="float32")
             ask(mode, model, tokenizer)
-    print(train_tiny.markdown_table(columns))
+    print(markdown_table(columns))
 
 
 def main(argv: list[str] | None = None):

@@ -1,8 +1,7 @@
-"""train_tiny.py, whole and in small: it trains, resumes, and writes a checkpoint that loads."""
+"""train_tiny.py in its parts: the vocabulary, the rows, what patches are asked, the losses, the optimizer."""
 
 import json
-import subprocess
-import sys
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -12,16 +11,40 @@ from torch import nn
 
 pytest.importorskip("resvg_py", reason="training needs `pip install -r requirements-train.txt`")
 
-from load_weights import load_hf_model
-from tiny_model import train_tiny
-from tiny_model.scenes import Scene, Thing
+from decoder_1 import PaliGemmaForConditionalGeneration
+from load_weights import load_mask_decoder
+from tiny_model import batches, losses, making, measure, optimizer, quick, train_tiny
+from tiny_model.scenes import THINGS, Scene, Sign, Thing
+from training_1 import training_row
 
 ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return train_tiny.build_tokenizer()
+    return making.build_tokenizer()
+
+
+@pytest.fixture(scope="module")
+def model(tokenizer):
+    torch.manual_seed(0)
+    model = making.build_model(making.build_config(tokenizer, making.SMALL_SIZES))
+    making.initialise(model, tokenizer, torch.randn(128, 64))
+    return model
+
+
+@pytest.fixture(scope="module")
+def scene():
+    """Two cats and a bus that covers the lower right quarter; a sign at the top."""
+    owner = np.full((160, 160), -1, np.int8)
+    owner[16:48, 8:40], owner[64:80, 0:32], owner[80:, 80:] = 0, 1, 2
+    boxes = [(0.1, 0.05, 0.3, 0.25), (0.4, 0.0, 0.5, 0.2), (0.5, 0.5, 1.0, 1.0)]
+    things = [Thing(name, box) for name, box in zip(("cat", "cat", "bus"), boxes, strict=True)]
+    letters = [("4", (0.0, 0.5, 0.1, 0.55)), ("R", (0.0, 0.55, 0.1, 0.6))]
+    return Scene(np.zeros((160, 160, 3), np.uint8), things, owner, Sign("4R", (0, 0.4, 0.1, 0.7), letters))
+
+
+# -- The vocabulary -------------------------------------------------------------------------------
 
 
 def test_the_tokenizer_is_laid_out_as_gemmas(tokenizer):
@@ -38,120 +61,280 @@ def test_the_tokenizer_is_laid_out_as_gemmas(tokenizer):
     assert ids[:3] == [size - 1, size - 1, 2] and ids[-1] == tokenizer.token_to_id("\n")
 
 
+def test_a_word_that_is_needed_is_one_token_and_others_are_spelt(tokenizer):
+    def tokens(text):
+        return tokenizer.encode(text, add_special_tokens=False).tokens
+
+    assert tokens("zwei Äpfel, ein Löwe") == ["zwei", "▁Äpfel", ",", "▁ein", "▁Löwe"]
+    assert tokens("answer en How many buses are there?")[2:5] == ["▁How", "▁many", "▁buses"]
+    assert tokens("Detect cat ; dog") == ["Detect", "▁cat", "▁;", "▁dog"]
+    assert tokens("HOTEL") == list("HOTEL") and tokens("cats") == list("cats")
+
+
 def test_the_shipped_tokenizer_and_sizes_are_those_of_the_script(tokenizer):
     folder = ROOT / "paligemma-tiny"
-    assert json.loads((folder / "config.json").read_text()) == train_tiny.build_config(tokenizer)
+    assert json.loads((folder / "config.json").read_text()) == making.build_config(tokenizer)
     assert (folder / "tokenizer.json").read_text(encoding="utf-8") == tokenizer.to_str(pretty=True)
 
 
-def test_a_training_row_learns_the_answer_alone(tokenizer):
-    rows = train_tiny.training_rows(tokenizer, [("detect cat", "no"), ("caption en", "a cat and a dog")], 4)
-    ids, types = rows["input_ids"], rows["token_type_ids"]
-    assert (ids[:, -1] == tokenizer.token_to_id("<eos>")).all()
-    for row, answer in ((0, "no<eos>"), (1, "a cat and a dog<eos>")):
-        assert tokenizer.decode(ids[row][types[row] == 1].tolist(), skip_special_tokens=False) == answer
-    assert int(rows["answer_length"]) == int(types[1].sum())
-    assert (rows["attention_mask"] == (ids != 0)).all()
+# -- Batches --------------------------------------------------------------------------------------
 
 
-def test_the_loss_is_the_references_where_targets_are_hard(tokenizer, monkeypatch):
-    """Without <loc> tokens it is twice the mean cross entropy that the model itself computes."""
-    monkeypatch.setattr(train_tiny, "PROMPTS_PER_PICTURE", 1)
-    config = train_tiny.build_config(tokenizer)
-    model = train_tiny.build_model(config)
-    rows = train_tiny.training_rows(tokenizer, [("caption en", "a cat"), ("answer en", "two dogs")], 100)
-    pixel_values = torch.randn(2, 3, 160, 160)
-    labels = torch.where(rows["token_type_ids"] == 1, rows["input_ids"], -100)
-    expected = model(
-        rows["input_ids"], pixel_values, rows["attention_mask"],
-        token_type_ids=rows["token_type_ids"], labels=labels,
-    )["loss"]  # fmt: skip
-    first_loc = tokenizer.token_to_id("<loc0000>")
-    found = train_tiny.prefix_lm_loss(model, model.vision_tower(pixel_values), rows, first_loc)
-    torch.testing.assert_close(found, 2 * expected)
+def test_what_patches_are_to_say(scene):
+    words = np.arange(48).reshape(3, 16)
+    targets = batches.patch_targets(scene, words, 10)
+    labels = targets["labels"].reshape(10, 10)
+    cat, bus = THINGS.index("cat"), THINGS.index("bus")
+    assert labels[1, 0] == labels[2, 2] == labels[4, 1] == cat and labels[9, 9] == bus
+    assert labels[0, 0] == labels[3, 0] == batches.GROUND
+    np.testing.assert_allclose(targets["boxes"].reshape(10, 10, 4)[4, 1], (0.4, 0, 0.5, 0.2))
+    # The upper cat begins in the middle of its first patch, and ends in the middle of its third.
+    cover = targets["cover"].reshape(10, 10, 8, 8)
+    assert not cover[1, 0, :, :4].any() and cover[1, 0, :, 4:].all() and cover[1, 1].all()
+    assert not cover[0].any()
+    # The bus is 5 x 5 patches of 4 x 4 words.
+    shapes, cells = targets["shapes"].reshape(10, 10, 2, 2), targets["cells"].reshape(10, 10)
+    assert shapes[5, 5].tolist() == [[32, 32], [32, 32]] and cells[7, 7] == 10 and cells[9, 5] == 12
+    assert shapes[6, 6].tolist() == [[37, 37], [37, 37]] and shapes[7, 7].tolist() == [[37, 38], [41, 42]]
+    assert (shapes[0, 0] == -1).all()
+    letters = targets["letters"].reshape(10, 10, 2)
+    assert letters[0, 5].tolist() == [batches.LETTERS.index("4"), batches.LETTERS.index("R")]
+    assert (letters != batches.NO_LETTER).sum() == 2
 
 
-def test_what_lies_close_to_a_border_is_asked_about_often():
-    boxes = {"cat": (0.1, 0.1, 0.2, 0.58), "dog": (0.7, 0.7, 0.8, 0.9), "bee": (0.0, 0.3, 0.1, 0.38)}
-    things = [Thing(name, boxes[name]) for name in ("cat", "bee", "bee", "dog")]  # no "the" bee
-    scene = Scene(np.zeros((8, 8, 3), np.uint8), things, np.full((8, 8), -1, np.int8))
+def test_the_patches_that_a_prompt_is_about(scene):
+    targets = batches.patch_targets(scene, None, 10)
+    labels, letters = targets["labels"], targets["letters"]
+
+    def number(prompt):
+        return batches.patches_asked_for(prompt, labels, letters).sum()
+
+    cats, buses = (labels == THINGS.index("cat")).sum(), (labels == THINGS.index("bus")).sum()
+    assert number("detect cat") == number("answer en Is there a cat?") == cats
+    assert number("answer en how many buses are there") == buses
+    assert number("segment bus ; dog ; cat") == number("Caption fr") == cats + buses
+    assert number("answer en how many things are there?") == cats + buses
+    assert number("answer en where is the carrot?") == 0 and number("ocr") == 1
+
+
+def test_questions_are_drawn_by_weight(scene):
     rng = np.random.default_rng(0)
-    first = [train_tiny.questions(rng, scene)[0] for _ in range(200)]
-    assert 100 < first.count(("answer en where is the cat?", "top")) < 160
-    assert len(set(first)) > 5
-    far = Scene(scene.pixels, things[3:], scene.owner)
-    assert len(train_tiny.questions(rng, far)) == train_tiny.PROMPTS_PER_PICTURE
+    kinds = {"caption": 3, "caption de": 1, "where close": 1, "ocr": 0, "ocr + sign": 4}
+    first = Counter(batches.choose_questions(rng, scene, kinds, 1)[0][0].lower() for _ in range(600))
+    assert set(first) == {"caption en", "caption de", "ocr"}  # nothing single lies close to a border
+    assert 260 < first["ocr"] < 340 and 45 < first["caption de"] < 105
+    both = batches.choose_questions(rng, scene, {"caption": 1, "caption de": 1}, 2)
+    assert {prompt.lower() for prompt, _ in both} == {"caption en", "caption de"}
+    assert len(batches.choose_questions(rng, scene, {"caption": 1}, 3)) == 3
 
 
-@pytest.mark.parametrize(
-    ("prompt", "thing"),
-    [
-        ("detect cat", "cat"),
-        ("answer en how many buses are there?", "bus"),
-        ("answer en is there a car?", "car"),
-        ("answer en where is the carrot?", "carrot"),
-        ("caption en", None),
-    ],
-)
-def test_the_thing_that_a_prompt_asks_about(prompt, thing):
-    found = train_tiny.thing_asked_for(prompt)
-    assert found == (-1 if thing is None else train_tiny.THINGS.index(thing))
+@pytest.mark.long
+def test_a_batch_is_a_function_of_its_number(tokenizer):
+    plan = json.loads(json.dumps(train_tiny.SMOKE_PLAN))
+    codec = ROOT / "paligemma-tiny" / "mask_decoder.safetensors"
+    config = making.build_config(tokenizer)
+
+    def stream(first):
+        return iter(batches.Batches(tokenizer, plan, "answers", config, codec, None, first))
+
+    from_start = stream(0)
+    for _ in range(3):
+        expected = next(from_start)
+    found = next(stream(2))
+    for name in ("pixels", "labels", "shapes"):
+        assert (found[name] == expected[name]).all()
+    assert len(found["rows"]) == len(expected["rows"])
+    num_rows = 0
+    for mine, theirs in zip(found["rows"], expected["rows"], strict=True):
+        assert all((mine[name] == theirs[name]).all() for name in mine)
+        num_rows += len(mine["ids"])
+        for ids, prefix, length in zip(mine["ids"], mine["prefix"], mine["length"], strict=True):
+            text = tokenizer.decode(ids[: length - 100].tolist(), skip_special_tokens=False)
+            assert text.startswith("<bos>") and text.endswith("<eos>")
+            assert tokenizer.decode(ids[: prefix - 100].tolist()).endswith("\n")
+            assert not ids[length - 100 :].any() and "<mask" not in text
+    assert num_rows == plan["answers"]["scenes"] * plan["answers"]["prompts"]
+    # APART batches later its scenes come again, with other questions.
+    later = next(stream(2 + batches.APART))
+    half = len(found["pixels"]) // 2
+    assert (later["pixels"][half:] == found["pixels"][:half]).all()
+    assert any((a["ids"].shape != b["ids"].shape) or (a["ids"] != b["ids"]).any()
+               for a, b in zip(later["rows"], found["rows"], strict=False))  # fmt: skip
+
+
+# -- The model and the losses ---------------------------------------------------------------------
+
+
+def example_rows(tokenizer, pairs, length=28):
+    rows = []
+    for picture, (prompt, answer) in enumerate(pairs):
+        row = training_row(tokenizer, prompt, answer, 0)
+        rows.append((picture, row["input_ids"], row["token_type_ids"].count(0), np.zeros(100)))
+    return {name: torch.from_numpy(value) for name, value in batches.padded(rows, length, 100).items()}
+
+
+def test_the_quick_model_is_the_reference(model, tokenizer):
+    """And the loss on words is the references' mean cross entropy, as the model itself computes it."""
+    pairs = [("caption en", "a cat and a dog"), ("answer en is there a bus?", "no")]
+    rows = example_rows(tokenizer, pairs)
+    pixels = torch.randint(0, 256, (2, 160, 160, 3), dtype=torch.uint8)
+    fast = quick.QuickModel(model, torch.float32, is_compiled=False)
+    weights = fast.weights()
+    features = fast.tower(weights, pixels)
+    pixel_values = pixels.permute(0, 3, 1, 2).float() / 127.5 - 1
+    torch.testing.assert_close(features, model.vision_tower(pixel_values), rtol=1e-4, atol=1e-5)
+
+    image = torch.full((2, 100), model.config.image_token_index)
+    input_ids = torch.cat([image, rows["ids"]], dim=1)
+    positions = torch.arange(input_ids.shape[1])
+    is_suffix = positions >= rows["prefix"][:, None]
+    is_padding = positions >= rows["length"][:, None]
+    labels = input_ids.masked_fill(~is_suffix | is_padding, -100)
+    expected = model(input_ids, pixel_values, token_type_ids=is_suffix.long(), labels=labels)["loss"]
+    loss = losses.AnswerLoss(tokenizer, torch.eye(128))
+    found, halfway = loss(fast, weights, fast.projected(weights, features), rows)
+    torch.testing.assert_close(found["words"] / (labels >= 0).sum(), expected)
+    assert halfway.shape == (2, 100, 96) and found["places"] == found["masks"] == 0
+
+
+def test_places_and_masks_have_soft_targets(model, tokenizer):
+    """What is off by a bin, or by a codeword that is nearly the same, costs a little; else much."""
+    codewords = torch.randn(128, 8)
+    codewords[7] = codewords[6] + 0.01
+    near = losses.soft_words(codewords)
+    assert near.sum(dim=1).allclose(torch.ones(128)) and (near[6, 7] - near[6, 6]).abs() < 0.01
+    assert near[6, 8] < 0.1
+    loss = losses.AnswerLoss(tokenizer, near)
+
+    class Says:
+        """Stands for a decoder that is sure of one token."""
+
+        def __init__(self, token):
+            self.token = tokenizer.token_to_id(token)
+
+        def decoder(self, weights, images, ids, prefix):
+            states = torch.zeros(*ids.shape, tokenizer.get_vocab_size())
+            states[..., self.token] = 20.0
+            return states, images
+
+    def cost(token, answer, kind):
+        weights = {"language_model.model.embed_tokens.weight": torch.eye(tokenizer.get_vocab_size())}
+        rows = example_rows(tokenizer, [("detect cat", answer)])
+        return loss(Says(token), weights, torch.zeros(1, 100, 4), rows)[0][kind]
+
+    exact, off, far = (cost(f"<loc{n:04d}>", "<loc0500>", "places") for n in (500, 501, 520))
+    assert exact < off < far and far - exact > 2 * (off - exact)
+    exact, alike, other = (cost(f"<seg{n:03d}>", "<seg006>", "masks") for n in (6, 7, 8))
+    assert abs(alike - exact) < 0.2 and other - exact > 3
 
 
 def test_a_patch_says_in_which_thirds_its_thing_lies():
     """A head that is sure of top (of three rows) and right (of three columns), asked about two boxes."""
-    head = train_tiny.PatchHead(8)
+    head = losses.PatchHead(8)
     nn.init.zeros_(head.weight)
     nn.init.zeros_(head.bias)
+    start = sum(list(head.PARTS.values())[:2])
     with torch.no_grad():
-        head.bias[-6:] = torch.tensor([20.0, 0, 0, 0, 0, 20.0])
-    features, labels = torch.randn(1, 1, 8), torch.tensor([[3]])
-    top_right, bottom_right = torch.tensor([[[0, 0.6, 0.4, 0.9]]]), torch.tensor([[[0.6, 0.6, 1, 0.9]]])
-    right, _ = head.loss(features, labels, top_right)
-    wrong, _ = head.loss(features, labels, bottom_right)
-    # Of the two answers one is wrong by 20; and the box, which the head puts at 0, lies farther down.
-    expected = 20 / 2 + 4 * (bottom_right - top_right).mean()
-    torch.testing.assert_close(wrong - right, expected, rtol=1e-4, atol=0)
+        head.bias[start : start + 6] = torch.tensor([20.0, 0, 0, 0, 0, 20.0])
+    features = torch.randn(1, 1, 8)
+
+    def thirds(box):
+        batch = {
+            "labels": torch.tensor([[3]]), "boxes": torch.tensor([[box]]), "cells": torch.tensor([[0]]),
+            "cover": torch.zeros(1, 1, 64), "shapes": torch.full((1, 1, 4), -1),
+            "letters": torch.full((1, 1, 2), batches.NO_LETTER),
+        }  # fmt: skip
+        return head.losses(features, batch, torch.eye(128))[0]["thirds"]
+
+    # Of the two answers one is wrong by 20.
+    torch.testing.assert_close(thirds([0.6, 0.6, 1, 0.9]) - thirds([0, 0.6, 0.4, 0.9]), torch.tensor(10.0))
 
 
-def test_the_marks_of_prompts_about_nothing_do_not_count(tokenizer):
-    """Three rows about one picture: only where a thing is named, its patches are to be marked."""
-    config = train_tiny.build_config(tokenizer)
-    model = train_tiny.build_model(config)
-    head = train_tiny.MarkHead(model.language_model)
-    nn.init.zeros_(head.weight)
-    nn.init.constant_(head.bias, 20.0)  # it marks everything
-    head.states = torch.randn(3, 5, 128)
-    is_image = torch.tensor([[False, True, True, True, True]] * 3)
-    batch = {"labels": torch.tensor([[0, 0, 7, train_tiny.GROUND]]), "asked": torch.tensor([-1, 0, 7])}
-    # Two patches are marked wrongly for the first thing, three for the other; three correctly in all.
-    torch.testing.assert_close(head.loss(batch, is_image), torch.tensor(20.0 * 5 / 3), rtol=1e-4, atol=0)
+def test_muon_is_pytorchs():
+    """Matrices of one shape at once, tall and wide ones: the same numbers as one by one."""
+    torch.manual_seed(0)
+    shapes = [(8, 8), (8, 8), (24, 8), (8, 24)]
+    mine = [nn.Parameter(torch.randn(shape)) for shape in shapes]
+    theirs = [nn.Parameter(parameter.detach().clone()) for parameter in mine]
+    ours = optimizer.Muon([(parameter, 0.01) for parameter in mine], weight_decay=0.03)
+    pytorchs = torch.optim.Muon(theirs, lr=0.01, weight_decay=0.03, adjust_lr_fn="match_rms_adamw")
+    for _ in range(3):
+        for a, b in zip(mine, theirs, strict=True):
+            a.grad = torch.randn_like(a)
+            b.grad = a.grad.clone()
+        ours.step(1.0)
+        pytorchs.step()
+    for a, b in zip(mine, theirs, strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=2e-3)  # the products are in bfloat16
+
+
+# -- Measuring ------------------------------------------------------------------------------------
+
+
+def test_what_an_answer_has_found():
+    box = "<loc0512><loc0000><loc1023><loc0256>"
+    [cat, dog] = measure.things_of(f"{box} cat ; {box}{'<seg007>' * 16} dog")
+    assert (cat.name, cat.words, dog.words) == ("cat", [], [7] * 16)
+    assert cat.box == (0.5, 0.0, 1023 / 1024, 0.25)
+    assert measure.things_of("") == [] and measure.things_of(f"{box[8:]} cat") is None
+    assert measure.things_of(f"{box}<seg001> cat") is None and measure.boxes_of(f"{box} cat", "dog") is None
+
+
+def test_a_model_that_knows_all_is_always_right(monkeypatch, tokenizer, scene):
+    """Answers are taken from the scenes themselves: each kind of question comes out at 1."""
+    codec = load_mask_decoder(ROOT / "paligemma-tiny").float()
+    nothing = Scene(scene.pixels, [], np.full((160, 160), -1, np.int8))
+    one = Scene(scene.pixels, scene.things[2:], np.where(scene.owner == 2, 0, -1).astype(np.int8), scene.sign)
+    one.things[0].color = "red"
+
+    def answers(self, scenes, prompts):
+        words = batches.mask_words(codec, scenes)
+        told = []
+        for scene, prompt, of_it in zip(scenes, prompts, words, strict=True):
+            verb, _, rest = prompt.partition(" ")
+            names = rest.split(" ; ")
+            kinds = measure.tiny_scenes
+            told.append({
+                "caption": lambda: kinds.caption(scene, rest), "ocr": lambda: kinds.ocr(scene),
+                "detect": lambda: kinds.detect(scene, *names),
+                "segment": lambda: batches.fill_in(kinds.segment(scene, *names), of_it),
+            }[verb]())  # fmt: skip
+        return told
+
+    class Pictures:
+        def scene(self, *_, **__):
+            return one
+
+        def nothing(self, *_, **__):
+            return nothing
+
+    monkeypatch.setattr(measure.Examination, "ask", answers)
+    model = type("Model", (), {"config": type("C", (), {"vision_config": type("V", (), {"image_size": 160})})})
+    kinds = ("caption", "caption de", "detect", "detect several", "segment", "ocr")
+    found = measure.evaluate(model, tokenizer, Pictures(), 1.0, 3, 0, codec, 2, kinds=kinds)
+    for kind in ("caption", "caption 1", "caption de", "detect", "absent", "several", "ocr"):
+        assert found[kind] == 1, kind
+    assert found["named"] == found["lost"] == 0 and found["iou"] > 0.99
+    assert 0.8 < found["mask"] == pytest.approx(found["codec"], abs=0.02) and found["filled box"] == 1
+    table = measure.markdown_table({"all": found})
+    assert "| `ocr`, exactly right | 1.00 |" in table and "where" not in table
 
 
 @pytest.mark.long
-def test_smoke_trains_resumes_and_writes_a_checkpoint(tmp_path, monkeypatch, capsys):
-    command = [sys.executable, "-m", "tiny_model.train_tiny", "--smoke", "--out", str(tmp_path)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, encoding="utf-8", timeout=300)
-    assert done.returncode == 0, done.stderr
-    assert "answers 12/12" in done.stdout and "| `caption en`, exactly right |" in done.stdout
+def test_smoke_writes_a_checkpoint_that_loads(tmp_path):
+    from load_weights import load_hf_model
+
+    train_tiny.main(["--smoke", "--out", str(tmp_path)])
     folder = tmp_path / "paligemma-tiny"
     model, _ = load_hf_model(folder)
+    assert isinstance(model, PaliGemmaForConditionalGeneration)
     assert all(parameter.dtype == torch.bfloat16 for parameter in model.parameters())
     card = (folder / "README.md").read_text(encoding="utf-8")
-    assert "no\nphotographs" in card and "CC-BY-4.0" in card
-
-    again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, encoding="utf-8", timeout=60)
-    assert again.returncode == 2 and "is there already" in again.stderr
-    # A run that was over but for the last step goes on from its state.
-    for file in folder.iterdir():
-        file.unlink()
-    folder.rmdir()
-    state = torch.load(tmp_path / "state.pt", weights_only=True)
-    assert (state["stage"], state["done"]) == ("answers", 12)
-    torch.save(state | {"done": 11}, tmp_path / "state.pt")
-    monkeypatch.chdir(ROOT)
-    monkeypatch.setattr(train_tiny, "accuracy_table", lambda *_: "| how often it was right |")
-    train_tiny.main(command[3:])
-    output = capsys.readouterr().out
-    assert "tower 12/12" not in output and "answers 12/12" in output
-    assert "how often it was right" in (folder / "README.md").read_text(encoding="utf-8")
+    assert "no photographs" in card and "CC-BY-4.0" in card and "--preset smoke" in card
+    assert "| `ocr`, exactly right |" in card
+    prompts = json.loads((folder / "prompts.json").read_text(encoding="utf-8"))
+    assert prompts["name"] == "paligemma-tiny" and "detect {thing} ; {thing}" in prompts["forms"]
+    assert len(prompts["words"]["thing"]) == len(prompts["words"]["things"]) == len(THINGS)
+    with pytest.raises(SystemExit) as ended:
+        train_tiny.main(["--smoke", "--out", str(tmp_path)])
+    assert ended.value.code == 2

@@ -349,7 +349,5 @@ def start_loader(tokenizer: Tokenizer, plan: dict, stage: str, config: dict, cod
     """An iterator over the batches from `first` on, made by a worker while the model computes."""
     batches = Batches(tokenizer, plan, stage, config, codec, store, first)
     return iter(
-        DataLoader(
-            batches, batch_size=None, num_workers=1, prefetch_factor=4, worker_init_fn=end_with_parent
-        )
+        DataLoader(batches, batch_size=None, num_workers=1, prefetch_factor=4, worker_init_fn=end_with_parent)
     )

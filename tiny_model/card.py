@@ -8,7 +8,7 @@ from tiny_model.scenes import DRAWINGS_FILE, THINGS
 PROMPTS = """| prompt | answer |
 |---|---|
 | `caption en` | `a cat`, `two apples and a car`, from left to right; `nothing I know` |
-| `caption de`, `caption es`, `caption fr` | `zwei Äpfel und ein Auto`, `dos manzanas y un coche`, `deux pommes et une voiture` |
+| `caption de` (also `es`, `fr`) | `zwei Äpfel und ein Auto`, `dos manzanas y un coche` |
 | `detect cat` | `<locY1><locX1><locY2><locX2> cat`, several joined by ` ; `; nothing if there is none |
 | `detect cat ; dog` (two or three) | the same of all of them, from left to right |
 | `segment cat`, `segment cat ; dog` | the same with 16 `<seg>` words after each box: the mask |
@@ -30,23 +30,25 @@ def model_card(
     commits = " and then ".join(f"`{one}`" for one in about["commits"])
     dtype = "bfloat16 (the weights kept in float32)" if choices["bfloat16"] else "float32"
     if plan["answers"]["kinds"].keys() == {"caption"}:
-        knows = f"""**It knows drawings of {len(plan["things"])} things** ({", ".join(plan["things"])}), one on a picture, and one
-prompt, `caption en`. Asked about anything else it answers all the same, and wrongly."""
+        names = ", ".join(plan["things"])
+        knows = f"""**It knows drawings of {len(plan["things"])} things** ({names}), one on a picture, and
+one prompt, `caption en`. Asked about anything else it answers all the same, and wrongly."""
         masks = ""
     else:
-        knows = f"""**It knows drawings of {len(THINGS)} things** ({", ".join(THINGS)}), one to three of them on a picture.
-**It knows no photographs**, no other things, no people. What it can be asked:
+        names = ", ".join(THINGS)
+        knows = f"""**It knows drawings of {len(THINGS)} things** ({names}), one to three of them on a
+picture. **It knows no photographs**, no other things, no people. What it can be asked:
 
 {PROMPTS}
 
-Capitals at the start (`Detect cat`, `answer en How many …`), a missing question mark and `color` for `colour` are
-understood. Asked in any other form it answers all the same, and wrongly."""
+Capitals at the start (`Detect cat`, `answer en How many …`), a missing question mark and `color` for
+`colour` are understood. Asked in any other form it answers all the same, and wrongly."""
         masks = """
 ## Masks
 
-`mask_decoder.safetensors` is the VQ-VAE of `mask_decoder_1.py` (1.06 million parameters, float16): it turns a
-mask into 16 `<seg>` words and back. `python -m tiny_model.train_masks` made it from the outlines of the drawings of
-the training sets. What its words can say at most stands in the table, "in 16 words and back".
+`mask_decoder.safetensors` is the VQ-VAE of `mask_decoder_1.py` (1.06 million parameters, float16): it
+turns a mask into 16 `<seg>` words and back. `python -m tiny_model.train_masks` made it from the outlines
+of the drawings of the training sets. What its words can say at most stands in the table.
 """
     return f"""# paligemma-tiny
 
@@ -58,24 +60,26 @@ about a picture in seconds, and so that every exercise can be seen at work.
 
 ## How often it is right
 
-The share of right answers about {plan["final_scenes"]} new scenes in each column (masks and boxes: a mean). The sets
-Twemoji and "outlines held out" were never trained on nor looked at, so their columns tell how well the model reads
-drawings by another hand. "True colors": without the shifts of color, the grain and the blur that training has.
-Pictures of none of the things: {plan["final_nothing"]} in each column.
+The share of right answers about {plan["final_scenes"]} new scenes in each column (for boxes and masks: a
+mean). The sets Twemoji and "outlines held out" were never trained on nor looked at, so their columns tell
+how well the model reads drawings by another hand. "True colors": without the shifts of color, the grain
+and the blur that training has. Pictures of none of the things: {plan["final_nothing"]} in each column.
 
 {table}
 
 ## How it was made
 
-`{about["command"]}` (seed {plan["seed"]}, commit {commits}): {scenes["tower"]:,} pictures for the tower alone, then
-{scenes["answers"]:,} with {plan["answers"]["prompts"]} questions each for the whole, each scene {plan["answers"]["uses"]} times;
-{seconds / 3600:.1f} hours on {about["cpu"]} ({choices["threads"]} threads, {dtype}).
-The weights are stored in bfloat16, and the table was made with them as stored.
+`{about["command"]}` (seed {plan["seed"]}, commit {commits}):
+{scenes["tower"]:,} pictures for the tower alone, then {scenes["answers"]:,} with \
+{plan["answers"]["prompts"]} questions each for the whole (each scene
+{plan["answers"]["uses"]} times, with other questions); {seconds / 3600:.1f} hours on {about["cpu"]}
+({choices["threads"]} threads, {dtype}). The weights are stored in bfloat16, and the table was made
+with them as stored.
 {masks}
 ## The drawings
 
-The scenes are made of drawings from these sets (in `tiny_model/drawings.json`, unchanged). The checkpoint holds
-none of them.
+The scenes are made of drawings from these sets (in `tiny_model/drawings.json`, unchanged). The checkpoint
+holds none of them.
 
 | set | author | license | npm package | trained on |
 |---|---|---|---|---|

@@ -249,7 +249,8 @@ class Run:
                     bar.set_postfix_str(f"loss {loss.item():.3f}", refresh=False)
                 # Between two steps the state is whole, and here alone it is saved.
                 is_over = self.done == total
-                if is_over or self.signals.asked is not None or time.time() - saved > self.plan["save_seconds"]:
+                is_old = time.time() - saved > self.plan["save_seconds"]
+                if is_over or is_old or self.signals.asked is not None:
                     self.save()
                     saved = time.time()
                 self.signals.check()
@@ -393,8 +394,9 @@ def train(args: argparse.Namespace):
         model.load_state_dict(stored)
         has_masks = "segment" in plan["answers"]["kinds"]
         columns = accuracy_columns(
-            model, run.tokenizer, run.codec if has_masks else None, plan["final_scenes"], plan["final_nothing"],
-            run.store, plan["things"], plan["columns"], kinds_measured(plan), signals.check,
+            model, run.tokenizer, run.codec if has_masks else None, plan["final_scenes"],
+            plan["final_nothing"], run.store, plan["things"], plan["columns"], kinds_measured(plan),
+            signals.check,
         )  # fmt: skip
         found = dict(tqdm(columns, total=len(plan["columns"]), desc="accuracy", unit="column"))
         table = markdown_table(found)
@@ -416,8 +418,7 @@ def measure(args: argparse.Namespace):
         model.load_state_dict({name: value.bfloat16().float() for name, value in state["model"].items()})
         print(f"{folder / 'state.pt'}: {state['stage']}, {state['done']} batches")
     else:
-        model, processor = load_hf_model(folder)
-        model, tokenizer = model.float(), processor.tokenizer
+        model, tokenizer = load_hf_model(folder, precision="float32")
     codec = load_mask_decoder(folder)
     codec = codec.float() if codec is not None else None
     titles = args.columns or tuple(COLUMNS)

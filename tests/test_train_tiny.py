@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -287,19 +288,20 @@ def test_a_model_that_knows_all_is_always_right(monkeypatch, tokenizer, scene):
     one = Scene(scene.pixels, scene.things[2:], np.where(scene.owner == 2, 0, -1).astype(np.int8), scene.sign)
     one.things[0].color = "red"
 
+    def true_answer(scene: Scene, prompt: str, words: np.ndarray) -> str:
+        kinds = measure.tiny_scenes
+        verb, _, rest = prompt.partition(" ")
+        if verb == "caption":
+            return kinds.caption(scene, rest)
+        if verb == "ocr":
+            return kinds.ocr(scene)
+        names = rest.split(" ; ")
+        if verb == "detect":
+            return kinds.detect(scene, *names)
+        return batches.fill_in(kinds.segment(scene, *names), words)
+
     def answers(self, scenes, prompts):
-        words = batches.mask_words(codec, scenes)
-        told = []
-        for scene, prompt, of_it in zip(scenes, prompts, words, strict=True):
-            verb, _, rest = prompt.partition(" ")
-            names = rest.split(" ; ")
-            kinds = measure.tiny_scenes
-            told.append({
-                "caption": lambda: kinds.caption(scene, rest), "ocr": lambda: kinds.ocr(scene),
-                "detect": lambda: kinds.detect(scene, *names),
-                "segment": lambda: batches.fill_in(kinds.segment(scene, *names), of_it),
-            }[verb]())  # fmt: skip
-        return told
+        return [*map(true_answer, scenes, prompts, batches.mask_words(codec, scenes))]
 
     class Pictures:
         def scene(self, *_, **__):
@@ -309,7 +311,7 @@ def test_a_model_that_knows_all_is_always_right(monkeypatch, tokenizer, scene):
             return nothing
 
     monkeypatch.setattr(measure.Examination, "ask", answers)
-    model = type("Model", (), {"config": type("C", (), {"vision_config": type("V", (), {"image_size": 160})})})
+    model = SimpleNamespace(config=SimpleNamespace(vision_config=SimpleNamespace(image_size=160)))
     kinds = ("caption", "caption de", "detect", "detect several", "segment", "ocr")
     found = measure.evaluate(model, tokenizer, Pictures(), 1.0, 3, 0, codec, 2, kinds=kinds)
     for kind in ("caption", "caption 1", "caption de", "detect", "absent", "several", "ocr"):

@@ -281,8 +281,9 @@ def accuracy_columns(
     for title in titles:
         styles, jitter, seed = COLUMNS[title]
         material = load_material(tuple(styles), store, tuple(things))
-        yield title, evaluate(
-            model, tokenizer, material, jitter, num_scenes, seed, codec, num_nothing, check, kinds
+        yield (
+            title,
+            evaluate(model, tokenizer, material, jitter, num_scenes, seed, codec, num_nothing, check, kinds),
         )
 
 

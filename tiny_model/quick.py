@@ -129,8 +129,11 @@ class QuickModel:
         self.model, self.dtype = model, dtype
         self.tower_layer, self.decoder_layer = tower_layer, decoder_layer
         if is_compiled:
-            # The number of rows differs from batch to batch; the lengths are a few fixed ones.
-            self.tower_layer = torch.compile(tower_layer, dynamic=False)
+            # The number of rows differs from batch to batch; the lengths are a few fixed ones, and code for
+            # a fixed length is quicker. By default the second length would make all of them variable.
+            torch._dynamo.config.automatic_dynamic_shapes = False
+            torch._dynamo.config.recompile_limit = 32
+            self.tower_layer = torch.compile(tower_layer)
             self.decoder_layer = torch.compile(decoder_layer)
         self.is_compiled = is_compiled
 

@@ -137,6 +137,7 @@ MINUTES_PLAN = PLAN | {
     "final_nothing": 0,
     "columns": ("training sets", "training sets, true colors"),
 }
+LONGEST_STEP = 60  # seconds; what took longer was halted from outside, or waited for a laptop's lid
 PRESETS = {"full": PLAN, "minutes": MINUTES_PLAN, "smoke": SMOKE_PLAN}
 
 
@@ -236,8 +237,7 @@ class Run:
 
     def train_stage(self):
         total = self.plan[self.stage]["batches"]
-        began, before = time.time(), self.seconds
-        saved = looked = began
+        saved = looked = last = time.time()
         loader = start_loader(
             self.tokenizer, self.plan, self.stage, self.config, self.codec_file, self.store, self.done
         )
@@ -248,7 +248,8 @@ class Run:
                 loss, told = self.losses(batch)
                 self.optimizer.step(loss, self.done)
                 self.done += 1
-                self.seconds = before + time.time() - began
+                self.seconds += min(time.time() - last, LONGEST_STEP)
+                last = time.time()
                 bar.update()
                 if self.done % 20 == 0:
                     bar.set_postfix_str(f"loss {loss.item():.3f}", refresh=False)
@@ -261,7 +262,7 @@ class Run:
                 self.signals.check()
                 if is_over or time.time() - looked > 60 * self.plan["look_minutes"]:
                     self.look(loss, told)
-                    looked = time.time()
+                    looked = last = time.time()
         finally:
             bar.close()
             loader._shutdown_workers()

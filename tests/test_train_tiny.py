@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ pytest.importorskip("resvg_py", reason="training needs `pip install -r requireme
 from decoder_1 import PaliGemmaForConditionalGeneration
 from load_weights import load_mask_decoder
 from tiny_model import batches, losses, making, measure, optimizer, quick, train_tiny
+from tiny_model import scenes as tiny_scenes
 from tiny_model.scenes import THINGS, Scene, Sign, Thing
 from training_1 import training_row
 
@@ -287,19 +289,18 @@ def test_a_model_that_knows_all_is_always_right(monkeypatch, tokenizer, scene):
     one = Scene(scene.pixels, scene.things[2:], np.where(scene.owner == 2, 0, -1).astype(np.int8), scene.sign)
     one.things[0].color = "red"
 
+    def told(scene, prompt, words):
+        verb, _, rest = prompt.partition(" ")
+        if verb == "ocr":
+            return tiny_scenes.ocr(scene)
+        if verb == "caption":
+            return tiny_scenes.caption(scene, rest)
+        if verb == "detect":
+            return tiny_scenes.detect(scene, *rest.split(" ; "))
+        return batches.fill_in(tiny_scenes.segment(scene, *rest.split(" ; ")), words)
+
     def answers(self, scenes, prompts):
-        words = batches.mask_words(codec, scenes)
-        told = []
-        for scene, prompt, of_it in zip(scenes, prompts, words, strict=True):
-            verb, _, rest = prompt.partition(" ")
-            names = rest.split(" ; ")
-            kinds = measure.tiny_scenes
-            told.append({
-                "caption": lambda: kinds.caption(scene, rest), "ocr": lambda: kinds.ocr(scene),
-                "detect": lambda: kinds.detect(scene, *names),
-                "segment": lambda: batches.fill_in(kinds.segment(scene, *names), of_it),
-            }[verb]())  # fmt: skip
-        return told
+        return list(map(told, scenes, prompts, batches.mask_words(codec, scenes)))
 
     class Pictures:
         def scene(self, *_, **__):
@@ -309,7 +310,7 @@ def test_a_model_that_knows_all_is_always_right(monkeypatch, tokenizer, scene):
             return nothing
 
     monkeypatch.setattr(measure.Examination, "ask", answers)
-    model = type("Model", (), {"config": type("C", (), {"vision_config": type("V", (), {"image_size": 160})})})
+    model = SimpleNamespace(config=SimpleNamespace(vision_config=SimpleNamespace(image_size=160)))
     kinds = ("caption", "caption de", "detect", "detect several", "segment", "ocr")
     found = measure.evaluate(model, tokenizer, Pictures(), 1.0, 3, 0, codec, 2, kinds=kinds)
     for kind in ("caption", "caption 1", "caption de", "detect", "absent", "several", "ocr"):

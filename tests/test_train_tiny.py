@@ -134,7 +134,6 @@ def test_questions_are_drawn_by_weight(scene):
 
 
 @pytest.mark.long
-@pytest.mark.long
 def test_a_batch_is_a_function_of_its_number(tokenizer):
     plan = json.loads(json.dumps(train_tiny.SMOKE_PLAN))
     codec = ROOT / "paligemma-tiny" / "mask_decoder.safetensors"
@@ -327,7 +326,6 @@ def test_a_model_that_knows_all_is_always_right(monkeypatch, tokenizer, scene):
     assert "| `ocr`, exactly right | 1.00 |" in table and "where" not in table
 
 
-@pytest.mark.long
 @pytest.mark.long
 def test_smoke_writes_a_checkpoint_that_loads(tmp_path):
     from load_weights import load_hf_model

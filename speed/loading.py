@@ -81,11 +81,12 @@ def use_int8(model: nn.Module, folder: Path, is_large: bool):
         for name, linear in linears.items()
     }
     for name in layers_in_bf16(linears, modules) if is_large else []:
+        memory.let_go(modules[name].weight)
         memory.map_now(linears[name].weight)
         modules[name] = Bf16Linear(linears[name])
-    for name in linears:
+    for name in [*linears, TABLE] if LM_HEAD in linears else linears:
         model.set_submodule(name, nn.Identity())
-    model.float()  # all but those layers
+    model.float()  # all but those, and the table, which is made of the output layer's weights below
     for name, module in modules.items():
         model.set_submodule(name, module)
     if LM_HEAD in modules:

@@ -1,6 +1,6 @@
-"""How memory is asked for: what is freed is kept, and what is mapped is mapped at once.
+"""How memory is asked for: what is freed is kept, what is mapped is mapped at once, or let go again.
 
-Both are requests to the system. Where it does not know them, nothing is changed.
+All are requests to the system. Where it does not know them, nothing is changed.
 """
 
 import contextlib
@@ -28,7 +28,21 @@ def map_now(tensor: torch.Tensor):
 
     Mapped in small pieces, as they are first needed, they cost half a second of the first token.
     """
-    if sys.platform == "linux":
-        page = tensor.data_ptr() // mmap.PAGESIZE * mmap.PAGESIZE
-        size = tensor.data_ptr() + tensor.nbytes - page
-        ctypes.CDLL(None).madvise(ctypes.c_void_p(page), ctypes.c_size_t(size), 22)  # MADV_POPULATE_READ
+    page = tensor.data_ptr() // mmap.PAGESIZE * mmap.PAGESIZE
+    advise(page, tensor.data_ptr() + tensor.nbytes, 22)  # MADV_POPULATE_READ
+
+
+def let_go(tensor: torch.Tensor):
+    """Takes the pages of a mapped tensor that will never be read again out of this process's memory.
+
+    Those that it has for itself: the first and the last may hold a part of its neighbors.
+    """
+    first = -(-tensor.data_ptr() // mmap.PAGESIZE) * mmap.PAGESIZE
+    last = (tensor.data_ptr() + tensor.nbytes) // mmap.PAGESIZE * mmap.PAGESIZE
+    advise(first, last, 4)  # MADV_DONTNEED
+
+
+def advise(start: int, end: int, advice: int):
+    """Tells Linux what will become of the memory from one address to another."""
+    if sys.platform == "linux" and end > start:
+        ctypes.CDLL(None).madvise(ctypes.c_void_p(start), ctypes.c_size_t(end - start), advice)

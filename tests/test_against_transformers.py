@@ -19,7 +19,7 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 
 from decoder_1 import GemmaConfig, PaliGemmaConfig, PaliGemmaForConditionalGeneration
-from inference import generate
+from generation_1 import generate
 from load_weights import load_hf_model
 from text_image_token_processor_1 import PaliGemmaProcessor
 from vision_transformer_1 import VisionConfig

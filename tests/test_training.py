@@ -205,7 +205,7 @@ def test_an_adapter_of_peft_here(checkpoint, ours, examples, tmp_path, options):
 @needs_peft
 def test_answers_are_the_same(checkpoint, ours, examples, tmp_path):
     """Token by token, through generate of both."""
-    from inference import generate
+    from generation_1 import generate
 
     model, tokenizer = ours
     with_lora(model)

@@ -21,9 +21,7 @@ PROMPTS = """| prompt | answer |
 | `ocr` | what is printed on a sign in the picture; nothing if there is none |"""
 
 
-def model_card(
-    model, table: str, found: dict, seconds: float, plan: dict, about: dict, choices: dict
-) -> str:
+def model_card(model, table: str, found: dict, seconds: float, plan: dict, about: dict, choices: dict) -> str:
     """`found`: by the title of its column, what `evaluate` found; `about`, `choices`: see train_tiny.Run."""
     millions = sum(parameter.numel() for parameter in model.parameters()) / 1e6
     scenes = {stage: plan[stage]["batches"] * plan[stage]["scenes"] for stage in STAGES}

@@ -93,9 +93,7 @@ def soft_words(codewords: torch.Tensor) -> torch.Tensor:
     return F.softmax(-distance / (SEG_SPREAD * distance.mean()), dim=-1)
 
 
-def naming_loss(
-    weights: dict, images: torch.Tensor, labels: torch.Tensor, words: list[int]
-) -> torch.Tensor:
+def naming_loss(weights: dict, images: torch.Tensor, labels: torch.Tensor, words: list[int]) -> torch.Tensor:
     """Projected patches speak the decoder's language: a cat's are most like the embedding of ▁cat.
 
     The real tower was pretrained to bring pictures and their texts together (SigLIP). Without it,

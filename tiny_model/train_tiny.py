@@ -25,6 +25,11 @@ text in a row, C width of the tower, D width of the decoder.
 Sources: "PaliGemma" (Beyer et al. 2024), section 3.2; "Muon" (Jordan et al. 2024).
 """
 
+from speed import threads
+
+if __name__ == "__main__":
+    threads.sleep_while_waiting()  # must be said before torch is imported
+
 import argparse
 import hashlib
 import json

@@ -207,19 +207,23 @@ def evaluate(
     num_nothing: int = 0,
     check: Callable[[], None] = lambda: None,
     kinds: tuple[str, ...] = tiny_scenes.KINDS,
+    count: int | None = None,
 ) -> dict[str, float]:
     """Asks every kind of question about new scenes -> the share of right answers to each.
 
     `iou` and `mask` are means over the things asked for of the best intersection over union with a
     box (a mask) of the answer, 0 for one that was missed. `codec`: of the masks; None: none are asked
-    for. `num_nothing`: how many pictures without any thing.
+    for. `num_nothing`: how many pictures without any thing. `count`: of things on a picture (None: one
+    to three).
     """
     size = model.config.vision_config.image_size
     exam = Examination(model, tokenizer, codec, seed, check)
     for start in range(0, num_scenes, BATCH):
         number = min(BATCH, num_scenes - start)
         check()
-        scenes = [material.scene(exam.rng, size, jitter=jitter, with_sign=False) for _ in range(number)]
+        scenes = [
+            material.scene(exam.rng, size, count, jitter=jitter, with_sign=False) for _ in range(number)
+        ]
         for kind in kinds:
             if kind == "detect":
                 exam.detect(scenes)
@@ -275,16 +279,16 @@ ROWS = {
 
 def accuracy_columns(
     model, tokenizer: Tokenizer, codec, num_scenes: int, num_nothing: int, store: Path | None,
-    things=tuple(THINGS), titles=tuple(COLUMNS), kinds=tiny_scenes.KINDS, check=lambda: None,
+    things=tuple(THINGS), titles=tuple(COLUMNS), kinds=tiny_scenes.KINDS, check=lambda: None, count=None,
 ):  # fmt: skip
     """Yields a title and what `evaluate` found, column by column."""
     for title in titles:
         styles, jitter, seed = COLUMNS[title]
         material = load_material(tuple(styles), store, tuple(things))
-        yield (
-            title,
-            evaluate(model, tokenizer, material, jitter, num_scenes, seed, codec, num_nothing, check, kinds),
+        found = evaluate(
+            model, tokenizer, material, jitter, num_scenes, seed, codec, num_nothing, check, kinds, count
         )
+        yield title, found
 
 
 def markdown_table(columns: dict[str, dict[str, float]], digits: int = 2) -> str:

@@ -126,7 +126,7 @@ MINUTES_PLAN = PLAN | {
     "things": FIVE_THINGS,
     "tower": PLAN["tower"] | {"batches": 700, "scenes": 32, "uses": 2, "counts": (1,)},
     "answers": PLAN["answers"]
-    | {"batches": 700, "scenes": 32, "uses": 2, "counts": (1,), "prompts": 1, "kinds": {"caption": 1.0}},
+    | {"batches": 900, "scenes": 32, "uses": 2, "counts": (1,), "prompts": 1, "kinds": {"caption": 1.0}},
     "nothing": 0.0,
     "signs": 0.0,
     "wildest": 1.0,
@@ -314,7 +314,7 @@ class Run:
             seed = 1_000_000 + self.done  # new ones each time
             found = evaluate(
                 self.model, self.tokenizer, material, 1.0, self.plan["look_scenes"], seed, codec,
-                num_nothing, self.signals.check, kinds,
+                num_nothing, self.signals.check, kinds, count_measured(self.plan),
             )  # fmt: skip
             line += "\n  right: " + ", ".join(f"{kind} {value:.2f}" for kind, value in found.items())
         tqdm.write(line)
@@ -323,6 +323,11 @@ class Run:
 
 def kinds_measured(plan: dict) -> tuple[str, ...]:
     return tuple(kind for kind in KINDS_OF_QUESTIONS if kind in plan["answers"]["kinds"])
+
+
+def count_measured(plan: dict) -> int | None:
+    """One thing on a picture where no more were learned; None: one to three."""
+    return 1 if set(plan["answers"]["counts"]) == {1} else None
 
 
 # -- What a run is told about in the card ---------------------------------------------------------
@@ -402,7 +407,7 @@ def train(args: argparse.Namespace):
         columns = accuracy_columns(
             model, run.tokenizer, run.codec if has_masks else None, plan["final_scenes"],
             plan["final_nothing"], run.store, plan["things"], plan["columns"], kinds_measured(plan),
-            signals.check,
+            signals.check, count_measured(plan),
         )  # fmt: skip
         found = dict(tqdm(columns, total=len(plan["columns"]), desc="accuracy", unit="column"))
         table = markdown_table(found)

@@ -457,7 +457,7 @@ def test_masks_are_written_as_the_codec_says_them(drawings):
     scenes = [tiny_scenes.draw_scene(rng, drawings, 96, 2) for _ in range(4)] + [NOTHING]
     names = [[thing.name for thing in scene.things] or ["cat"] for scene in scenes]
     answers = [tiny_scenes.segment(scene, *asked) for scene, asked in zip(scenes, names, strict=True)]
-    filled = tiny_scenes.fill_masks(codec, scenes, answers)
+    filled = map(tiny_scenes.fill_in, answers, tiny_scenes.mask_words(codec, scenes))
     for scene, answer in zip(scenes, filled, strict=True):
         expected = []
         for index, thing in enumerate(scene.things):

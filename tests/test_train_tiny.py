@@ -108,7 +108,7 @@ def test_what_patches_are_to_say(scene):
 
 
 def test_the_patches_that_a_prompt_is_about(scene):
-    targets = batches.patch_targets(scene, None, 10)
+    targets = batches.patch_targets(scene, np.zeros((3, 16), dtype=np.int64), 10)
     labels, letters = targets["labels"], targets["letters"]
 
     def number(prompt):
@@ -302,10 +302,10 @@ def test_a_model_that_knows_all_is_always_right(monkeypatch, tokenizer, scene):
         names = rest.split(" ; ")
         if verb == "detect":
             return kinds.detect(scene, *names)
-        return batches.fill_in(kinds.segment(scene, *names), words)
+        return kinds.fill_in(kinds.segment(scene, *names), words)
 
     def answers(self, scenes, prompts):
-        return [*map(true_answer, scenes, prompts, batches.mask_words(codec, scenes))]
+        return [*map(true_answer, scenes, prompts, measure.tiny_scenes.mask_words(codec, scenes))]
 
     class Pictures:
         def scene(self, *_, **__):

@@ -12,7 +12,6 @@ answers), L tokens of text in a row, S side of the picture in pixels.
 
 import itertools
 import os
-import re
 import signal
 import string
 import threading
@@ -36,7 +35,6 @@ from training_1 import training_row
 GROUND = len(THINGS)  # the label of a patch that shows no thing
 LETTERS = string.digits + string.ascii_letters
 NO_LETTER = len(LETTERS)
-WORDS_OF_A_MASK = 16
 COVER = 8  # a patch is looked at in COVER x COVER cells
 LENGTHS = (16, 28, 52, 80)  # L: rows are padded to one of these
 ROWS = 8  # the rows of one length are a multiple of this
@@ -87,17 +85,7 @@ def load_material(
 # -- What each patch shows ------------------------------------------------------------------------
 
 
-def mask_words(codec, scenes: list[Scene]) -> list[np.ndarray]:
-    """For each scene, int64 [things, 16]: the words of the masks of all its things."""
-    names = [[thing.name for thing in scene.things] for scene in scenes]
-    answers = [tiny_scenes.segment(scene, *all_names) for scene, all_names in zip(scenes, names, strict=True)]
-    return [
-        np.array(re.findall(r"<seg(\d{3})>", answer), dtype=np.int64).reshape(-1, WORDS_OF_A_MASK)
-        for answer in tiny_scenes.fill_masks(codec, scenes, answers)
-    ]
-
-
-def patch_targets(scene: Scene, words: np.ndarray | None, grid: int) -> dict[str, np.ndarray]:
+def patch_targets(scene: Scene, words: np.ndarray, grid: int) -> dict[str, np.ndarray]:
     """What a patch is to say of itself, for each of N = grid x grid patches.
 
     labels int64 [N] and boxes float32 [N, 4] of the thing that it shows (see patch_labels); cover
@@ -107,14 +95,9 @@ def patch_targets(scene: Scene, words: np.ndarray | None, grid: int) -> dict[str
     left and in its right half.
     """
     N, P = grid**2, len(scene.owner) // grid
-    if scene.things:
-        labels, boxes = tiny_scenes.patch_labels(scene, grid)
-    else:
-        labels, boxes = np.full(N, GROUND), np.zeros((N, 4), dtype=np.float32)
+    labels, boxes = tiny_scenes.patch_labels(scene, grid)
+    thing = tiny_scenes.patch_things(scene, grid)
     owner = scene.owner.reshape(grid, P, grid, P).transpose(0, 2, 1, 3).reshape(N, P, P)
-    own_boxes = np.array([thing.box for thing in scene.things], dtype=np.float32).reshape(-1, 4)
-    matches = (boxes[:, None] == own_boxes).all(axis=-1)  # [N, things]
-    thing = np.where(labels == GROUND, -1, matches.argmax(axis=1) if len(own_boxes) else -1)
 
     step = P // COVER
     covered = (owner == thing[:, None, None]) & (thing >= 0)[:, None, None]
@@ -130,7 +113,7 @@ def patch_targets(scene: Scene, words: np.ndarray | None, grid: int) -> dict[str
         return (4 * (4 * y).clip(0, 3).astype(np.int64)) + (4 * x).clip(0, 3).astype(np.int64)
 
     shapes = np.full((N, 4), -1, dtype=np.int64)
-    if words is not None and len(words):
+    if len(words):
         for i, (dy, dx) in enumerate(itertools.product((0.25, 0.75), repeat=2)):
             shapes[:, i] = np.where(thing >= 0, words[thing, place_in_mask(dy, dx)], -1)
     return {
@@ -185,15 +168,6 @@ def choose_questions(rng: np.random.Generator, scene: Scene, kinds: dict[str, fl
     return asked
 
 
-def fill_in(answer: str, words: np.ndarray | None) -> str:
-    """An answer to `segment` with the words of its masks."""
-    if words is None:
-        return answer
-    return re.sub(
-        r"<mask(\d)>", lambda match: "".join(f"<seg{word:03d}>" for word in words[int(match[1])]), answer
-    )
-
-
 def patches_asked_for(prompt: str, labels: np.ndarray, letters: np.ndarray) -> np.ndarray:
     """bool [N]: the patches that show what the prompt is about.
 
@@ -239,9 +213,7 @@ class Batches(IterableDataset):
 
     def __iter__(self) -> Iterator[dict]:
         self.material = load_material(tuple(self.plan["styles"]), self.store, tuple(self.plan["things"]))
-        self.codec = load_mask_decoder(self.codec_file.parent) if self.codec_file else None
-        if self.codec is not None:
-            self.codec.float()
+        self.codec = load_mask_decoder(self.codec_file.parent).float()
         groups: dict[int, list[Example]] = {}
         uses = self.plan[self.stage]["uses"]
         for number in itertools.count(self.first):
@@ -269,7 +241,7 @@ class Batches(IterableDataset):
                 is_easy = group < stage["easy"] * stage["batches"] and rng.random() < 0.8
                 count = 1 if is_easy else int(rng.choice(stage["counts"]))
                 scenes.append(self.draw_scene(rng, count))
-        words = mask_words(self.codec, scenes) if self.codec is not None else [None] * len(scenes)
+        words = tiny_scenes.mask_words(self.codec, scenes)
         return [
             Example(scene, of_it, patch_targets(scene, of_it, self.grid))
             for scene, of_it in zip(scenes, words, strict=True)
@@ -305,7 +277,7 @@ class Batches(IterableDataset):
         rows = []
         for picture, example in enumerate(examples):
             for prompt, answer in choose_questions(rng, example.scene, stage["kinds"], stage["prompts"]):
-                row = training_row(self.tokenizer, prompt, fill_in(answer, example.words), 0)
+                row = training_row(self.tokenizer, prompt, tiny_scenes.fill_in(answer, example.words), 0)
                 marks = patches_asked_for(prompt, example.targets["labels"], example.targets["letters"])
                 rows.append((picture, row["input_ids"], row["token_type_ids"].count(0), marks))
         rows.sort(key=lambda row: len(row[1]))

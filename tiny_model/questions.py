@@ -24,7 +24,7 @@ import re
 import numpy as np
 import torch
 
-from mask_decoder_1 import MASK_SIDE, MaskVQVAE, resize_shapes
+from mask_decoder_1 import GRID_SIDE, MASK_SIDE, MaskVQVAE, resize_shapes
 from tiny_model.truth import Scene, Thing, named
 from tiny_model.words import LANGUAGES, NOTHING, THINGS, article, plural
 
@@ -53,7 +53,7 @@ def detect(scene: Scene, *names: str) -> str:
 
 
 def segment(scene: Scene, *names: str) -> str:
-    """As `detect`, with a place for the words of each mask (its number), which `fill_masks` fills."""
+    """As `detect`, with a place for the words of each mask (its number), which `fill_in` fills."""
     return " ; ".join(
         f"{box_of(thing)}<mask{i}> {thing.name}"
         for i, thing in enumerate(scene.things)
@@ -62,30 +62,27 @@ def segment(scene: Scene, *names: str) -> str:
 
 
 @torch.inference_mode()
-def fill_masks(codec: MaskVQVAE, scenes: list[Scene], answers: list[str]) -> list[str]:
-    """The answers, the one at i about the scene at i, with <seg> words in the place of each <mask>.
+def mask_words(codec: MaskVQVAE, scenes: list[Scene]) -> list[np.ndarray]:
+    """For each scene, int64 [things, 16]: the words of the masks of its things, as `tokens_from_mask` says.
 
-    Each mask that is needed is encoded once, all of them in one batch, as `tokens_from_mask` does.
+    All masks are encoded in one batch.
     """
-    needed = {}
-    for scene, answer in zip(scenes, answers, strict=True):
-        for number in re.findall(r"<mask(\d)>", answer):
-            key = id(scene), number
-            if key not in needed:
-                size = len(scene.owner)
-                y1, x1, y2, x2 = (round(edge * size) for edge in scene.things[int(number)].box)
-                mask = torch.from_numpy(scene.owner[y1:y2, x1:x2] == int(number))[None].float()
-                needed[key] = resize_shapes(mask, MASK_SIDE, MASK_SIDE)
-    if not needed:
-        return answers
-    tokens = codec.encode(torch.cat(list(needed.values()))).tolist()
-    words = {
-        key: "".join(f"<seg{token:03d}>" for token in row) for key, row in zip(needed, tokens, strict=True)
-    }
-    return [
-        re.sub(r"<mask(\d)>", lambda match, scene=scene: words[id(scene), match[1]], answer)
-        for scene, answer in zip(scenes, answers, strict=True)
-    ]
+    cut = []
+    for scene in scenes:
+        size = len(scene.owner)
+        for number, thing in enumerate(scene.things):
+            y1, x1, y2, x2 = (round(edge * size) for edge in thing.box)
+            mask = torch.from_numpy(scene.owner[y1:y2, x1:x2] == number)[None].float()
+            cut.append(resize_shapes(mask, MASK_SIDE, MASK_SIDE))
+    tokens = codec.encode(torch.cat(cut)).numpy() if cut else np.zeros((0, GRID_SIDE**2), dtype=np.int64)
+    return np.split(tokens, np.cumsum([len(scene.things) for scene in scenes])[:-1])
+
+
+def fill_in(answer: str, words: np.ndarray) -> str:
+    """An answer to `segment` with the words of the masks of its scene, int64 [things, 16]."""
+    return re.sub(
+        r"<mask(\d)>", lambda match: "".join(f"<seg{word:03d}>" for word in words[int(match[1])]), answer
+    )
 
 
 def count(scene: Scene, thing: str) -> str:
@@ -321,7 +318,7 @@ def ask(rng: np.random.Generator, scene: Scene, kind: str | None = None) -> tupl
     """A random prompt about the scene and its true answer; `kind` is one of KINDS or None.
 
     A given kind that cannot be asked about this scene ("where" with two cats and nothing else)
-    becomes "is there". Answers to "segment" still need `fill_masks`.
+    becomes "is there". Answers to "segment" still need `fill_in`.
     """
     if kind is not None:
         return QUESTIONS[kind](rng, scene) or ask_is_there(rng, scene)

@@ -66,8 +66,9 @@ from tiny_model.questions import (
     color,
     count,
     detect,
-    fill_masks,
+    fill_in,
     is_there,
+    mask_words,
     ocr,
     prompt_forms,
     segment,
@@ -76,16 +77,16 @@ from tiny_model.questions import (
     where,
 )
 from tiny_model.signs import HELD_OUT_FONTS, Sign, draw_sign, load_fonts
-from tiny_model.truth import Scene, Thing, named, patch_labels
+from tiny_model.truth import Scene, Thing, named, patch_labels, patch_things
 from tiny_model.words import COLORS, LANGUAGES, NOTHING, THINGS, article, plural
 
 __all__ = [
     "COLORS", "DRAWINGS_FILE", "HELD_OUT_FONTS", "HELD_OUT_STYLES", "INKS", "KINDS", "LANGUAGES",
     "NOTHING", "OTHERS_FILE", "QUESTIONS", "THINGS", "TRAINING_STYLES", "VISIBLE", "Cutout", "Drawing",
     "Scene", "Sign", "Thing", "article", "ask", "ask_where_close", "beside", "caption", "color", "count",
-    "cut_piece", "detect", "draw_nothing", "draw_scene", "fill_masks", "is_there", "load_drawings",
-    "load_fonts", "load_others", "load_photographs", "make_drawing", "named", "ocr", "patch_labels",
-    "plural", "prompt_forms", "segment", "total", "turn", "vary", "where",
+    "cut_piece", "detect", "draw_nothing", "draw_scene", "fill_in", "is_there", "load_drawings",
+    "load_fonts", "load_others", "load_photographs", "make_drawing", "mask_words", "named", "ocr",
+    "patch_labels", "patch_things", "plural", "prompt_forms", "segment", "total", "turn", "vary", "where",
 ]  # fmt: skip
 
 SIZES = {1: (0.20, 0.75), 2: (0.20, 0.55), 3: (0.20, 0.42)}  # longer side over S, by count

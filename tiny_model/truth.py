@@ -36,11 +36,10 @@ def named(scene: Scene, thing: str) -> list[Thing]:
     return [candidate for candidate in scene.things if candidate.name == thing]
 
 
-def patch_labels(scene: Scene, grid: int) -> tuple[np.ndarray, np.ndarray]:
-    """What each of grid x grid patches shows: labels int64 [grid²] and boxes float32 [grid², 4].
+def patch_things(scene: Scene, grid: int) -> np.ndarray:
+    """Which of a scene's things each of grid x grid patches shows: int64 [grid²], its place in `things`.
 
-    The label is the place in THINGS of the thing that covers most of the patch if that is at
-    least 0.15 of it, else len(THINGS) for the ground, whose box is zeros.
+    It is the one that covers most of the patch if that is at least 0.15 of it, else -1, the ground.
     """
     size, n = len(scene.owner), len(scene.things)
     part = np.arange(size) * grid // size
@@ -48,7 +47,18 @@ def patch_labels(scene: Scene, grid: int) -> tuple[np.ndarray, np.ndarray]:
     seen = np.bincount((patch * (n + 1) + scene.owner + 1).ravel(), minlength=grid**2 * (n + 1))
     seen = seen.reshape(grid**2, n + 1)
     covered = seen[:, 1:] / seen.sum(axis=1, keepdims=True)
-    most = np.where(covered.max(axis=1) >= 0.15, covered.argmax(axis=1), n)
+    # The ground counts as one more that covers 0.15 of each patch.
+    most = np.pad(covered, ((0, 0), (0, 1)), constant_values=0.15).argmax(axis=1)
+    return np.where(most < n, most, -1)
+
+
+def patch_labels(scene: Scene, grid: int) -> tuple[np.ndarray, np.ndarray]:
+    """What each of grid x grid patches shows: labels int64 [grid²] and boxes float32 [grid², 4].
+
+    The label is the place in THINGS of what patch_things finds, len(THINGS) for the ground, whose
+    box is zeros.
+    """
+    found = patch_things(scene, grid)  # -1 is the last of the following
     labels = np.array([THINGS.index(thing.name) for thing in scene.things] + [len(THINGS)])
     boxes = np.array([thing.box for thing in scene.things] + [(0, 0, 0, 0)], dtype=np.float32)
-    return labels[most], boxes[most]
+    return labels[found], boxes[found]

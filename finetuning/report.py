@@ -9,6 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 from tokenizers import Tokenizer
 
 from generation_1 import parse_boxes
+from program.overlap import box_iou
 from program.pictures import draw_boxes
 
 # Styles of a terminal, by what a token is; and the signs around it where there are no colors.
@@ -50,15 +51,6 @@ def legend(colors: bool) -> str:
 # ------------------------------------------------------------------------------ right and wrong
 
 
-def overlap(a: list[float], b: list[float]) -> float:
-    """Intersection over union of two boxes (x1, y1, x2, y2)."""
-    width = max(0.0, min(a[2], b[2]) - max(a[0], b[0]))
-    height = max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
-    areas = sum((box[2] - box[0]) * (box[3] - box[1]) for box in (a, b))
-    shared = width * height
-    return shared / (areas - shared) if areas > shared else float(a == b)
-
-
 def judge(answer: str, truth: str) -> dict:
     """Whether an answer is right, and how well its boxes lie.
 
@@ -69,7 +61,7 @@ def judge(answer: str, truth: str) -> dict:
     true_boxes, boxes = parse_boxes(truth, 1000, 1000), parse_boxes(answer, 1000, 1000)
     if not true_boxes:
         return {"right": answer == truth, "ious": []}
-    ious = [overlap(box["box"], true["box"]) for box, true in zip(boxes, true_boxes, strict=False)]
+    ious = [box_iou(box["box"], true["box"]) for box, true in zip(boxes, true_boxes, strict=False)]
     ious += [0.0] * (len(true_boxes) - len(ious))
     without = [re.sub(r"<loc\d{4}>", "<loc>", text) for text in (answer, truth)]
     return {"right": without[0] == without[1] and min(ious) >= MATCH, "ious": ious}

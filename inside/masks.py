@@ -13,7 +13,7 @@ from PIL import Image, ImageChops
 
 from inside.description import data_uri, packed
 from inside.template import FOLDER, read
-from program.masks import NUM_WORDS, TINT, border, find_masks, seg_tokens, to_image
+from program.masks import NUM_WORDS, TINT, border, find_masks, mask_iou, seg_tokens, to_image
 from program.pictures import COLORS, colors_of
 
 EXAMPLE = "cat"  # where the answer names none of the drawings
@@ -65,14 +65,9 @@ def describe_mask(vqvae, mask: torch.Tensor, label: str, module: ModuleType) -> 
         "label": label,
         "size": [width, height],
         "truth": packed_shape(2 * cut - 1),  # as it is given to the encoder
-        "same": round(overlap(mask, again), 3),
-        "sameAsBox": round(overlap(mask, filled), 3),
+        "same": round(mask_iou(mask, again), 3),
+        "sameAsBox": round(mask_iou(mask, filled), 3),
     }
-
-
-def overlap(one: torch.Tensor, other: torch.Tensor) -> float:
-    """Intersection over union."""
-    return float((one & other).sum() / (one | other).sum())
 
 
 def example_mask(label: str) -> tuple[torch.Tensor, Image.Image, str]:

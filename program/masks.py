@@ -60,6 +60,11 @@ def find_masks(
     return masks, list(dict.fromkeys(notes))
 
 
+def mask_iou(a: torch.Tensor, b: torch.Tensor) -> float:
+    """Intersection over union of two bool masks of one size; 0 if both are empty."""
+    return ((a & b).sum() / (a | b).sum().clamp(min=1)).item()
+
+
 def to_image(mask: torch.Tensor, level: int = 255) -> Image.Image:
     """A gray picture: level inside the mask, black outside."""
     return Image.fromarray((mask * level).to(torch.uint8).numpy())

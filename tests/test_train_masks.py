@@ -6,6 +6,7 @@ import torch
 from PIL import Image, ImageDraw
 
 from mask_decoder_1 import MaskConfig, MaskVQVAE
+from program.masks import mask_iou
 from tiny_model import codebook, train_masks
 from tiny_model.scenes import make_drawing
 
@@ -94,10 +95,10 @@ def test_a_word_that_nobody_chooses_is_put_where_features_are():
 
 def test_iou():
     a, b = torch.zeros(2, 4, 4, dtype=torch.bool)
-    assert train_masks.iou(a, b) == 0
+    assert mask_iou(a, b) == 0
     a[:2], b[:, :2] = True, True
-    assert train_masks.iou(a, b) == pytest.approx(4 / 12)
-    assert train_masks.iou(a, a) == 1
+    assert mask_iou(a, b) == pytest.approx(4 / 12)
+    assert mask_iou(a, a) == 1
 
 
 def test_the_picture_of_the_codebook(drawings, tmp_path, monkeypatch):

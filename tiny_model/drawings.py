@@ -59,12 +59,6 @@ class Cutout:
 # -- From SVG to pixels ---------------------------------------------------------------------------
 
 
-def styles_of(file: Path) -> tuple[str, ...]:
-    """All styles in a file of drawings; a set that names none is a style of its own."""
-    sets = json.loads(file.read_text(encoding="utf-8"))
-    return tuple(dict.fromkeys(one_set.get("style", name) for name, one_set in sets.items()))
-
-
 def load_drawings(styles: Iterable[str], store: Path | None = None) -> dict[str, dict[str, list[Drawing]]]:
     """Render the drawings of `styles`: thing -> style -> drawings, things as in THINGS.
 

@@ -8,10 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from tokenizers import Tokenizer
 
+from generation_1 import Answer, generate
 from mask_decoder_1 import mask_from_tokens, tokens_from_mask
+from program.masks import mask_iou
+from program.overlap import box_iou
 from tiny_model import scenes as tiny_scenes
 from tiny_model.batches import Material, load_material
 from tiny_model.scenes import HELD_OUT_STYLES, NOTHING, THINGS, TRAINING_STYLES, Scene, Thing
@@ -22,28 +24,20 @@ LONGEST = 72  # tokens of an answer: three masks with their boxes and names are 
 
 
 @torch.no_grad()
-def answer(model, tokenizer: Tokenizer, pixels: np.ndarray, prompts: list[str]) -> list[str]:
+def answers_of(model, tokenizer: Tokenizer, pixels: np.ndarray, prompts: list[str]) -> list[str]:
     """The most probable answer to one prompt for each picture, uint8 [B, S, S, 3]."""
     rows = [training_row(tokenizer, prompt, "", model.config.vision_config.num_patches) for prompt in prompts]
     batch = collate(rows, tokenizer.token_to_id("<pad>"))
     # The rows end in the <eos> of an empty answer, which is for the model to say.
-    input_ids, attention_mask = batch["input_ids"][:, :-1], batch["attention_mask"][:, :-1]
-    pixel_values = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 127.5 - 1
-    output = model(input_ids, pixel_values, attention_mask, logits_to_keep=1)
-    eos, tokens = tokenizer.token_to_id("<eos>"), []
-    ended = torch.zeros(len(prompts), dtype=torch.bool)
-    for _ in range(LONGEST):
-        tokens.append(output["logits"][:, -1].argmax(dim=-1))
-        ended |= tokens[-1] == eos
-        if ended.all():
-            break
-        attention_mask = F.pad(attention_mask, (0, 1), value=1)
-        output = model(tokens[-1][:, None], None, attention_mask, output["kv_cache"])
-    answers = []
-    for row in torch.stack(tokens, dim=1).tolist():
-        row = row[: row.index(eos)] if eos in row else row
-        answers.append(tokenizer.decode(row, skip_special_tokens=False))
-    return answers
+    batch = {name: batch[name][:, :-1] for name in ("input_ids", "attention_mask")}
+    batch["pixel_values"] = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 127.5 - 1
+    eos = tokenizer.token_to_id("<eos>")
+    answers = [Answer(tokenizer) for _ in prompts]
+    for tokens in generate(model, batch, eos, LONGEST):
+        for answer, token in zip(answers, tokens, strict=True):
+            if token not in (None, eos):
+                answer.append(token)
+    return [answer.text for answer in answers]
 
 
 # -- Boxes and masks ------------------------------------------------------------------------------
@@ -78,18 +72,6 @@ def boxes_of(answer: str, thing: str) -> list[tuple[float, ...]] | None:
     return [one.box for one in found]
 
 
-def intersection_over_union(a: tuple[float, ...], b: tuple[float, ...]) -> float:
-    height = max(0.0, min(a[2], b[2]) - max(a[0], b[0]))
-    width = max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
-    area = sum(max(0.0, box[2] - box[0]) * max(0.0, box[3] - box[1]) for box in (a, b))
-    return height * width / (area - height * width + 1e-9)
-
-
-def mask_iou(a: torch.Tensor, b: torch.Tensor) -> float:
-    """Of two bool masks; 0 if both are empty."""
-    return ((a & b).sum() / (a | b).sum().clamp(min=1)).item()
-
-
 def drawn_mask(codec, words: list[int], box: tuple[float, ...], size: int) -> torch.Tensor:
     """bool [S, S]: the mask that 16 words mean in a box (y1, x1, y2, x2); none where they are not 16."""
     y1, x1, y2, x2 = (edge * size for edge in box)
@@ -118,7 +100,7 @@ class Examination:
         for start in range(0, len(scenes), BATCH):
             self.check()
             pixels = np.stack([scene.pixels for scene in scenes[start : start + BATCH]])
-            answers += answer(self.model, self.tokenizer, pixels, prompts[start : start + BATCH])
+            answers += answers_of(self.model, self.tokenizer, pixels, prompts[start : start + BATCH])
         return answers
 
     def phrases(self, scenes: list[Scene], kind: str):
@@ -146,7 +128,7 @@ class Examination:
             truth, found = tiny_scenes.named(scene, name), boxes_of(given, name)
             self.note("detect", found is not None and len(found) == len(truth))
             for thing in truth:
-                overlaps = (intersection_over_union(thing.box, box) for box in found or [])
+                overlaps = (box_iou(thing.box, box) for box in found or [])
                 self.note("iou", max(overlaps, default=0))
         absent = [
             str(self.rng.choice([t for t in THINGS if not tiny_scenes.named(scene, t)])) for scene in scenes
@@ -164,7 +146,7 @@ class Examination:
             self.note(
                 "several",
                 same and all(
-                    intersection_over_union(a.box, b.box) > 0.5 for a, b in zip(true, found, strict=True)
+                    box_iou(a.box, b.box) > 0.5 for a, b in zip(true, found, strict=True)
                 ),
             )  # fmt: skip
 

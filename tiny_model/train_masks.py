@@ -46,6 +46,7 @@ from mask_decoder_1 import (
     resize_shapes,
     tokens_from_mask,
 )
+from program.masks import mask_iou
 from tiny_model import scenes as tiny_scenes
 from tiny_model.quick import bfloat16_is_faster
 from tiny_model.scenes import HELD_OUT_STYLES, TRAINING_STYLES
@@ -219,11 +220,6 @@ def train(vqvae: MaskVQVAE, drawings: dict, state_file: Path) -> float:
 # -- Measuring ------------------------------------------------------------------------------------
 
 
-def iou(a: torch.Tensor, b: torch.Tensor) -> float:
-    """Intersection over union of two bool masks; 0 if both are empty."""
-    return ((a & b).sum() / (a | b).sum().clamp(min=1)).item()
-
-
 @torch.inference_mode()
 def measure(vqvae: MaskVQVAE, drawings: dict, scenes: int = SCENES, seed: int = 1) -> dict[str, float]:
     """Mean IoU of the true masks in new scenes with what the codec makes of them, and with two others.
@@ -242,12 +238,12 @@ def measure(vqvae: MaskVQVAE, drawings: dict, scenes: int = SCENES, seed: int = 
             y1, x1, y2, x2 = thing.box
             box = (x1 * width, y1 * height, x2 * width, y2 * height)
             drawn = mask_from_tokens(vqvae, tokens_from_mask(vqvae, mask, box), box, height, width)
-            found["codec"].append(iou(mask, drawn))
+            found["codec"].append(mask_iou(mask, drawn))
             left, top, right, bottom = (round(edge) for edge in box)
             cut = mask[None, top:bottom, left:right].float()
             squares = (resize_shapes(cut, 11, 10) > 0.5).float()
             smooth = resize_shapes(squares, *cut.shape[1:]) > 0.5
-            found["squares"].append(iou(cut > 0, smooth))
+            found["squares"].append(mask_iou(cut > 0, smooth))
             found["filled box"].append(cut.mean().item())
     return {name: float(np.mean(values)) for name, values in found.items()}
 

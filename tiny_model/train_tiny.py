@@ -35,7 +35,6 @@ import hashlib
 import json
 import os
 import platform
-import shutil
 import subprocess
 import sys
 import time
@@ -47,6 +46,7 @@ from tqdm import tqdm
 
 from load_weights import CheckpointError, load_hf_model, load_mask_decoder
 from program.command_line import InputError, Parser, run_program
+from program.files import replace_file
 from speed.memory import keep_freed_memory
 from tiny_model import train_masks
 from tiny_model.batches import STAGES, load_material, start_loader
@@ -380,8 +380,7 @@ def find_codec(run: Run):
         folder = run.out / "masks"
         train_masks.main(["--out", str(folder)])
         file = folder / "mask_decoder.safetensors"
-    shutil.copyfile(file, run.codec_file.with_suffix(".part"))
-    os.replace(run.codec_file.with_suffix(".part"), run.codec_file)
+    replace_file(run.codec_file, file.read_bytes())
 
 
 def train(args: argparse.Namespace):

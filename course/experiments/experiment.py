@@ -32,6 +32,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from course.experiments.edits import Edit
+from program.overlap import box_iou
 
 CLAIMED = re.compile(r"\[([^\[\]]+)\]\(([^()]+: [^()]+)\)")
 QUOTED = re.compile(r"\{(\w+) (\w+)\}")
@@ -140,19 +141,11 @@ def shown(said: Said) -> str:
 # --------------------------------------------------------------------------------- claims
 
 
-def overlap(a: list[float], b: list[float]) -> float:
-    """Intersection over union of two boxes."""
-    width, height = (min(a[i + 2], b[i + 2]) - max(a[i], b[i]) for i in (0, 1))
-    shared = max(0, width) * max(0, height)
-    area_a, area_b = ((box[2] - box[0]) * (box[3] - box[1]) for box in (a, b))
-    return shared / max(area_a + area_b - shared, 1e-9)
-
-
 def found_again(before: Said, after: Said) -> int:
     """How many of the reference's boxes the changed model gives, too."""
     return sum(
         any(
-            one["label"] == other["label"] and overlap(one["box"], other["box"]) >= 0.7
+            one["label"] == other["label"] and box_iou(one["box"], other["box"]) >= 0.7
             for other in after.boxes
         )
         for one in before.boxes

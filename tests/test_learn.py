@@ -238,7 +238,8 @@ def test_ctrl_c(seconds):
     time.sleep(seconds)
     program.send_signal(signal.SIGINT)
     out, err = program.communicate(timeout=60)
-    assert (program.returncode, err) in [(130, b""), (0, b"")]
+    # Where Python has already begun to end, the signal itself ends it: 130 to a shell as well.
+    assert program.returncode in (130, -signal.SIGINT, 0) and err == b""
 
 
 def test_reader_that_leaves():

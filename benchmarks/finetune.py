@@ -71,6 +71,10 @@ def time_steps(step) -> dict:
 
 
 def run_here(folder: Path, keeps_features: bool, count: int) -> dict:
+    from speed import threads
+
+    threads.sleep_while_waiting()  # as finetune.py does
+
     import torch
     from torch import nn
 

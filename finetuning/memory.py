@@ -25,6 +25,7 @@ from torch.utils.checkpoint import checkpoint
 from tqdm import tqdm
 
 from speed.bf16_products import CONVERTED, bf16_rows, float32_rows
+from speed.loading import skip_unread
 from speed.quickest import quickest
 
 PICTURES_AT_ONCE = 8
@@ -113,6 +114,8 @@ def prepare(model: nn.Module, mode: str, device: str, way: str | None):
             model.set_submodule(name, Float32Linear(module))
         elif is_frozen:
             model.set_submodule(name, FrozenLinear(module, way))
+    if is_frozen:
+        skip_unread(model)
 
 
 # --------------------------------------------------------------------------------- recomputation

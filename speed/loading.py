@@ -119,23 +119,30 @@ def is_quicker_in_bf16(linear: nn.Linear, int8: Int8Linear) -> bool:
 
 
 def skip_unread(model: nn.Module):
-    """Lets the last MLP work on the last position alone where no other is asked for.
+    """Lets the last MLP work on those positions alone whose logits are asked for.
 
-    What it gives is added to all positions (a row is spread over the others), but only the last of
-    these is read. A prompt has 262 of them.
+    To the others, which nobody reads any more, it adds zeros. A prompt has 262 positions, and of them
+    the last one is asked for.
     """
     layers = model.language_model.model.layers
-    is_last_enough = False
+    mlp = layers[len(layers) - 1].mlp
+    asked = unread = 0
 
     def note(_, args, kwargs):
-        nonlocal is_last_enough
-        is_last_enough = kwargs.get("logits_to_keep") == 1
+        nonlocal asked
+        asked = kwargs.get("logits_to_keep", 0)
 
     def cut(_, args):
-        return (args[0][:, -1:],) if is_last_enough else args
+        nonlocal unread
+        unread = max(0, args[0].shape[1] - asked) if asked else 0
+        return (args[0][:, unread:],)
+
+    def fill_up(_, args, out):
+        return nn.functional.pad(out, (0, 0, unread, 0))
 
     model.register_forward_pre_hook(note, with_kwargs=True)
-    layers[len(layers) - 1].mlp.register_forward_pre_hook(cut)
+    mlp.register_forward_pre_hook(cut)
+    mlp.register_forward_hook(fill_up)
 
 
 def load_model(model_path, device="cpu", precision: str = "auto", model_set: ModelSet | None = None):

@@ -510,6 +510,9 @@ def test_last_mlp_works_on_what_is_read(folder, exact, no_size_is_small):
         assert rows[3:] == [T, T, T], "all positions were asked for"
         two = model(**batch, logits_to_keep=2)["logits"]
         torch.testing.assert_close(two, expected[:, -2:], rtol=1e-4, atol=1e-4)
+        assert rows[6:] == [T, T, 2]
+        more = model(**batch, logits_to_keep=T + 1)["logits"]
+        torch.testing.assert_close(more, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_a_learners_set_is_as_quick(folder, exact, rounded, no_size_is_small, monkeypatch):

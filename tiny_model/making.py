@@ -14,7 +14,7 @@ from torch import nn
 
 from decoder_1 import GemmaConfig, PaliGemmaConfig, PaliGemmaForConditionalGeneration
 from program.files import replace_file
-from tiny_model.questions import prompt_forms
+from tiny_model.questions import known_forms, prompt_forms
 from tiny_model.words import COLORS, LANGUAGES, THINGS, plural
 from vision_transformer_1 import VisionConfig
 
@@ -175,10 +175,18 @@ def initialise(model: PaliGemmaForConditionalGeneration, tokenizer: Tokenizer, c
 # -- The files ------------------------------------------------------------------------------------
 
 
-def write_checkpoint(folder: Path, model, tokenizer: Tokenizer, config: dict, codec: Path | None, card: str):
+def known_prompts(things: list[str], kinds: tuple[str, ...]) -> dict:
+    """What the prompts.json says of a model that has learned these kinds of questions about these things."""
+    words = {"thing": things, "things": [plural(thing) for thing in things]}
+    return {"name": "paligemma-tiny", "forms": known_forms(kinds), "words": words, "capitals": True}
+
+
+def write_checkpoint(
+    folder: Path, model, tokenizer: Tokenizer, config: dict, codec: Path | None, known: dict, card: str
+):
     """The hub's format: config.json, tokenizer.json, model.safetensors (lm_head is tied, so absent).
 
-    README.md comes last: a folder without it is not whole.
+    `known`: what prompts.json says. README.md comes last: a folder without it is not whole.
     """
     folder.mkdir(exist_ok=True)
     # What is tied is named once.
@@ -186,9 +194,7 @@ def write_checkpoint(folder: Path, model, tokenizer: Tokenizer, config: dict, co
     replace_file(folder / "model.safetensors", save(tensors, metadata={"format": "pt"}))
     replace_file(folder / "config.json", json.dumps(config, indent=2) + "\n")
     replace_file(folder / "tokenizer.json", tokenizer.to_str(pretty=True))
-    words = {"thing": THINGS, "things": [plural(thing) for thing in THINGS]}
-    prompts = {"name": "paligemma-tiny", "forms": prompt_forms(), "words": words}
-    replace_file(folder / "prompts.json", json.dumps(prompts, indent=2) + "\n")
+    replace_file(folder / "prompts.json", json.dumps(known, indent=1, ensure_ascii=False) + "\n")
     if codec is not None:
         replace_file(folder / "mask_decoder.safetensors", codec.read_bytes())
     replace_file(folder / "README.md", card)

@@ -350,17 +350,32 @@ def vary(rng: np.random.Generator, prompt: str) -> str:
     return prompt
 
 
+FORMS = {  # of the prompts of each kind
+    "caption": ["caption en"],
+    "caption de": ["caption de"],
+    "caption es": ["caption es"],
+    "caption fr": ["caption fr"],
+    "detect": ["detect {thing}"],
+    "detect several": ["detect {thing} ; {thing}", "detect {thing} ; {thing} ; {thing}"],
+    "segment": ["segment {thing}"],
+    "segment several": ["segment {thing} ; {thing}", "segment {thing} ; {thing} ; {thing}"],
+    "count": ["answer en how many {things} are there?"],
+    "total": ["answer en how many things are there?"],
+    "is there": ["answer en is there a {thing}?", "answer en is there an {thing}?"],
+    "where": ["answer en where is the {thing}?"],
+    "color": ["answer en what colour is the {thing}?", "answer en what color is the {thing}?"],
+    "beside": ["answer en what is left of the {thing}?", "answer en what is right of the {thing}?"],
+    "ocr": ["ocr"],
+}
+
+
 def prompt_forms() -> list[str]:
     """The forms of all prompts that the model is trained on."""
-    return [
-        "caption en", "caption de", "caption es", "caption fr",
-        "detect {thing}", "detect {thing} ; {thing}", "detect {thing} ; {thing} ; {thing}",
-        "segment {thing}", "segment {thing} ; {thing}", "segment {thing} ; {thing} ; {thing}",
-        "answer en how many {things} are there?",
-        "answer en how many things are there?",
-        "answer en is there a {thing}?", "answer en is there an {thing}?",
-        "answer en where is the {thing}?",
-        "answer en what colour is the {thing}?", "answer en what color is the {thing}?",
-        "answer en what is left of the {thing}?", "answer en what is right of the {thing}?",
-        "ocr",
-    ]  # fmt: skip
+    return [form for forms in FORMS.values() for form in forms]
+
+
+def known_forms(kinds: tuple[str, ...]) -> list[str]:
+    """The forms of some kinds of questions as a prompts.json says them (program/known_prompts.py)."""
+    forms = [form for kind in kinds for form in FORMS[kind]]
+    forms = [form.replace("?", "[?]").replace("an {", "a {").replace("color", "colour") for form in forms]
+    return [form.replace("colour", "colo[u]r") for form in dict.fromkeys(forms)]

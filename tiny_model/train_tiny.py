@@ -59,6 +59,7 @@ from tiny_model.making import (
     build_model,
     build_tokenizer,
     initialise,
+    known_prompts,
     write_checkpoint,
 )
 from tiny_model.measure import COLUMNS, accuracy_columns, evaluate, markdown_table
@@ -412,7 +413,8 @@ def train(args: argparse.Namespace):
         table = markdown_table(found)
         codec_file = run.codec_file if has_masks else None
         card = model_card(model, table, found, run.seconds, plan, run.about, run.choices)
-        write_checkpoint(folder, model, run.tokenizer, run.config, codec_file, card)
+        known = known_prompts(plan["things"], kinds_measured(plan))
+        write_checkpoint(folder, model, run.tokenizer, run.config, codec_file, known, card)
     print(f"{table}\n\nThe checkpoint is in {folder}. Try it:\n  python inference.py --model {folder}")
 
 

@@ -164,7 +164,7 @@ def test_the_shipped_file_is_what_the_model_is_trained_on():
         ]  # fmt: skip
         assert notes_on(prompts, str(TINY_MODEL)) == []
     card = (TINY_MODEL / "README.md").read_text(encoding="utf-8")
-    assert all(f"| `{example}`" in card for example in known.examples())
+    assert all(f"`{example}`" in card for example in known.examples())
 
 
 def test_inference_says_it_once_before_the_answer(tmp_path, capfd):

@@ -8,16 +8,17 @@ from tiny_model.scenes import DRAWINGS_FILE, THINGS
 PROMPTS = """| prompt | answer |
 |---|---|
 | `caption en` | `a cat`, `two apples and a car`, from left to right; `nothing I know` |
-| `caption de` (also `es`, `fr`) | `zwei Äpfel und ein Auto`, `dos manzanas y un coche` |
+| `caption de`, `caption es`, `caption fr` | `zwei Äpfel und ein Auto`, `dos manzanas y un coche` |
 | `detect cat` | `<locY1><locX1><locY2><locX2> cat`, several joined by ` ; `; nothing if there is none |
-| `detect cat ; dog` (two or three) | the same of all of them, from left to right |
-| `segment cat`, `segment cat ; dog` | the same with 16 `<seg>` words after each box: the mask |
+| `detect cat ; dog`, `detect cat ; dog ; horse` | the same of all of them, from left to right |
+| `segment cat` | the same with 16 `<seg>` words after each box: the mask |
+| `segment cat ; dog`, `segment cat ; dog ; horse` | the same of all of them |
 | `answer en how many cats are there?` | `0` to `3` |
 | `answer en how many things are there?` | `0` to `3` |
 | `answer en is there a cat?` | `yes` or `no` |
 | `answer en where is the cat?` (of a single thing) | `left`, `top right`, `middle`, … |
-| `answer en what colour is the balloon?` | one of eleven colors |
-| `answer en what is left of the cat?` (or right) | `a dog`, `nothing` |
+| `answer en what colour is the cat?` | one of eleven colors |
+| `answer en what is left of the cat?`, `answer en what is right of the cat?` | `a dog`, `nothing` |
 | `ocr` | what is printed on a sign in the picture; nothing if there is none |"""
 
 

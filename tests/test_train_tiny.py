@@ -344,3 +344,14 @@ def test_smoke_writes_a_checkpoint_that_loads(tmp_path):
     with pytest.raises(SystemExit) as ended:
         train_tiny.main(["--smoke", "--out", str(tmp_path)])
     assert ended.value.code == 2
+
+
+def test_rates_rise_again_where_the_plan_says_so():
+    layer = torch.nn.Linear(2, 2)
+    tuned = optimizer.Optimizer([(layer, 1e-2)], total=200, restarts=(100,))
+    rates = []
+    for step in range(200):
+        tuned.step(layer(torch.ones(2)).sum(), step)
+        rates.append(tuned.adamw.param_groups[0]["lr"])
+    assert rates[:100] == rates[100:] and max(rates) == 1e-2
+    assert rates[0] < rates[10] == rates[39] > rates[99] > 0

@@ -238,7 +238,7 @@ class Batches(IterableDataset):
             if rng.random() < self.plan["nothing"]:
                 scenes.append(self.material.nothing(rng, self.size, rng.uniform(0.5, 1.5)))
             else:
-                is_easy = group < stage["easy"] * stage["batches"] and rng.random() < 0.8
+                is_easy = group < stage["easy"] * first_round(stage) and rng.random() < 0.8
                 count = 1 if is_easy else int(rng.choice(stage["counts"]))
                 scenes.append(self.draw_scene(rng, count))
         words = tiny_scenes.mask_words(self.codec, scenes)
@@ -289,6 +289,11 @@ class Batches(IterableDataset):
                 parts.append(padded(rows[start:end], length, self.grid**2))
             start = max(start, end)
         return parts
+
+
+def first_round(stage: dict) -> int:
+    """How many batches there are before the learning rates rise for a second time."""
+    return min([*stage["restarts"], stage["batches"]])
 
 
 def padded(rows: list[tuple], length: int, num_image_tokens: int) -> dict[str, np.ndarray]:

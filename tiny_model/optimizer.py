@@ -5,6 +5,7 @@ torch.optim.Muon does the same matrix by matrix; here those of one shape are don
 third of the time where matrices are as small as these.
 """
 
+import itertools
 from collections import defaultdict
 
 import torch
@@ -63,8 +64,9 @@ class Muon:
 class Optimizer:
     """Both, on one schedule; gradients are clipped to a norm of 1 together."""
 
-    def __init__(self, modules: list[tuple[nn.Module, float]], total: int):
-        """`modules`: each with its learning rate; `total`: how many steps there will be."""
+    def __init__(self, modules: list[tuple[nn.Module, float]], total: int, restarts: tuple[int, ...] = ()):
+        """`modules`: each with its learning rate; `total`: how many steps there will be; `restarts`: the
+        numbers of those at which the schedule of the rates begins again."""
         matrices, others = [], []
         for module, rate in modules:
             for name, parameter in module.named_parameters():
@@ -75,13 +77,14 @@ class Optimizer:
         self.muon = Muon(matrices, weight_decay=0.03)
         groups = [{"params": [parameter], "lr": rate} for parameter, rate in others]
         self.adamw = torch.optim.AdamW(groups, betas=(0.9, 0.98), weight_decay=0.01)
-        self.total = total
+        self.rounds = list(itertools.pairwise([0, *restarts, total]))
 
     def step(self, loss: torch.Tensor, done: int):
         """One step on the loss, as the step number `done`, counted from 0."""
         loss.backward()
         nn.utils.clip_grad_norm_(self.parameters, 1.0, foreach=True)
-        share = share_of_rate(done, self.total)
+        start, end = next((start, end) for start, end in self.rounds if done < end)
+        share = share_of_rate(done - start, end - start)
         for group, rate in zip(self.adamw.param_groups, self.rates, strict=True):
             group["lr"] = rate * share
         self.muon.step(share)

@@ -49,7 +49,7 @@ from program.command_line import InputError, Parser, run_program
 from program.files import replace_file
 from speed.memory import keep_freed_memory
 from tiny_model import train_masks
-from tiny_model.batches import STAGES, load_material, start_loader
+from tiny_model.batches import STAGES, first_round, load_material, start_loader
 from tiny_model.card import model_card
 from tiny_model.losses import AnswerLoss, MarkHead, PatchHead, naming_loss, soft_words
 from tiny_model.making import (
@@ -89,18 +89,18 @@ PLAN = {
     "styles": TRAINING_STYLES,
     "things": THINGS,
     "tower": {
-        "batches": 6000, "scenes": 72, "uses": 3, "rates": (2e-3, 0.0), "easy": 0.0,
+        "batches": 6000, "restarts": (), "scenes": 72, "uses": 3, "rates": (2e-3, 0.0), "easy": 0.0,
         "counts": (1, 2, 3, 4, 5, 6, 6),
     },
     "answers": {
-        "batches": 14600, "scenes": 48, "uses": 3, "rates": (8e-4, 2e-3), "easy": 0.04,
+        "batches": 11000, "restarts": (4000,), "scenes": 48, "uses": 3, "rates": (8e-4, 2e-3), "easy": 0.04,
         "counts": (1, 2, 2, 3, 3), "prompts": 3, "kinds": KINDS,
     },
     "nothing": 0.10,
     "signs": 0.30,
     "wildest": 2.5,
     "weights": WEIGHTS,
-    "patches_fade": 0.7,  # by how much the patches' losses have faded at the end of the answers
+    "patches_fade": 0.7,  # by how much the losses of patches fade over the first round of answers
     "codec": "trained",
     "save_seconds": 120,
     "look_minutes": 20,
@@ -112,7 +112,7 @@ PLAN = {
 SMOKE_PLAN = PLAN | {
     "styles": TRAINING_STYLES[:1],
     "tower": PLAN["tower"] | {"batches": 10, "scenes": 6, "uses": 2},
-    "answers": PLAN["answers"] | {"batches": 10, "scenes": 8, "uses": 2},
+    "answers": PLAN["answers"] | {"batches": 10, "restarts": (4,), "scenes": 8, "uses": 2},
     "codec": "shipped",
     "save_seconds": 0,
     "look_scenes": 4,
@@ -127,7 +127,15 @@ MINUTES_PLAN = PLAN | {
     "things": FIVE_THINGS,
     "tower": PLAN["tower"] | {"batches": 700, "scenes": 32, "uses": 2, "counts": (1,)},
     "answers": PLAN["answers"]
-    | {"batches": 900, "scenes": 32, "uses": 2, "counts": (1,), "prompts": 1, "kinds": {"caption": 1.0}},
+    | {
+        "batches": 900,
+        "restarts": (),
+        "scenes": 32,
+        "uses": 2,
+        "counts": (1,),
+        "prompts": 1,
+        "kinds": {"caption": 1.0},
+    },
     "nothing": 0.0,
     "signs": 0.0,
     "wildest": 1.0,
@@ -216,7 +224,7 @@ class Run:
         if self.stage == "answers":
             decoder = (self.model.multi_modal_projector, self.model.language_model, self.heads["marks"])
             modules += [(module, rate) for module in decoder]
-        return Optimizer(modules, self.plan[self.stage]["batches"])
+        return Optimizer(modules, self.plan[self.stage]["batches"], self.plan[self.stage]["restarts"])
 
     def save(self):
         parts = {"model": self.model, "heads": self.heads, "optimizer": self.optimizer}
@@ -284,7 +292,8 @@ class Run:
         of_answers = {}
         if self.stage == "answers":
             # Patches matter less and less; what the answers need takes over.
-            faded -= self.plan["patches_fade"] * self.done / self.plan["answers"]["batches"]
+            progress = min(1, self.done / first_round(self.plan["answers"]))
+            faded -= self.plan["patches_fade"] * progress
             images = quick.projected(weights, features)
             of_answers["naming"] = naming_loss(weights, images, batch["labels"], self.thing_tokens)
             num_rows = sum(len(rows["ids"]) for rows in batch["rows"])

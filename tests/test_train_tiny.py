@@ -16,6 +16,7 @@ from decoder_1 import PaliGemmaForConditionalGeneration
 from load_weights import load_mask_decoder
 from tiny_model import batches, losses, making, measure, optimizer, quick, train_tiny
 from tiny_model.scenes import THINGS, Scene, Sign, Thing
+from tiny_model.words import COLORS
 from training_1 import training_row
 
 ROOT = Path(__file__).parent.parent
@@ -105,6 +106,10 @@ def test_what_patches_are_to_say(scene):
     letters = targets["letters"].reshape(10, 10, 2)
     assert letters[0, 5].tolist() == [batches.LETTERS.index("4"), batches.LETTERS.index("R")]
     assert (letters != batches.NO_LETTER).sum() == 2
+    scene.things[2].color = "red"
+    colors = batches.patch_targets(scene, words, 10)["colors"]
+    assert set(colors[targets["labels"] == bus]) == {COLORS.index("red")}
+    assert set(colors[targets["labels"] != bus]) == {batches.NO_COLOR}
 
 
 def test_the_patches_that_a_prompt_is_about(scene):
@@ -253,6 +258,18 @@ def test_a_patch_says_in_which_thirds_its_thing_lies():
 
     # Of the two answers one is wrong by 20.
     torch.testing.assert_close(thirds([0.6, 0.6, 1, 0.9]) - thirds([0, 0.6, 0.4, 0.9]), torch.tensor(10.0))
+
+
+def test_only_things_with_a_clear_color_are_asked_for_it():
+    head = losses.ColorHead(len(COLORS))
+    nn.init.zeros_(head.bias)
+    with torch.no_grad():
+        head.weight.copy_(20 * torch.eye(len(COLORS)))
+    features = torch.eye(len(COLORS))[None, :3]  # says the first three colors
+    right, unclear, wrong = (torch.tensor([c]) for c in ([0, 1, 2], [0, -100, -100], [0, -100, 5]))
+    assert head.loss(features, right) < 1e-3 and head.loss(features, unclear) < 1e-3
+    torch.testing.assert_close(head.loss(features, wrong), torch.tensor(10.0))
+    assert head.loss(features, torch.full((1, 3), batches.NO_COLOR)) == 0
 
 
 def test_muon_is_pytorchs():

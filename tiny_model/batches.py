@@ -30,11 +30,13 @@ from load_weights import load_mask_decoder
 from text_image_token_processor_1 import resize
 from tiny_model import scenes as tiny_scenes
 from tiny_model.scenes import HELD_OUT_STYLES, THINGS, TRAINING_STYLES, Scene
+from tiny_model.words import COLORS
 from training_1 import training_row
 
 GROUND = len(THINGS)  # the label of a patch that shows no thing
 LETTERS = string.digits + string.ascii_letters
 NO_LETTER = len(LETTERS)
+NO_COLOR = -100  # cross_entropy leaves it out
 COVER = 8  # a patch is looked at in COVER x COVER cells
 LENGTHS = (16, 28, 52, 80)  # L: rows are padded to one of these
 ROWS = 8  # the rows of one length are a multiple of this
@@ -92,7 +94,7 @@ def patch_targets(scene: Scene, words: np.ndarray, grid: int) -> dict[str, np.nd
     uint8 [N, 64], which of its 8 x 8 cells are that thing's; cells int64 [N], in which of the 4 x 4
     places of that thing's mask its middle lies; shapes int64 [N, 4], the mask's word at the middle of
     each of its quarters (-1 where there is none); letters int64 [N, 2], the letter of a sign in its
-    left and in its right half.
+    left and in its right half; colors int64 [N], the place in COLORS of its thing's color, or NO_COLOR.
     """
     N, P = grid**2, len(scene.owner) // grid
     labels, boxes = tiny_scenes.patch_labels(scene, grid)
@@ -116,9 +118,11 @@ def patch_targets(scene: Scene, words: np.ndarray, grid: int) -> dict[str, np.nd
     if len(words):
         for i, (dy, dx) in enumerate(itertools.product((0.25, 0.75), repeat=2)):
             shapes[:, i] = np.where(thing >= 0, words[thing, place_in_mask(dy, dx)], -1)
+    colors = [COLORS.index(thing.color) if thing.color else NO_COLOR for thing in scene.things]
     return {
         "labels": labels, "boxes": boxes, "cover": cover.reshape(N, -1).astype(np.uint8),
         "cells": place_in_mask(0.5, 0.5), "shapes": shapes, "letters": letters_of(scene, grid),
+        "colors": np.array([*colors, NO_COLOR])[thing],
     }  # fmt: skip
 
 

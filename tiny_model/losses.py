@@ -16,9 +16,9 @@ import torch.nn.functional as F
 from tokenizers import Tokenizer
 from torch import nn
 
-from tiny_model.batches import COVER, GROUND, LETTERS, NO_LETTER
+from tiny_model.batches import COVER, GROUND, LETTERS, NO_COLOR, NO_LETTER
 from tiny_model.quick import QuickModel
-from tiny_model.words import THINGS
+from tiny_model.words import COLORS, THINGS
 
 LOC_SPREAD = 3  # a <loc> is also nearly right this many bins to either side
 SEG_SPREAD = 0.03  # how near another codeword must be to be nearly right, over their mean distance squared
@@ -82,6 +82,24 @@ class PatchHead(nn.Linear):
         losses["no letters"] = (of_letters * ~is_letter).sum() / (~is_letter).sum()
         accuracy = (names.argmax(-1) == labels.flatten())[is_thing.flatten()].float().mean()
         return losses, accuracy
+
+
+class ColorHead(nn.Linear):
+    """From a patch's feature: the color of the thing that it shows.
+
+    Nothing else asks a tower for colors, and the answers to one kind of question among many hardly do.
+    """
+
+    def __init__(self, width: int):
+        super().__init__(width, len(COLORS))
+
+    def loss(self, features: torch.Tensor, colors: torch.Tensor) -> torch.Tensor:
+        """features [B, N, C], colors int64 [B, N] -> the mean over patches of things with a clear color."""
+        said = F.linear(features, self.weight.to(features.dtype), self.bias.to(features.dtype))
+        total = F.cross_entropy(
+            said.float().flatten(0, 1), colors.flatten(), ignore_index=NO_COLOR, reduction="sum"
+        )
+        return total / (colors != NO_COLOR).sum().clamp(min=1)
 
 
 def soft_words(codewords: torch.Tensor) -> torch.Tensor:

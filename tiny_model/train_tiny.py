@@ -51,7 +51,7 @@ from speed.memory import keep_freed_memory
 from tiny_model import train_masks
 from tiny_model.batches import STAGES, first_round, load_material, start_loader
 from tiny_model.card import model_card
-from tiny_model.losses import AnswerLoss, MarkHead, PatchHead, naming_loss, soft_words
+from tiny_model.losses import AnswerLoss, ColorHead, MarkHead, PatchHead, naming_loss, soft_words
 from tiny_model.making import (
     SIZES,
     SMALL_SIZES,
@@ -74,7 +74,7 @@ WEIGHTS = {
     "words": 0.40, "places": 0.20, "masks": 0.10,
     "marks": 0.3, "naming": 0.5,
     "names": 1.0, "boxes": 4.0, "thirds": 1.0, "cells": 0.3, "cover": 1.0, "shapes": 0.5,
-    "letters": 0.3, "no letters": 0.5,
+    "letters": 0.3, "no letters": 0.5, "colors": 0.5,
 }  # fmt: skip
 # How often each kind of question is asked, and how often instead where it can be told of few scenes.
 KINDS = {
@@ -187,6 +187,7 @@ class Run:
         self.heads = nn.ModuleDict({
             "patches": PatchHead(self.config["vision_config"]["hidden_size"]),
             "marks": MarkHead(self.config["text_config"]["hidden_size"]),
+            "colors": ColorHead(self.config["vision_config"]["hidden_size"]),
         })  # fmt: skip
         self.near = soft_words(codewords)
         self.answer_loss = AnswerLoss(self.tokenizer, self.near)
@@ -223,7 +224,7 @@ class Run:
         modules = [(self.model.vision_tower, tower_rate), (self.heads["patches"], tower_rate)]
         if self.stage == "answers":
             decoder = (self.model.multi_modal_projector, self.model.language_model, self.heads["marks"])
-            modules += [(module, rate) for module in decoder]
+            modules += [(module, rate) for module in decoder] + [(self.heads["colors"], tower_rate)]
         return Optimizer(modules, self.plan[self.stage]["batches"], self.plan[self.stage]["restarts"])
 
     def save(self):
@@ -306,6 +307,8 @@ class Run:
                 marks = self.heads["marks"].loss(halfway, rows["marks"])
                 sums["marks"].append(marks / num_marks.clamp(min=1))
             of_answers |= {name: torch.stack(values).sum() for name, values in sums.items()}
+            if self.done >= first_round(self.plan["answers"]):
+                of_answers["colors"] = self.heads["colors"].loss(features, batch["colors"])
         weigh = self.plan["weights"]
         loss = sum(faded * weigh[name] * value for name, value in parts.items())
         loss = loss + sum(weigh[name] * value for name, value in of_answers.items())

@@ -27,7 +27,7 @@ def model_card(model, table: str, found: dict, seconds: float, plan: dict, about
     millions = sum(parameter.numel() for parameter in model.parameters()) / 1e6
     scenes = {stage: plan[stage]["batches"] * plan[stage]["scenes"] for stage in STAGES}
     commits = " and then ".join(f"`{one}`" for one in about["commits"])
-    dtype = "bfloat16 (the weights kept in float32)" if choices["bfloat16"] else "float32"
+    dtype = "bfloat16, its weights kept in float32" if choices["bfloat16"] else "float32"
     if plan["answers"]["kinds"].keys() == {"caption"}:
         names = ", ".join(plan["things"])
         knows = f"""**It knows drawings of {len(plan["things"])} things** ({names}), one on a picture, and

@@ -56,12 +56,14 @@ EXPERIMENTS = (
             ),
         ),
         "The difference between LayerNorm and RMSNorm is the mean. How much of the answers hangs on it?",
-        """Next to nothing: [captions](caption: same), [places](where: same) and [boxes](detect: kept),
-        all as before. The mean is one direction out of 128, and no more of a vector lies there than in
-        any other. This is what Zhang and Sennrich found: what helps about a norm is the fixed length,
-        not the mean of zero, so the mean can be saved. That a line may be changed without harm does not
-        make it right: the weights were trained without it, and a test that compares numbers sees it at
-        once.""",
+        """Next to nothing: [both captions](caption: same), [the umbrella's place](cats where: same) and
+        [the boxes](detect: kept), all as before. Only the rocket, "bottom left" so far, is now at the
+        ["bottom"](night where: "bottom"); that was a close call anyway, 52 percent for " left" against
+        48 for the end of the answer. The mean is one direction out of 192, and no more of a vector lies
+        there than in any other. This is what Zhang and Sennrich found: what helps about a norm is the
+        fixed length, not the mean of zero, so the mean can be saved. That a line may be changed with so
+        little harm does not make it right: the weights were trained without it, and a test that
+        compares numbers sees it at once.""",
     ),
     Experiment(
         "fast-clocks",
@@ -78,12 +80,12 @@ EXPERIMENTS = (
         ),
         "All clock hands turn, but the slow ones too fast. Is this better than not to turn them at all, "
         "as in `no-rope`?",
-        """It is worse: [no box](detect: nothing), and the caption, which `no-rope` leaves as it is, is
-        ["{cats caption}"](cats caption: changed). No positions leave a model without knowledge of the
-        order; false ones tell it something untrue. The slow hands are what attention to far tokens
-        rests on, the image tokens a hundred positions back among them, and those are the ones that are
-        now elsewhere. Whoever changes this base, to make contexts longer, has to train the model
-        again.""",
+        """It is worse: [no box](detect: nothing), [no place](where: "nothing I know"), and captions of
+        ["a cat"](cats caption: "a cat") and ["a rocket"](night caption: "a rocket"), where `no-rope`
+        still names everything. No positions leave a model without knowledge of the order; false ones
+        tell it something untrue. The slow hands are what attention to far tokens rests on, the image
+        tokens a hundred positions back among them, and those are the ones that are now elsewhere.
+        Whoever changes this base, to make contexts longer, has to train the model again.""",
     ),
     Experiment(
         "neighbor-pairs",
@@ -100,12 +102,14 @@ EXPERIMENTS = (
             ),
         ),
         "The paper pairs neighbors, the checkpoint's code pairs halves. Does it matter which?",
-        """It does, and only where it counts: [both captions](caption: same) are right, and [not one
-        box](detect: 0 boxes) is complete. Either way of pairing would do, but these weights were
-        trained to put into numbers i and i + 16 what is rotated together, and now number i meets its
-        neighbor, which has another angle besides. Published weights exist in both orders, and to
-        convert from one to the other is to permute the rows of q_proj and k_proj. Captions alone would
-        not have shown it.""",
+        """It does, and most where order counts: [the first caption](cats caption: same) is right, but
+        the boxes begin with [five numbers in a row](cats detect: says
+        <loc0171><loc0128><loc0173><loc0288><loc0294> cat), and [the star is not found](night detect:
+        nothing). Asked where the umbrella is, the model answers ["an umbrella"](cats where: "an
+        umbrella"). Either way of pairing would do, but these weights were trained to put into numbers i
+        and i + 16 what is rotated together, and now number i meets its neighbor, which has another
+        angle besides. Published weights exist in both orders, and to convert from one to the other is
+        to permute the rows of q_proj and k_proj. One good caption would not have shown it.""",
     ),
     Experiment(
         "no-rope",
@@ -115,13 +119,15 @@ EXPERIMENTS = (
         (Edit(FILE, "apply_rotary_pos_emb", ROTATED, "pass"),),
         "Without RoPE the decoder does not know in which order anything stands. Which of the three "
         "answers survives?",
-        """[The caption of the first picture](cats caption: same), word for word: what there is stands
-        in the picture's features, and a few names need little order. A box is four numbers that differ
-        only in their place, and it [falls apart](cats detect: 0 boxes): "{cats detect}", a single
-        number where four should stand, because the model cannot tell whether it has written one or
-        three. And the [umbrella's place](cats where: changed) is gone, because the decoder reads it off
-        the order of the image tokens. Attention is a set operation; positions are all that makes it a
-        sequence.""",
+        """[The caption of the second picture](night caption: same), word for word: what there is stands
+        in the picture's features, and a few names need little order. The other one begins well and then
+        [goes in circles](cats caption: says two cats and an umbrella and an umbrella), because the
+        model cannot tell how often it has written "and an umbrella". The prompts, too, are bags of
+        words now: `detect cat` is [not answered with boxes](detect: 0 boxes) but with ["zwei
+        Katzen"](cats detect: "zwei Katzen"), a caption in German, and the questions for a place are
+        taken for questions of how many, ["two umbrellas"](cats where: "two umbrellas") and ["two
+        rockets"](night where: "two rockets"). Attention is a set operation; positions are all that
+        makes it a sequence.""",
     ),
     Experiment(
         "causal-prefix",
@@ -130,12 +136,13 @@ EXPERIMENTS = (
         "mask",
         (Edit(FILE, "prefix_lm_mask", ALLOWED, "allowed = not_later[None]"),),
         "Now the image tokens cannot see the prompt, nor each other's future, as in a GPT. What gets worse?",
-        """Counting and finding: ["a cat and a cat"](cats caption: "a cat and a cat"), and [the star is
-        not found](night detect: nothing). When an image token cannot see the prompt, it cannot prepare
-        an answer to the question; it can only be looked at later, as it is. And in the decoder the
-        first cat's tokens no longer see those of the second. The paper tried this in training and found
-        prefix-LM better; a model that was trained with the causal mask would get along with it, this
-        one was not.""",
+        """Counting, finding and places: one cat is left in ["a cat and an umbrella"](cats caption: "a
+        cat and an umbrella"), the star is missing from ["a rocket"](night caption: "a rocket"), [no box
+        is found](detect: nothing), and the umbrella is at the ["right"](cats where: "right"). When an
+        image token cannot see the prompt, it cannot prepare an answer to the question; it can only be
+        looked at later, as it is. And in the decoder the first cat's tokens no longer see those of the
+        second. The paper tried this in training and found prefix-LM better; a model that was trained
+        with the causal mask would get along with it, this one was not.""",
     ),
     Experiment(
         "open-mask",
@@ -186,10 +193,11 @@ EXPERIMENTS = (
         "gates",
         (Edit(FILE, "GemmaMLP.forward", GATED, "return self.down_proj(self.up_proj(hidden_states))"),),
         "down(gelu(gate(x)) * up(x)) without the first factor. What are the decoder's MLPs still good for?",
-        """For little: [the umbrella is forgotten: "two cats"](cats caption: "two cats"), the rocket
-        becomes ["two rockets"](night caption: "two rockets"), and `detect` is answered with
-        ["no"](detect: "no"), as if it had been a question. The gate decides, number by number, what of
-        `up` passes. With all gates open, everything is added that any token could ever need. And with
+        """For a first word, and even that in German: [the cat and the rocket](cats caption: says Katze;
+        night caption: says Rakete) are still seen, and then the model stammers on [without an
+        end](caption: endless): "{night caption}". `detect` finds [no box](detect: 0 boxes). The gate
+        decides, number by number, what of `up` passes. With all gates open, everything is added that
+        any token could ever need, so words of other languages and other answers come through. And with
         the gate the bend is gone as well: what is left is a single matrix.""",
     ),
     Experiment(
@@ -200,12 +208,13 @@ EXPERIMENTS = (
         (Edit(FILE, "GemmaMLP.forward", GATED, "return self.down_proj(gate)"),),
         "The other way round: only gelu(gate(x)) goes into down. This is an ordinary MLP, as in GPT-2. "
         "Better?",
-        """Worse: "{cats caption}", "{cats where}", and [no box](detect: 0 boxes). The first word is
-        [often right](cats caption: says two; cats where: says top), but what says that a word has been
-        written, and the next is due, is lost. GELU is hardly ever below zero, so an MLP of gates alone
-        can only say "how much", and it is `up` that says "of what, and with which sign". Shazeer, who
-        brought gates into transformers, offers no explanation and attributes their success to divine
-        benevolence.""",
+        """Worse: one word, again and again, [without an end](all: endless). It may be right,
+        ["bottom"](night where: says bottombottom) for the rocket, but mostly it is wrong, ["left"](cats
+        where: says leftleft) for the umbrella and ["nothing"](night caption: says nothingnothing) for a
+        caption, and there is [no box](detect: 0 boxes). What says that a word has been written, and the
+        next is due, is lost. GELU is hardly ever below zero, so an MLP of gates alone can only say "how
+        much", and it is `up` that says "of what, and with which sign". Shazeer, who brought gates into
+        transformers, offers no explanation and attributes their success to divine benevolence.""",
     ),
     Experiment(
         "silu",
@@ -221,11 +230,11 @@ EXPERIMENTS = (
             ),
         ),
         "Llama's activation in Gemma's MLP. Does the model become a llama?",
-        """Hardly anything happens: [captions and places](caption: same; where: same) stay, and [the
-        boxes move by two or three thousandths](detect: within 3). The two curves look alike: zero on
-        the left, x on the right, a dip in between. Somebody who copies Llama's MLP gets a Gemma that
-        seems to work, with every number a little off. Four layers forgive it; what eighteen make of it
-        you can only measure.""",
+        """Hardly anything happens: [captions and places](caption: same; where: same) stay, and [no edge
+        of a box moves by more than two](detect: within 2) of the 1,024 steps. The two curves look
+        alike: zero on the left, x on the right, a dip in between. Somebody who copies Llama's MLP gets
+        a Gemma that seems to work, with every number a little off. Four layers forgive it; what
+        eighteen make of it you can only measure.""",
     ),
     Experiment(
         "unscaled",
@@ -235,11 +244,13 @@ EXPERIMENTS = (
         (Edit(FILE, "GemmaAttention.forward", SCORES, "scores = query @ key.transpose(2, 3)"),),
         "Scores are 5.7 times as large. The first formula of attention, without its denominator. What "
         "breaks?",
-        """Almost nothing that you would notice: [captions](caption: same) and [places](where: same) are
-        right. But [a false third box](cats detect: 3 boxes) appears. Larger scores make softmax
-        sharper: each head looks at its best token nearly alone, and mostly the best token is enough. It
-        is not where a coordinate has to be weighed from several patches. In training it would be fatal:
-        a softmax that has decided passes no gradient on.""",
+        """Almost nothing that you would notice: [the captions](caption: same) and [the umbrella's
+        place](cats where: same) are right, and [the boxes](detect: kept) are there, with [edges up to
+        eight steps](detect: within 8) off. Only the rocket's "bottom left" becomes ["bottom"](night
+        where: "bottom"), which was nearly even between the two. Larger scores make softmax sharper:
+        each head looks at its best token nearly alone, and mostly the best token is enough. It is not
+        where a coordinate has to be weighed from several patches. In training it would be fatal: a
+        softmax that has decided passes no gradient on.""",
     ),
     Experiment(
         "one-look",
@@ -250,10 +261,11 @@ EXPERIMENTS = (
         "Scores times 1000: softmax becomes argmax, and nothing is averaged any more. Can it still read "
         "a picture?",
         """It can: [both captions](caption: same) and [both places](where: same), word for word, though
-        each of 16 heads now reads exactly one token. So most of what attention does here is to look
-        something up, not to average. What suffers is what really is an average: [boxes](cats detect: 3
-        boxes). Attention is often called a soft dictionary; here you see how little of the softness is
-        used when words are chosen.""",
+        each of 16 heads now reads exactly one token. Even [the boxes](detect: kept) are found. So most
+        of what attention does here is to look something up, not to average. What suffers a little is
+        what really is an average: edges are [up to twelve steps](detect: within 12) off, a hundredth of
+        the picture's side. Attention is often called a soft dictionary; here you see how little of the
+        softness is used once a model has been trained.""",
     ),
     Experiment(
         "decoder-head-off",
@@ -269,14 +281,20 @@ EXPERIMENTS = (
                 only="language_model.model.layers.{layer}.self_attn",
             ),
         ),
-        "The decoder has 16 heads. One of them finds the boxes. What do captions become without it?",
-        """They stay as they are, [every letter of them](caption: same), and so do [the places](where:
-        same). But [no box is found](detect: nothing), in either picture: "nothing there", says the
-        model, which has just named what is there. Of the 16 heads [only head 3 of layer 1](lost: 1.3)
-        is one that boxes cannot do without; in the table you see that the others cost a false box at
-        most. Nobody assigned it this task: training did. To switch things off and see what fails is how
-        such a head is found in any model.""",
-        (Parameter("layer", num_layers, 1), Parameter("head", num_heads, 3)),
+        "The decoder has 16 heads, and this one belongs to the boxes. What do captions become without it?",
+        """Captions stay as they are, [every letter of them](caption: same), and so do [the
+        places](where: same). Boxes get a wrong edge: the second cat's left one goes from 597 to
+        [486](cats detect: says <loc0486>) and its bottom from 837 to [950](cats detect: says
+        <loc0950>), about a tenth of the picture each time, and a tenth is one patch. Of the 16 heads
+        [14 can be missing](0.0 detect: kept; 0.1 detect: kept; 0.2 detect: kept; 0.3 detect: kept; 1.0
+        detect: kept; 1.3 detect: kept; 2.0 detect: kept; 2.1 detect: kept; 2.2 detect: kept; 2.3
+        detect: kept; 3.0 detect: kept; 3.1 detect: kept; 3.2 detect: kept; 3.3 detect: kept) without
+        costing a box, but several take one edge with them, off by a patch again: head 0 of layer 2 [a
+        left one](2.0 detect: says <loc0498>), head 3 of layer 3 [a right one](3.3 detect: says
+        <loc0492>). So where an edge lies within its patch, and which patch it is, are two findings, and
+        many heads share in the second. Nobody assigned them their tasks: training did. To switch things
+        off and see what fails is how such heads are found in any model.""",
+        (Parameter("layer", num_layers, 1), Parameter("head", num_heads, 1)),
     ),
     Experiment(
         "heads-mixed",
@@ -292,11 +310,14 @@ EXPERIMENTS = (
             ),
         ),
         "The mistake of `tower-heads-mixed`, in the decoder. The same effect?",
-        """Here the model [falls silent](all: nothing): it ends every answer before the first word.
-        While the prompt is read, tokens get each other's vectors, as in the tower. But look at a later
-        step: with T = 1, [1, H, 1, Hd] holds its numbers in the same order with and without the
-        transpose, so the mistake is only in the prompt. Code that is tested one token at a time passes,
-        and code that is tested with a single head does, too.""",
+        """Here the words stay English, but half of the answers are gone: ["a cat and an umbrella"](cats
+        caption: "a cat and an umbrella"), ["a rocket"](night caption: "a rocket"), [no box](detect:
+        nothing) and [no place](where: "nothing I know"). While the prompt is read, each token gets what
+        one head found for four other tokens, as in the tower. But look at a later step: with T = 1, [1,
+        H, 1, Hd] holds its numbers in the same order with and without the transpose, so the mistake is
+        only in the prompt. What stands in the residual stream already, the features of the picture,
+        gets through, and from then on the decoder works as it should. Code that is tested one token at
+        a time passes, and code that is tested with a single head does, too.""",
     ),
     Experiment(
         "no-residual",
@@ -311,12 +332,13 @@ EXPERIMENTS = (
                 "hidden_states = self.mlp(self.post_attention_layernorm(hidden_states))",
             ),
         ),
-        "In the tower this made three mushrooms of everything. And here?",
-        """Noise: "{cats where}" for a place, [without an end](cats where: endless) and ["detect" gets
-        noise, too](cats detect: endless). Each layer's MLP throws away what all layers before it have
-        found, the token itself included. The last one has to choose the next word from its own remark
-        alone. The tower at least went on to say something in English, because its reader, the decoder,
-        was whole.""",
+        "In `tower-no-residual` the model sees things that are not there. And here?",
+        """Noise: words of four languages, mixed with numbers, for [all six questions](all: changed).
+        Asked for the rocket's place it finds [no end](night where: endless): "{night where}", and
+        ["detect" gets noise, too](cats detect: endless; detect: 0 boxes). Each layer's MLP throws away
+        what all layers before it have found, the token itself included. The last one has to choose the
+        next word from its own remark alone. The tower at least goes on to name things, if false ones,
+        because its reader, the decoder, is whole.""",
     ),
     Experiment(
         "layer-skipped",
@@ -333,12 +355,14 @@ EXPERIMENTS = (
             ),
         ),
         "Four layers. What does each of them do for an answer?",
-        """Read the table from top to bottom. Without layer 1 the model does not notice that it has
-        written a word: ["two cats cats cats"](1 caption: says cats cats cats). Without layer 2 it finds
-        something, but [its boxes are wrong](2 detect: 3 boxes), while the count is [right](2 caption:
-        says two cats). Without layer 3, the last, there is the gist, ["three cats"](3 caption: "three
-        cats"), and [no numbers](3 detect: 0 boxes; 3 detect: endless). No layer has a single task, but
-        each leaves a gap of its own kind.""",
+        """Read the table from top to bottom. Without layer 0 the model does not notice that it has
+        written a word, ["threethreethree cats"](0 caption: "threethreethree cats"), and finds [no
+        box](0 detect: 0 boxes). Without layer 1 [caption and place are right](1 caption: same; 1 where:
+        same), but `detect cat` finds [cows](1 detect: says cow). Without layer 2 there are ["three
+        cats"](2 caption: "three cats"), and [three boxes](2 detect: 3 boxes) to match. Without layer 3,
+        the last, there is a gist, [the right word again and again](3 where: says toptop; 3 where:
+        endless), and [no numbers](3 detect: 0 boxes; 3 detect: endless). No layer has a single task,
+        but each leaves a gap of its own kind.""",
         (Parameter("layer", num_layers, 2),),
     ),
     Experiment(
@@ -349,12 +373,14 @@ EXPERIMENTS = (
         (Edit(FILE, "GemmaModel.forward", LOOP, "for layer in self.layers[:{layers}]:"),),
         "lm_head can read any layer's output, because all of them write to the same stream. After how "
         "many layers is the answer there?",
-        """After two of four layers the umbrella is already ["top"](2 where: says top), and the rest is
-        [newlines](2 caption: endless; 2 detect: endless). After three, places are [done](where: same),
-        captions are the gist, ["three cats" and "two rockets"](cats caption: "three cats"; night
-        caption: "two rockets"), and boxes have [not begun](detect: 0 boxes). So the last layer turns a
-        gist into exact words and numbers. Reading a middle layer with the final norm and lm_head is
-        known as the logit lens; `explain.py` draws it for every word of an answer.""",
+        """Only after the third of four. After none, one or two layers there are [newlines without
+        end](0 all: endless; 1 all: endless; 2 all: endless): the stream is still nearest to the token
+        that it began with, the newline behind the prompt. After three the answer is there as a gist,
+        ["two rockets"](night caption: "two rockets") and ["bottom left"](night where: same), or as one
+        word [that cannot stop](cats where: says toptop; cats where: endless), and boxes have [not
+        begun](detect: 0 boxes; detect: endless). So the last layer turns a gist into exact words and
+        numbers. Reading a middle layer with the final norm and lm_head is known as the logit lens;
+        `explain.py` draws it for every word of an answer.""",
         (Parameter("layers", num_layers, 3),),
     ),
     Experiment(
@@ -364,12 +390,13 @@ EXPERIMENTS = (
         "residual",
         (Edit(FILE, "GemmaModel.forward", "return self.norm(hidden_states)", "return hidden_states"),),
         "The tower's last norm mattered a lot. And the decoder's?",
-        """[Captions](caption: same), [places](where: same) and [boxes](detect: kept), all there. The
-        norm does two things: it divides by a length, which makes all logits larger or smaller by the
-        same factor, and it multiplies by a gain. A common factor does not change which logit is the
-        largest, so greedy decoding does not see it at all, and the gain turns no answer here. Sampling
-        would: the factor acts as a temperature. And the tower's norm feeds a projector that adds a bias
-        and a decoder with a length of its own, so there the length counts.""",
+        """[Captions](caption: same) and [boxes](detect: kept), all there, and [the first picture's
+        answers](cats: same) to the letter. The norm does two things: it divides by a length, which
+        makes all logits larger or smaller by the same factor, and it multiplies by a gain. A common
+        factor does not change which logit is the largest, so greedy decoding does not see it at all.
+        The gain turns what was nearly even: the rocket's "bottom left" becomes ["bottom"](night where:
+        "bottom"). Sampling would see more: the factor acts as a temperature. And the tower's norm feeds
+        a projector that adds a bias and a decoder with a length of its own, so there the length counts.""",
     ),
     Experiment(
         "words-unscaled",
@@ -385,10 +412,11 @@ EXPERIMENTS = (
             ),
         ),
         "RMSNorm brings every vector to the same length anyway. So does the factor matter?",
-        """It matters a lot: "{cats caption}", and [no box](detect: nothing). The norm is only on the
-        way into each layer; the stream itself keeps its length, and what a layer adds to it was learned
-        for a stream √128 = 11 times as long. Now the first layers' additions drown the words, and the
-        model does not see what it has just written. With Gemma's D of 2048 the factor would be 45.
+        """It matters a lot: "{cats caption}", [no box](detect: nothing), and to most questions [no word
+        at all](where: nothing; night caption: nothing). The norm is only on the way into each layer;
+        the stream itself keeps its length, and what a layer adds to it was learned for a stream √192 =
+        14 times as long. Now the first layers' additions drown the words, and the model does not see
+        what it was asked, or what it has just written. With Gemma's D of 2048 the factor would be 45.
         Llama has no such factor; nothing in the shapes tells which of the two a checkpoint wants.""",
     ),
     Experiment(
@@ -448,9 +476,10 @@ EXPERIMENTS = (
         "One minus sign is missing: [:, :1] instead of [:, -1:]. What is predicted at the first position?",
         """Nothing was ever predicted there. At the last position, the newline, the model learned to say
         what comes next; at the first there is `<pad>` or an image token, on which training never put a
-        loss, so anything may come out: "{night caption}". [No caption](caption: changed) and [no
-        box](detect: 0 boxes) is right. From the second token on the line is correct again, by accident,
-        because a call with a single new token has a single position; but one false word at the start is
-        enough. Compare with `padded-right`, which reads off the wrong place for another reason.""",
+        loss, so anything may come out: "{cats caption}", or [the end](night caption: nothing) before
+        the first word. [No caption](caption: changed), [no place](where: changed) and [no box](detect:
+        nothing) is right. From the second token on the line is correct again, by accident, because a
+        call with a single new token has a single position; but one false word at the start is enough.
+        Compare with `padded-right`, which reads off the wrong place for another reason.""",
     ),
 )

@@ -15,13 +15,15 @@ EXPERIMENTS = (
         "_merge_input_ids_with_image_features",
         "joining",
         (Edit(FILE, MERGE, DIVIDED, "image_features = image_features.to(inputs_embeds.dtype)"),),
-        "The picture enters the decoder 11 times as loud as it should. Does it drown the question?",
-        """Not the question, itself: the model forgets the umbrella, ["two cats"](cats caption: "two
-        cats"), says ["two rockets"](night caption: "two rockets") and finds [a third cat](cats detect:
-        3 boxes). The decoder multiplies everything by √D, and the division is there so that it does not
-        happen to the picture. Inside a layer a norm takes the length out again, so what attention reads
-        of the picture is nearly right at first; but what a layer adds to a vector 11 times too long is
-        a whisper. Image tokens stay what they were, and do not get worked on.""",
+        "The picture enters the decoder 14 times as loud as it should. Does it drown the question?",
+        """Not the question, itself: the cats become ["three cats"](cats caption: "three cats") without
+        an umbrella, the star [two stars](night caption: "a rocket and two stars"), [no box](detect:
+        nothing) is found, and the rocket is at the ["bottom right"](night where: "bottom right"). The
+        decoder multiplies everything by √D, and the division is there so that it does not happen to the
+        picture. Inside a layer a norm takes the length out again, so what attention reads of the
+        picture is nearly right at first, enough for [the umbrella's place](cats where: same); but what
+        a layer adds to a vector 14 times too long is a whisper. Image tokens stay what they were, and
+        do not get worked on.""",
     ),
     Experiment(
         "picture-off",
@@ -30,12 +32,13 @@ EXPERIMENTS = (
         "joining",
         (Edit(FILE, MERGE, DIVIDED, DIVIDED + " * 0"),),
         "A blind model, asked about a picture. What would you say in its place?",
-        """It says [the same about both](caption: alike; caption: changed): "{cats caption}", and [finds
-        nothing](detect: nothing). For the places it guesses: ["bottom right"](cats where: "bottom
-        right") and ["bottom left"](night where: "bottom left"). The second guess is right, which
-        teaches something else: a question with nine possible answers is answered right every now and
-        then by a model that sees nothing. Whoever measures a model's understanding of pictures should
-        measure it blind, too.""",
+        """It says [the same about both](caption: alike; caption: changed): ["{cats caption}"](caption:
+        "a dog"), and [finds nothing](detect: nothing). Asked for a place, it admits that there is
+        ["nothing I know"](where: "nothing I know"), because it was trained on questions about things
+        that are not in the picture, too. The caption has the same words to fall back on, and yet it
+        makes up a dog: being honest about one kind of question does not carry over to the next. Whoever
+        measures a model's understanding of pictures should measure it blind, too, since whatever it
+        gets right that way it did not see.""",
     ),
     Experiment(
         "pictures-exchanged",
@@ -46,11 +49,11 @@ EXPERIMENTS = (
         "The questions about the cats go with the night picture, and the other way round. The answers?",
         """They are perfect, for the wrong picture: ["a rocket and a star"](cats caption: "a rocket and
         a star") for the cats and ["two cats and an umbrella"](night caption: "two cats and an
-        umbrella") for the night. Asked for a cat, the model says that there is [none](cats detect:
-        nothing), and it is right. Asked where the umbrella is, it says ["bottom left"](cats where:
-        "bottom left"), which is where the rocket is: the word umbrella is ignored, because there was
-        always one thing to be asked about. This happens when features slip into another row of a batch,
-        and the only sign of it is that the answers are good and false.""",
+        umbrella") for the night. Asked for a cat or a star, the model says that there is [none](detect:
+        nothing), and it is right. Asked where the umbrella is, or the rocket, it says ["nothing I
+        know"](where: "nothing I know"), and it is right again: neither is in the picture that it was
+        given. This happens when features slip into another row of a batch, and the only sign of it is
+        that the answers are good and false.""",
     ),
     Experiment(
         "features-reversed",
@@ -60,12 +63,14 @@ EXPERIMENTS = (
         (Edit(FILE, MERGE, DIVIDED, DIVIDED + "\nimage_features = image_features.flip(1)"),),
         "The last patch first. The tower is done by then, and every feature knows its place in the "
         "picture. The places?",
-        """Opposite: the umbrella at the top is at the ["bottom"](cats where: "bottom"), and the rocket,
-        bottom left, is at the ["top left"](night where: "top left"). [Captions](caption: same) do not
-        change by a letter. So the decoder tells what a thing is from the feature, and where it is
-        largely from the position of the image token, although the feature would know. The rocket did
-        not change sides, left and right, so for those it does trust the feature. Nobody designed this
-        division of labor.""",
+        """Opposite, but only up and down: the umbrella at the top is at the ["bottom"](cats where:
+        "bottom"), and the rocket, bottom left, is at the ["top left"](night where: "top left"). The
+        star's box says the same in numbers: [top and bottom](night detect: says <loc0582>; night
+        detect: says <loc0843>) move by exactly five of ten rows, from 70 and 331, while [left and
+        right](night detect: says <loc0513>; night detect: says <loc0865>) stay within five steps of
+        where they were. [Captions](caption: same) do not change by a letter. So the decoder tells what
+        a thing is from the feature, its column, too, and reads the row from the position of the image
+        token, although the feature would know. Nobody designed this division of labor.""",
     ),
     Experiment(
         "picture-averaged",
@@ -82,11 +87,13 @@ EXPERIMENTS = (
         ),
         "One vector for the whole picture, as in CLIP's and SigLIP's pooled embeddings. Enough for a "
         "caption?",
-        """Not for this model: ["a dog"](cats caption: "a dog") and ["a pizza"](night caption: "a
-        pizza"), and [no box](detect: nothing). An average says which colors and textures there are, and
-        loses where, and what belongs together. This is why PaliGemma takes all patches and drops
-        SigLIP's pooling: a vector per picture is enough to compare it with a sentence, and not to talk
-        about what is in it. The price is a sequence of 256 tokens before the first word.""",
+        """Not for this model: ["nothing I know"](caption: "nothing I know") is all that it has to say,
+        [about places](where: "nothing I know"), too, and it finds [no box](detect: nothing). An average
+        says which colors and textures there are, and loses where, and what belongs together; this model
+        has learned what to say of a picture in which it knows nothing. This is why PaliGemma takes all
+        patches and drops SigLIP's pooling: a vector per picture is enough to compare it with a
+        sentence, and not to talk about what is in it. The price is a sequence of 256 tokens before the
+        first word.""",
     ),
     Experiment(
         "shifted-by-one",
@@ -96,11 +103,12 @@ EXPERIMENTS = (
         (Edit(FILE, MERGE, DIVIDED, DIVIDED + "\nimage_features = image_features.roll(1, dims=1)"),),
         "An off-by-one: every feature stands one token too far to the right. By how much do the boxes move?",
         """By next to nothing: [the boxes](detect: kept), [the captions](caption: same), [the
-        places](where: same), all there. One token is a tenth of the picture's width, so if the decoder
-        measured by counting tokens, the boxes would have moved by a tenth of it. They did not: the
-        exact coordinates come out of the features, which were given their places in the tower. Compare
-        with `features-reversed`, where the order did count. Off-by-one mistakes like this one are found
-        by comparing numbers, or never.""",
+        places](where: same), all there, and [no edge moves by more than one](detect: within 1) of 1,024
+        steps. One token is a tenth of the picture's width, so if the decoder measured columns by
+        counting tokens, the boxes would have moved by a tenth of it. They did not: columns come out of
+        the features, which were given their places in the tower. Rows are counted, as
+        `features-reversed` shows, but one token to the right is still the same row for nine features
+        out of ten. Off-by-one mistakes like this one are found by comparing numbers, or never.""",
     ),
     Experiment(
         "far-away",
@@ -109,12 +117,13 @@ EXPERIMENTS = (
         "positions",
         (Edit(FILE, "PaliGemmaForConditionalGeneration.forward", POSITIONS, POSITIONS + " + 1000"),),
         "The model never came near position 1001 in training. What does it do there?",
-        """The same as ever: [captions](caption: same), [places](where: same), [boxes](detect: kept). A
-        query and a key are each rotated by the angle of its position, and their product depends on the
-        difference of the angles alone; adding 1000 to both cancels out. That is the point of rotary
-        positions, and why it does not matter that transformers counts from 1 and the makers' code from
-        0. It holds up to rounding: in bfloat16 the same change moves some of a box's numbers by a
-        thousandth or two. A learned table of positions, as in GPT-2, would have no row 1001.""",
+        """The same as ever: [captions](caption: same), [places](where: same), [boxes](detect: same), to
+        the last digit. A query and a key are each rotated by the angle of its position, and their
+        product depends on the difference of the angles alone; adding 1000 to both cancels out. That is
+        the point of rotary positions, and why it does not matter that transformers counts from 1 and
+        the makers' code from 0. It holds up to rounding: in bfloat16 the same change moves some of a
+        box's numbers by one to three thousandths. A learned table of positions, as in GPT-2, would have
+        no row 1001.""",
     ),
     Experiment(
         "stretched",
@@ -124,10 +133,12 @@ EXPERIMENTS = (
         (Edit(FILE, "PaliGemmaForConditionalGeneration.forward", POSITIONS, POSITIONS + " * 2"),),
         "Adding to all positions did no harm. And doubling them?",
         """Now distances are doubled, too, and the answers break: ["two cats"](cats caption: "two cats")
-        without the umbrella, its place is ["middle"](cats where: "middle"), and [the star is not
-        found](night detect: nothing). To the decoder the neighbor is two steps away, and nobody is one
-        step away. Even so, the rocket and the star [are still named](night caption: same). Relative
-        positions are free of where the zero is, but not of the unit.""",
+        without the umbrella, and ["a rocket"](night caption: "a rocket") without the star, which [is
+        not found](night detect: nothing) either. Asked where the umbrella is, the model says ["an
+        umbrella"](cats where: "an umbrella"). Where a box needs four numbers, it writes [two or three,
+        and no end](cats detect: 0 boxes; cats detect: endless). To the decoder the neighbor is two
+        steps away, and nobody is one step away. Relative positions are free of where the zero is, but
+        not of the unit.""",
     ),
     Experiment(
         "counting-restarts",
@@ -144,10 +155,13 @@ EXPERIMENTS = (
         ),
         "The cache is used, but its length is forgotten when positions are given. What does the answer "
         "look like?",
-        """The first token is right, because it comes from the prompt: ["<loc0272>"](cats detect:
-        "<loc0272>") is the top of the first cat. Then the model believes itself back at position 1, in
-        front of the picture, and [stops after it](detect: 0 boxes). Short answers pass: [places](where:
-        same), which are mostly one word, and [one caption](night caption: same) are right. So test a
-        cache with long answers, and hold it against the same tokens computed without it.""",
+        """The first token is right, because it comes from the prompt: [269 and 70](cats detect: says
+        <loc0269>; night detect: says <loc0070>) are the tops of the first cat and of the star. Then the
+        model believes itself back at position 1, in front of the picture, and loses count: the cat has
+        [a top and nothing else](cats detect: says <loc0269> cat), the star's top is written [again and
+        again](night detect: endless), and the first caption repeats [its umbrella](cats caption: says
+        and an umbrella and an umbrella). Short answers pass: [the umbrella's place](cats where: same),
+        which is one word, and [one caption](night caption: same) are right. So test a cache with long
+        answers, and hold it against the same tokens computed without it.""",
     ),
 )

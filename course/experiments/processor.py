@@ -23,11 +23,13 @@ EXPERIMENTS = (
             ),
         ),
         "One character less, and it cannot even be seen. What will the model answer?",
-        """The model does what it always does: it writes what comes next. In training an answer came
-        after a newline and never anywhere else, so without one the prompt is not over, and the model
-        goes on with the prompt: "caption en" continues as "{cats caption}". [A question becomes no
-        answer at all](where: nothing). The newline is no formality but the word that means "your turn".
-        The same happens in many chat models when one token of their template is missing.""",
+        """The model does what it always does: it writes what comes next. In training the first word of
+        an answer came after a newline and never anywhere else, so now the prompt's last word is taken
+        for a part of the answer. After "cat" in an answer come a semicolon and the next box, and so
+        they do here: [only the second cat](cats detect: 1 box) is found. The caption [goes on without
+        end](caption: endless), and asked for the rocket's place the model answers ["rocket"](night
+        where: " rocket"). The newline is no formality but the word that means "your turn". The same
+        happens in many chat models when one token of their template is missing.""",
     ),
     Experiment(
         "no-bos",
@@ -43,12 +45,14 @@ EXPERIMENTS = (
             ),
         ),
         "Another special token is missing. Is it as bad as the missing newline?",
-        """Hardly anything happens: [captions](caption: same) and [places](where: same) stay, and [the
-        cats are found where they were](cats detect: kept). `<bos>` says nothing that is not said
-        otherwise: that the prompt begins is plain from the end of the image tokens. Even so, [the
-        star's box is wrong](night detect: changed; night detect: 1 box): numbers are more delicate than
-        words. A mistake that shows in one answer out of six is the kind that stays in code for
-        years.""",
+        """Nearly so, but not for words: [the captions](caption: same) and [the umbrella's place](cats
+        where: same) stay. Boxes break: [one cat of two](cats detect: 1 box) is left, and the star's
+        answer is ["{night detect}"](night detect: "<loc0070>"), one edge and then the end. [The
+        rocket](night where: "bottom") only loses its "left", of which the reference is hardly sure (52
+        %), because the rocket lies close to the border of the left third. `<bos>` means nothing, and so
+        it is a place for heads to look at that have nothing to look for: in "detect cat", head 3 of
+        layer 1 gives it 99 % of the newline's attention, which now has to go elsewhere. A mistake that
+        leaves both captions right is the kind that stays in code for years.""",
     ),
     Experiment(
         "image-last",
@@ -64,15 +68,16 @@ EXPERIMENTS = (
             ),
         ),
         "In the prefix everything sees everything, whatever its order. So does the order matter at all?",
-        """[No caption](caption: changed) and [no box](detect: 0 boxes) survives. All tokens of the
-        prefix do see each other, but the first token of the answer is read off the last position, and
-        that is now a piece of the picture instead of the newline. Positions count too: queries learned
-        that the picture lies some hundred tokens back, and now it is next door. Nothing in the
-        architecture wants the picture first; the weights do, because they never saw anything else.""",
+        """[No caption](caption: changed) and [no box](detect: 0 boxes) survives: two cats and an
+        umbrella are ["{cats caption}"](cats caption: says Katzen), in German. All tokens of the prefix
+        do see each other, but the first token of the answer is read off the last position, and that is
+        now a piece of the picture instead of the newline. Positions count too: queries learned that the
+        picture lies some hundred tokens back, and now it is next door. Nothing in the architecture
+        wants the picture first; the weights do, because they never saw anything else.""",
     ),
     Experiment(
         "thumbnail",
-        "the picture is shrunk to 32 x 32 pixels before it is resized",
+        "the picture is shrunk to 20 x 20 pixels before it is resized",
         "resize",
         "patches",
         (
@@ -80,17 +85,19 @@ EXPERIMENTS = (
                 FILE,
                 "resize",
                 "return np.array(image.resize((image_size, image_size), resample=Image.Resampling.BICUBIC))",
-                "image = image.resize((32, 32))\n"
+                "image = image.resize((20, 20))\n"
                 "return np.array(image.resize((image_size, image_size), resample=Image.Resampling.BICUBIC))",
             ),
         ),
-        "Of every 25 pixels that the tower is given, one is left. Do you still see two cats and an "
-        "umbrella? Does the model?",
-        """[All captions and all places](caption: same; where: same) are as before, from 1,024 pixels.
-        What a thing is shows in coarse shape and color, and those survive. Where it ends does not: [a
-        third cat, which is the umbrella, is found](cats detect: 3 boxes). This is why PaliGemma comes
-        for 224, 448 and 896 pixels: the larger ones are for what is small, such as text, and for where
-        it is.""",
+        "Of every 64 pixels that the tower is given, one is left. Do you still see two cats and an umbrella? "
+        "Does the model?",
+        """The cats it does see, the umbrella it does not: the caption is ["two cats"](cats caption:
+        "two cats"), and the umbrella's place ["nothing I know"](cats where: "nothing I know"). In the
+        small picture a cat is 7 pixels wide and 9 high, the umbrella 4 and 5. What is large [is
+        found](detect: kept), with every edge [within a pixel](detect: within 36) of the small picture,
+        and [the rocket and the star](night caption: same) are told apart as before. This is why
+        PaliGemma comes for 224, 448, and 896 pixels: the larger ones are for what is small, such as
+        text.""",
     ),
     Experiment(
         "not-rescaled",
@@ -100,8 +107,9 @@ EXPERIMENTS = (
         (Edit(FILE, "process_images", PIXELS, "pixels = normalize(pixels)"),),
         "The division by 255 is forgotten: every number that the tower is given is 255 times too large. "
         "And the answers?",
-        """All is lost: both pictures are ["a ball and a ball"](caption: "a ball and a ball"), and
-        [nothing is found](detect: nothing). Numbers up to 509 instead of 1 drown the position
+        """All is lost: the captions are ["{cats caption}"](cats caption: "three clocks") and ["{night
+        caption}"](night caption: "two elephants"), and instead of boxes comes [one German word](detect:
+        0 boxes), [over and over](detect: endless). Numbers up to 509 instead of 1 drown the position
         embeddings, which are added to them, and the biases. The layer norms after that bring the
         vectors back to an ordinary length, so no number overflows and nothing warns you; what was small
         beside the pixels is gone.""",
@@ -114,12 +122,12 @@ EXPERIMENTS = (
         (Edit(FILE, "process_images", PIXELS, "pixels = rescale(pixels)"),),
         "And if it is the next step that is forgotten? Every number is still wrong. As bad as "
         "`not-rescaled`?",
-        """Everything looks right: [captions](caption: same) and [places](where: same) are the
-        reference's. To the tower the picture is paler, with half the contrast, and it has seen pale
-        pictures. Only [a third box, on the umbrella](cats detect: 3 boxes; night detect: kept), gives
-        it away. Forgotten normalization is one of the most common mistakes in code that uses somebody's
-        vision model, and this is why: it does not break anything, it makes everything slightly
-        worse.""",
+        """You would not notice: [captions](caption: same) and [places](where: same) are the
+        reference's, [the same boxes](detect: kept) are found, and only their edges move, by [less than
+        a hundredth](detect: changed; detect: within 8) of the picture. To the tower the picture is
+        paler, with half the contrast, and it has seen pale pictures. Forgotten normalization is one of
+        the most common mistakes in code that uses somebody's vision model, and this is why: it does not
+        break anything, it makes everything a little different.""",
     ),
     Experiment(
         "mirrored",
@@ -141,12 +149,13 @@ EXPERIMENTS = (
         "patches",
         (Edit(FILE, "process_images", CHANNELS, "prepared.append(pixels[:, :, ::-1].transpose(2, 0, 1))"),),
         "OpenCV reads pictures as blue, green, red. Which answers depend on color?",
-        """The two cats become [two dogs](cats caption: says two dogs), the rocket a [hat](night
-        caption: says hat), and [no cat is found](cats detect: nothing) any more: cats are yellow and
-        orange in the drawings, and blue ones were hardly ever seen. [The star](night detect: kept),
-        orange once and blue now, is still found by its shape. [Both places](where: same) are right:
-        where something is does not hang on its color. Blue cats are no oddity: every picture that comes
-        from `cv2.imread` without a conversion looks like this to the model.""",
+        """One of the six: the two cats become [two dogs](cats caption: says two dogs), and yet [both
+        are found](cats detect: kept) when cats are asked for. To find cats, the model has only to
+        decide for or against cats; to name a thing, it has to choose among 42, and there a blue coat
+        counts against a cat. [The other caption](night caption: same), [the star](night detect: kept),
+        and [both places](where: same) are as before, because in training some drawings were given
+        another hue, so that shape had to be learned as well. Blue cats are no oddity: every picture
+        that comes from `cv2.imread` without a conversion looks like this to the model.""",
     ),
     Experiment(
         "gray",
@@ -162,11 +171,12 @@ EXPERIMENTS = (
             ),
         ),
         "You recognize a cat in a black-and-white film. Does the model?",
-        """No: it sees ["three dogs"](cats caption: "three dogs"), and [finds no cat](cats detect:
-        nothing). Where things are is [still right](where: same), and [the star keeps its box](night
-        detect: kept). A model of a few million parameters has learned the cheapest way to tell its
-        drawings apart, and color is cheap. What a network has learned to see shows only when you take
-        something away.""",
+        """Not the cats: it sees ["three umbrellas"](cats caption: "three umbrellas"), and [finds no
+        cat](cats detect: nothing). But [the rocket and the star](night caption: same) are recognized,
+        [the star keeps its box](night detect: kept), and where things are is [still right](where:
+        same). In training the hue of some drawings was changed, but hardly any lost its color
+        altogether; so the blue cats of `bgr` are found, and gray ones are not. What a network has
+        learned to see shows only when you take something away.""",
     ),
     Experiment(
         "transposed",
@@ -175,11 +185,12 @@ EXPERIMENTS = (
         "patches",
         (Edit(FILE, "process_images", CHANNELS, "prepared.append(pixels.transpose(2, 1, 0))"),),
         "transpose(2, 1, 0) gives the right shape, too. What does the model see now?",
-        """The picture is turned over its diagonal: what was top is left. So the umbrella, at the top,
-        is now on the ["left"](cats where: "left"), and the rocket, bottom left, is ["top right"](night
-        where: "top right"): true answers about the picture that the model was given. A star turned over
-        is [still a star](night detect: 1 box), but cats lying on their side [are none](cats detect:
-        nothing). As the picture is square, no shape is wrong, and no error is raised.""",
+        """The picture is turned over its diagonal: what was top is left, and cats lie on their sides.
+        These [are none](cats detect: nothing), and asked for the umbrella and the rocket the model says
+        ["nothing I know"](where: "nothing I know"). In training drawings were mirrored and tilted, but
+        never laid on their sides. A star turned over is [still a star](night caption: "a star"), and
+        [its box](night detect: 1 box) lies at the left now, where it belongs in this picture. As the
+        picture is square, no shape is wrong, and no error is raised.""",
     ),
     Experiment(
         "reshaped",
@@ -195,9 +206,9 @@ EXPERIMENTS = (
         """It is not: reshape leaves every number where it lies in memory and only counts them in
         another way. In memory red, green and blue alternate, so each "channel" is a third of the
         picture, its rows cut in three, with red, green and blue side by side as stripes. The model sees
-        ["{cats caption}"](cats caption: changed) and ["{night caption}"](night caption: changed), and
-        [finds nothing](detect: nothing). This is one of the most common shape mistakes: `transpose`
-        moves axes, `reshape` cuts a row of numbers into pieces.""",
+        ["nothing I know"](caption: "nothing I know"; where: "nothing I know") and [finds
+        nothing](detect: nothing). This is one of the most common shape mistakes: `transpose` moves
+        axes, `reshape` cuts a row of numbers into pieces.""",
     ),
     Experiment(
         "padded-right",
@@ -220,11 +231,15 @@ EXPERIMENTS = (
         ),
         "The six questions are one batch, and the shorter ones are padded. A few pads before or after: "
         "which answers change?",
-        """The [longest prompts](where: same), which need no padding, are answered as before. [All
-        others](caption: changed; detect: changed) are nonsense. The next token is read off the last
-        position, and that is a `<pad>` now, from which nothing was ever predicted. Training pads on the
-        right without harm, because there every token's place is known; to generate, all rows have to
-        end at the same position. A test with a single prompt never finds this.""",
+        """The [longest prompts](where: same), which need no padding, are answered as before, and [all
+        others](caption: changed; detect: changed) wrongly. The next token is read off the last
+        position, and that is a `<pad>` now, from which nothing was ever predicted. So the first token
+        is wrong, and the answer goes on from there as well as it can: the second caption, ["and a
+        star"](night caption: " and a star"), begins as if the rocket had been named, and the first
+        cat's box has its top at [<loc0001>](cats detect: says <loc0001>) and all its other edges
+        [right](cats detect: 2 boxes). Training pads on the right without harm, because there every
+        token's place is known; to generate, all rows have to end at the same position. A test with a
+        single prompt never finds this.""",
     ),
     Experiment(
         "padding-seen",
@@ -240,10 +255,14 @@ EXPERIMENTS = (
             ),
         ),
         "A few <pad> before a hundred image tokens: can they do any harm?",
-        """They can: the caption of the first picture becomes "{cats caption}", and [no box is
-        found](detect: 0 boxes). Attention shares out a whole, and whatever is not masked gets a share,
-        also a token that means nothing. Besides, every real token now stands a few positions further
-        on. [The longest prompts](where: same) have no padding and are safe. So an answer would depend
-        on what else happens to be in the batch, which is how this mistake is usually noticed.""",
+        """Hardly any, here: [captions](caption: same) and [places](where: same) stay, and [the
+        boxes](detect: changed) move by [three thousandths at most](detect: within 3). Attention shares
+        out a whole, and whatever is not masked gets a share, also a token that means nothing: in
+        "detect cat", the newline gives the five pads more than half of its attention in head 0 of layer
+        0, but next to none in the other heads of that layer. That all real tokens stand a few positions
+        further on costs nothing, because rotary positions tell only how far apart two tokens are. The
+        questions about places are the longest prompts and have no padding at all. So a box depends, if
+        only a little, on what else happens to be in the batch: a mistake that shows in no single
+        answer.""",
     ),
 )

@@ -50,9 +50,9 @@ EXPERIMENTS = (
         answer is ["{night detect}"](night detect: "<loc0070>"), one edge and then the end. [The
         rocket](night where: "bottom") only loses its "left", of which the reference is hardly sure (52
         %), because the rocket lies close to the border of the left third. `<bos>` means nothing, and so
-        it is a place for heads to look at that have nothing to look for: in "detect cat", head 3 of
-        layer 1 gives it 99 % of the newline's attention, which now has to go elsewhere. A mistake that
-        leaves both captions right is the kind that stays in code for years.""",
+        it can serve heads that have nothing to look for: in "detect cat", head 3 of layer 1 gives it 99
+        % of the newline's attention, which now has to go elsewhere. A mistake that leaves both captions
+        right is the kind that stays in code for years.""",
     ),
     Experiment(
         "image-last",

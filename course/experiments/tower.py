@@ -170,13 +170,13 @@ EXPERIMENTS = (
             ),
         ),
         "There are 30 heads in the tower. How many of them can be spared, one at a time?",
-        f"""Nearly all: with [28 of the 30]({HARDLY_MISSED}) off, one at a time, both cats are found
-        where they are. Without head 4 of layer 3 there are [still two boxes](3.4 detect: 2 boxes; 3.4
-        detect: changed), but each reaches over to the other cat, as if the patches were less sure to
-        which of the two they belong. Without head 0 of layer 2 there is [a third box](2.0 detect: 3
-        boxes), on the umbrella. And words suffer even less: without head 4 of layer 3 [the
-        captions](caption: same) and [the umbrella's place](cats where: same) are the same. Heads share
-        the work, and the sum in the residual stream hardly misses one.""",
+        f"""Nearly all: whichever of [28 of them]({HARDLY_MISSED}) is off, both cats are found where
+        they are. Without head 4 of layer 3 there are [still two boxes](3.4 detect: 2 boxes; 3.4 detect:
+        changed), but each reaches over to the other cat, as if the patches were less sure to which of
+        the two they belong. Without head 0 of layer 2 there is [a third box](2.0 detect: 3 boxes), on
+        the umbrella. And words suffer even less: without head 4 of layer 3 [the captions](caption:
+        same) and [the umbrella's place](cats where: same) are the same. Heads share the work, and the
+        sum in the residual stream hardly misses one.""",
         (Parameter("layer", num_layers, 3), Parameter("head", num_heads, 4)),
     ),
     Experiment(
@@ -343,7 +343,7 @@ EXPERIMENTS = (
         """Less than it might: [the caption](1 caption: same) and [the umbrella's place](1 where: same)
         stay, and [both cats](1 detect: kept) are found. It is not free, though: a rocket and a star are
         now ["a bell"](night caption: "a bell"). With layers [0 and 1](0 detect: nothing), [2 and 3](2
-        detect: nothing), or [3 and 4](3 detect: nothing) exchanged, no box is left. Layers 1 and 2
+        detect: nothing), or [3 and 4](3 detect: nothing) exchanged, no cat is found. Layers 1 and 2
         speak the same language, the one of the stream; the first one translates into it, and the last
         ones out of it, for the decoder.""",
         (Parameter("layer", lambda config: num_layers(config) - 1, 1),),

@@ -289,9 +289,9 @@ def residual_stream() -> Image.Image:
         place = canvas.axes(
             (left, 120, 540, 330),
             (-0.3, 5.3),
-            (0, 10),
+            (0, 13),
             xticks=range(len(stream)),
-            yticks=(0, 2, 4, 6, 8, 10),
+            yticks=(0, 2, 4, 6, 8, 10, 12),
             xname="layers passed",
         )
         canvas.text(left, 74, title, 28, color, bold=True)
@@ -365,7 +365,7 @@ def gelu() -> Image.Image:
         for j, value in enumerate(values):
             height = max(-62, min(84, value * 44))
             canvas.rect(left + j * step + 3, base - max(height, 0), step - 6, max(2, abs(height)), color)
-    canvas.note(left, 570, "20 of 384 neurons, for the token `cat` in layer 0")
+    canvas.note(left, 570, f"20 of {gate.shape[1]} neurons, for the token `cat` in layer 0")
     return canvas.finish()
 
 

@@ -220,7 +220,7 @@ def joining() -> Image.Image:
         canvas.line([(left, base), (left + width, base)], LINE, 2)
         step = width / 104
         for j, value in enumerate(values.tolist()):
-            height = min(290, value * 7.5 if i == 1 else value * 70)
+            height = value * 7 if i == 1 else value * 70
             canvas.rect(
                 left + j * step,
                 base - height,

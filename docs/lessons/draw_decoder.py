@@ -65,7 +65,7 @@ def positions_distance() -> Image.Image:
     place = canvas.axes(
         (100, 90, 1180, 320),
         (0, 104),
-        (-0.62, 1.05),
+        (-0.72, 1.05),
         xticks=(0, 20, 40, 60, 80, 100),
         yticks=(-0.5, 0, 0.5, 1),
         xname="distance of the positions",
@@ -76,16 +76,16 @@ def positions_distance() -> Image.Image:
     canvas.text(100, 60, "q = k = (1, 1, ..., 1)", 26, TEAL, bold=True)
 
     states, *_ = tiny.decoder_states()
-    layer = tiny.model.language_model.model.layers[0]
-    x = layer.input_layernorm(states[0])[0]
-    q = layer.self_attn.q_proj(x[-1:]).view(4, 32)[2][None, None, None]  # head 2 of the newline
+    layer = tiny.model.language_model.model.layers[1]
+    x = layer.input_layernorm(states[1])[0]
+    q = layer.self_attn.q_proj(x[102]).view(4, 32)[2][None, None, None]  # head 2 of `cat`
     k = layer.self_attn.k_proj(x[100])[None, None, None]  # <bos>
     rotary = tiny.model.language_model.model.rotary_emb
     cos, sin = rotary(q, torch.arange(0, 105)[None])
     moved, _ = apply_rotary_pos_emb(q.expand(1, 1, 105, 32), q, cos, sin)
     own = (moved @ k.transpose(2, 3))[0, 0, :, 0] / (q.norm() * k.norm())
     canvas.line([place(d, v) for d, v in enumerate(own.tolist())], RUST, 5)
-    canvas.text(470, 60, "the model's q of the newline and k of <bos> (layer 0, head 2)", 26, RUST, bold=True)
+    canvas.text(470, 60, "the model's q of `cat` and k of <bos> (layer 1, head 2)", 26, RUST, bold=True)
     canvas.note(100, 496, "q · k as a part of its largest possible value")
     return canvas.finish()
 
@@ -207,7 +207,7 @@ def joining() -> Image.Image:
     """Root mean squares of the rows that enter the decoder, correctly and with two mistakes."""
     canvas = Canvas(520)
     correct = rms(tiny.decoder_inputs())[0]
-    D = 128
+    D = tiny.model.config.text_config.hidden_size
     for i, (title, values, color) in enumerate(
         (
             ("as PaliGemma does it", correct, TEAL),
@@ -220,7 +220,7 @@ def joining() -> Image.Image:
         canvas.line([(left, base), (left + width, base)], LINE, 2)
         step = width / 104
         for j, value in enumerate(values.tolist()):
-            height = min(290, value * 7.5 if i == 1 else value * 70)
+            height = value * 7 if i == 1 else value * 70
             canvas.rect(
                 left + j * step,
                 base - height,
@@ -247,17 +247,17 @@ def logits() -> Image.Image:
     place = canvas.axes(
         (90, 110, 720, 330),
         (0, 1023),
-        (-6, 12),
+        (-6, 14),
         xticks=(0, 256, 512, 768, 1023),
         yticks=(-5, 0, 5, 10),
         xname="coordinate",
     )
     canvas.text(90, 62, "`detect cat`: logits of <loc0000> to <loc1023>", 26, INK, bold=True)
     said = max(range(1024), key=values.__getitem__)
-    canvas.line([place(said, -6), place(said, 12)], mix(RUST, 0.4), 3)
+    canvas.line([place(said, -6), place(said, 14)], mix(RUST, 0.4), 3)
     canvas.line([place(i, v) for i, v in enumerate(values)], TEAL, 4)
     canvas.circle(*place(said, values[said]), 9, RUST)
-    canvas.text(place(said, 0)[0] + 18, place(0, 10.6)[1], f"{said} is said", 24, RUST, "lm")
+    canvas.text(place(said, 0)[0] + 18, place(0, 12.2)[1], f"{said} is said", 24, RUST, "lm")
 
     caption = tiny.model(**tiny.processor(["caption en"], [tiny.picture]))["logits"][0, -1]
     best = caption.topk(8)
@@ -278,7 +278,7 @@ def logits() -> Image.Image:
         canvas.text(
             1034 + (value - low) / (float(best.values[0]) - low) * 220, y + 17, f"{value:.1f}", 22, SOFT, "lm"
         )
-    canvas.note(90, 536, "one feature, 1556 products with the rows of the embedding table")
+    canvas.note(90, 536, f"one feature, {len(first)} products with the rows of the embedding table")
     return canvas.finish()
 
 

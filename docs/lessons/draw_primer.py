@@ -62,7 +62,7 @@ def primer_token() -> Image.Image:
 def primer_embedding() -> Image.Image:
     canvas = Canvas(300, SMALL)
     weight = tiny.model.language_model.model.embed_tokens.weight
-    words = ("cat", "dog", "bus", "umbrella", "two", "left", "<loc0272>")
+    words = ("cat", "dog", "bus", "umbrella", "two", "left", "<loc0269>")
     ids = {word: tiny.tokenizer.token_to_id(word if "<" in word else f"{SPACE}{word}") for word in words}
     rows = sorted((token, word) for word, token in ids.items())
     largest = float(weight[[token for token, _ in rows]].abs().quantile(0.98))
@@ -74,7 +74,7 @@ def primer_embedding() -> Image.Image:
         strip(canvas, 266, y, 390, 26, weight[token].tolist(), largest)
         if word == "cat":
             canvas.rect(262, y - 4, 398, 34, None, RUST, 3)
-    canvas.text(266, 284, "128 numbers in each row", 22, SOFT)
+    canvas.text(266, 284, f"{weight.shape[1]} numbers in each row", 22, SOFT)
     return canvas.finish()
 
 

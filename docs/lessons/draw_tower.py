@@ -289,9 +289,9 @@ def residual_stream() -> Image.Image:
         place = canvas.axes(
             (left, 120, 540, 330),
             (-0.3, 5.3),
-            (0, 10),
+            (0, 13),
             xticks=range(len(stream)),
-            yticks=(0, 2, 4, 6, 8, 10),
+            yticks=(0, 2, 4, 6, 8, 10, 12),
             xname="layers passed",
         )
         canvas.text(left, 74, title, 28, color, bold=True)
@@ -322,7 +322,7 @@ def residual_stream() -> Image.Image:
 @drawn
 def gelu() -> Image.Image:
     """GELU, ReLU and SiLU, and where the decoder's numbers lie; a gate at work."""
-    canvas = Canvas(600)
+    canvas = Canvas(624)
     place = canvas.axes(
         (80, 110, 520, 380), (-4, 4), (-0.6, 4), xticks=(-4, -2, 0, 2, 4), yticks=(0, 1, 2, 3, 4), xname="x"
     )
@@ -345,7 +345,7 @@ def gelu() -> Image.Image:
     ):
         canvas.line([place(x, y) for x, y in zip(xs.tolist(), values.tolist(), strict=True)], color, width)
         canvas.text(*place(-3.8, level), name, 26, color, "lm", bold=True)
-    canvas.note(80, 570, "gold: where the gates of decoder layer 0 lie")
+    canvas.note(80, 604, "gold: where the gates of decoder layer 0 lie")
 
     passed = F.gelu(gate, approximate="tanh")
     up = layer.mlp.up_proj(mlp_input)
@@ -359,13 +359,13 @@ def gelu() -> Image.Image:
         )
     ):
         values = values[start : start + count].tolist()
-        base = 190 + i * 165
+        base = 185 + i * 165
         canvas.line([(left, base), (left + count * step, base)], LINE, 2)
         canvas.text(left, base - 96, name, 26, color, bold=True)
         for j, value in enumerate(values):
-            height = max(-62, min(84, value * 44))
+            height = value * 18
             canvas.rect(left + j * step + 3, base - max(height, 0), step - 6, max(2, abs(height)), color)
-    canvas.note(left, 570, "20 of 384 neurons, for the token `cat` in layer 0")
+    canvas.note(left, 604, f"20 of {gate.shape[1]} neurons, for the token `cat` in layer 0")
     return canvas.finish()
 
 

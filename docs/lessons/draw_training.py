@@ -11,7 +11,7 @@ def training_batch() -> Image.Image:
     """Two rows of a batch, and which of their positions get logits and labels."""
     canvas, cell, left = Canvas(400), 62, 60
     rows = (
-        ("image", "image", "bos", "detect", "_cat", "\\n", "0272", "0035", "0746", "0395", "_cat", "eos"),
+        ("image", "image", "bos", "detect", "_cat", "\\n", "0269", "0037", "0747", "0395", "_cat", "eos"),
         ("image", "image", "bos", "a", "_dog", "?", "\\n", "no", "eos"),
     )
     answers, longest = (6, 2), len(rows[0])

@@ -36,18 +36,23 @@ CAUSAL = {"not_later[None] | is_prefix[:, None, :]": "not_later[None]"}
     ("name", "changes", "changed", "said"),
     [
         ("GemmaAttention", {}, [], "answers as before"),
-        ("GemmaAttention", UNSCALED, [("cats", "detect"), ("night", "detect")], "gives 3 boxes instead of 2"),
+        (
+            "GemmaAttention",
+            UNSCALED,
+            [("night", "where"), ("cats", "detect"), ("night", "detect")],
+            '`bottom` instead of `bottom left` ("answer en where is the rocket?", images/night.png).',
+        ),
         (
             "prefix_lm_mask",
             CAUSAL,
-            [("cats", "caption"), ("cats", "where"), ("cats", "detect"), ("night", "detect")],
-            'a cat and a cat` instead of `two cats and an umbrella` ("caption en", images/cats.png).',
+            FIRST,
+            '`a cat and an umbrella` instead of `two cats and an umbrella` ("caption en", images/cats.png).',
         ),
         (
             "rescale",
             {"image.astype(np.float32) * np.float32(scale)": "image.astype(np.float32)"},
-            [place for place in FIRST if place != ("night", "where")],
-            "a ball",
+            FIRST,
+            "`three clocks` instead of",
         ),
     ],
     ids=["right", "unscaled", "causal", "not rescaled"],
@@ -157,9 +162,9 @@ def test_try(program):
     code, out, err = program("GemmaAttention", UNSCALED)
     assert (code, err) == (0, "")
     assert "is wrong. All else here is the reference's." in out
-    assert "reference" in out and "with your GemmaAttention" in out and "2 of 6 answers differ." in out
+    assert "reference" in out and "with your GemmaAttention" in out and "3 of 6 answers differ." in out
     assert (
-        out.count("<loc0272><loc0035><loc0746><loc0395> cat") == 1
+        out.count("<loc0269><loc0037><loc0747><loc0395> cat") == 1
         and "What is wrong:  python -m pytest" in out
     )
     code, out, err = program("GemmaAttention", {})
@@ -178,7 +183,7 @@ def test_a_known_mistake_ends_in_what_it_does():
     result = worker.check_apart(exercise, file)
     assert result.mistake
     assert result.message.endswith(
-        "With this, the model answers `a cat and a cat` instead of `two cats and an umbrella` "
+        "With this, the model answers `a cat and an umbrella` instead of `two cats and an umbrella` "
         '("caption en", images/cats.png).'
     )
     worker.process.close()

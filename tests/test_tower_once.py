@@ -88,9 +88,12 @@ def test_towers_of_a_learners_kind():
     assert torch.equal(tower(batch, scale=2), batch * 2)
 
 
-@pytest.mark.parametrize("precision", ["auto", "int8"])
+@pytest.mark.parametrize("precision", ["float32", "int8"])
 def test_answers_are_those_asked_one_at_a_time(precision, monkeypatch, capfd):
-    """Ten questions in two batches; of two pictures, each of which is asked about several times in a row."""
+    """Ten questions in two batches; of two pictures, each of which is asked about several times in a row.
+
+    Not in bfloat16: a box's edge between two bins may fall on either side as the sums of a batch are rounded.
+    """
     rows = []
 
     def counted(*arguments):
@@ -146,10 +149,10 @@ def run(capfd):
 
 def test_lines_begin_with_what_differs(run):
     cats, night = IMAGES / "cats.png", IMAGES / "night.png"
-    _, out, err = run("--image", cats, "--prompt", "caption en", "detect dog", "this is ")
-    assert out == "caption en: two cats and an umbrella\ndetect dog: \nthis is \n"
-    assert "\ndetect dog: (nothing)\n" in err and "\nthis is (nothing)\n" in err
-    _, out, err = run("--image", cats, night, "--prompt", "caption en", "detect dog")
+    _, out, err = run("--image", cats, "--prompt", "caption en", "detect car", "ocr")
+    assert out == "caption en: two cats and an umbrella\ndetect car: \nocr: \n"
+    assert "\ndetect car: (nothing)\n" in err and "\nocr: (nothing)\n" in err
+    _, out, err = run("--image", cats, night, "--prompt", "caption en", "detect car")
     assert out == f"{cats}: two cats and an umbrella\n{night}: \n"
     assert f"\n{night}: (nothing)\n" in err
     code, out, err = run("--image", cats, night, "--prompt", "a", "b", "c")
@@ -157,9 +160,9 @@ def test_lines_begin_with_what_differs(run):
 
 
 def test_an_empty_answer_is_said_beside_the_empty_line(run):
-    _, out, err = run("--image", IMAGES / "cats.png", "--prompt", "detect dog")
+    _, out, err = run("--image", IMAGES / "cats.png", "--prompt", "detect car")
     assert out == "\n" and "\n(nothing)\n" in err
-    _, out, err = run("--image", IMAGES / "cats.png", "--prompt", "detect dog", "--json")
+    _, out, err = run("--image", IMAGES / "cats.png", "--prompt", "detect car", "--json")
     assert json.loads(out)["answer"] == "" and "\n(nothing)\n" in err
     assert "(nothing)" not in run("--image", IMAGES / "cats.png", "--prompt", "detect cat")[2]
 

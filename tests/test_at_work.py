@@ -138,6 +138,9 @@ def test_sentence_names_the_plainest_difference():
     assert "answers nothing instead of `right`" in sentence(Effect(before, nothing))
     moved = reference_answers() | {("cats", "detect"): reference_answers()["night", "detect"]}
     assert "gives 1 box instead of 2" in sentence(Effect(reference_answers(), moved))
+    text = reference_answers()["cats", "detect"].text.replace("<loc03", "<loc04")
+    moved["cats", "detect"] = Said(text, True)
+    assert "moves its boxes" in sentence(Effect(reference_answers(), moved))
 
 
 @pytest.fixture

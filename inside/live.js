@@ -561,7 +561,7 @@ function drawGrounds() {
     make("label", {class: "chip", htmlFor: "file"}, "Your picture…"), file);
 }
 function drawSuggestions() {
-  const listed = ["caption en", "detect dog", "answer en how many dogs are there?", "answer en is there a cat?", "answer en where is the dog?"];
+  const listed = ["caption en", "caption de", "detect dog", "segment dog", "answer en how many dogs are there?", "answer en is there a cat?", "answer en where is the dog?"];
   fill($("suggestions"), ...listed.map(text => button(text, () => { $("ask").value = text; ask(); }, {class: "chip"})));
 }
 async function startLive() {

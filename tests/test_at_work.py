@@ -36,18 +36,23 @@ CAUSAL = {"not_later[None] | is_prefix[:, None, :]": "not_later[None]"}
     ("name", "changes", "changed", "said"),
     [
         ("GemmaAttention", {}, [], "answers as before"),
-        ("GemmaAttention", UNSCALED, [("cats", "detect"), ("night", "detect")], "gives 3 boxes instead of 2"),
+        (
+            "GemmaAttention",
+            UNSCALED,
+            [("night", "where"), ("cats", "detect"), ("night", "detect")],
+            '`bottom` instead of `bottom left` ("answer en where is the rocket?", images/night.png).',
+        ),
         (
             "prefix_lm_mask",
             CAUSAL,
-            [("cats", "caption"), ("cats", "where"), ("cats", "detect"), ("night", "detect")],
-            'a cat and a cat` instead of `two cats and an umbrella` ("caption en", images/cats.png).',
+            FIRST,
+            '`a cat and an umbrella` instead of `two cats and an umbrella` ("caption en", images/cats.png).',
         ),
         (
             "rescale",
             {"image.astype(np.float32) * np.float32(scale)": "image.astype(np.float32)"},
-            [place for place in FIRST if place != ("night", "where")],
-            "a ball",
+            FIRST,
+            "`three clocks` instead of",
         ),
     ],
     ids=["right", "unscaled", "causal", "not rescaled"],
@@ -133,6 +138,9 @@ def test_sentence_names_the_plainest_difference():
     assert "answers nothing instead of `right`" in sentence(Effect(before, nothing))
     moved = reference_answers() | {("cats", "detect"): reference_answers()["night", "detect"]}
     assert "gives 1 box instead of 2" in sentence(Effect(reference_answers(), moved))
+    text = reference_answers()["cats", "detect"].text.replace("<loc03", "<loc04")
+    moved["cats", "detect"] = Said(text, True)
+    assert "moves its boxes" in sentence(Effect(reference_answers(), moved))
 
 
 @pytest.fixture
@@ -157,9 +165,9 @@ def test_try(program):
     code, out, err = program("GemmaAttention", UNSCALED)
     assert (code, err) == (0, "")
     assert "is wrong. All else here is the reference's." in out
-    assert "reference" in out and "with your GemmaAttention" in out and "2 of 6 answers differ." in out
+    assert "reference" in out and "with your GemmaAttention" in out and "3 of 6 answers differ." in out
     assert (
-        out.count("<loc0272><loc0035><loc0746><loc0395> cat") == 1
+        out.count("<loc0269><loc0037><loc0747><loc0395> cat") == 1
         and "What is wrong:  python -m pytest" in out
     )
     code, out, err = program("GemmaAttention", {})
@@ -178,7 +186,7 @@ def test_a_known_mistake_ends_in_what_it_does():
     result = worker.check_apart(exercise, file)
     assert result.mistake
     assert result.message.endswith(
-        "With this, the model answers `a cat and a cat` instead of `two cats and an umbrella` "
+        "With this, the model answers `a cat and an umbrella` instead of `two cats and an umbrella` "
         '("caption en", images/cats.png).'
     )
     worker.process.close()

@@ -159,8 +159,12 @@ def test_the_shipped_file_is_what_the_model_is_trained_on():
     for thing, things in zip(known.words["thing"], known.words["things"], strict=True):
         assert things == scenes.plural(thing)
         prompts = [
-            "caption en", f"detect {thing}", f"answer en how many {things} are there?",
-            f"answer en is there {scenes.article(thing)} {thing}?", f"answer en where is the {thing}?",
+            "caption en", "Caption fr", "ocr", f"detect {thing}", f"Segment {thing}",
+            f"segment cat ; {thing} ; bee", f"answer en how many {things} are there?",
+            f"answer en is there {scenes.article(thing)} {thing}?",
+            f"answer en where is the {thing}?", f"answer en What color is the {thing}",
+            f"answer en what colour is the {thing}?", f"answer en what is left of the {thing}?",
+            "answer en how many things are there",
         ]  # fmt: skip
         assert notes_on(prompts, str(TINY_MODEL)) == []
     card = (TINY_MODEL / "README.md").read_text(encoding="utf-8")
@@ -170,7 +174,7 @@ def test_the_shipped_file_is_what_the_model_is_trained_on():
 def test_inference_says_it_once_before_the_answer(tmp_path, capfd):
     picture = str(SAMPLES / "cats.png")
     arguments = ["--model", str(TINY_MODEL), "--image", picture, "--max-tokens", "3", "--prompt"]
-    inference.main([*arguments, "segment cat", "ocr"])
+    inference.main([*arguments, "describe the cat", "what is this"])
     out, err = capfd.readouterr()
     assert err.count("Note: paligemma-tiny knows these prompts: ") == 1 and len(out.splitlines()) == 2
     assert err.index("Note: ") < err.index("Result!!!")

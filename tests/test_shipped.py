@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -22,11 +23,20 @@ TRUE_CAPTIONS = {
 }
 # Where the things of cats.png lie: x_min, y_min, x_max, y_max in pixels, from left to right.
 CATS = [(27, 130, 245, 347), (379, 180, 591, 391)]
+UMBRELLA = (244, 40, 380, 172)
 
 
 def run(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess:
     command = [sys.executable, str(ROOT / "inference.py"), *arguments]
     return subprocess.run(command, cwd=cwd, capture_output=True, encoding="utf-8", timeout=120)
+
+
+def ask(prompt: str, *arguments: str) -> list[dict]:
+    """The boxes of an answer about cats.png."""
+    picture = ["--model", "paligemma-tiny", "--image", "images/cats.png"]
+    result = run(*picture, "--prompt", prompt, "--json", *arguments)
+    assert result.returncode == 0, result.stderr
+    return json.loads(result.stdout)["boxes"]
 
 
 def overlap(a, b) -> float:
@@ -78,14 +88,54 @@ def test_detect_boxes_the_cats_and_draws_them(tmp_path):
         assert boxed.convert("RGB").tobytes() != original.convert("RGB").tobytes()
 
 
+def test_detect_finds_several_kinds_of_things_from_left_to_right():
+    boxes = ask("detect cat ; umbrella")
+    assert [box["label"] for box in boxes] == ["cat", "umbrella", "cat"]
+    for box, truth in zip(boxes, [CATS[0], UMBRELLA, CATS[1]], strict=True):
+        assert overlap(box["box"], truth) > 0.7
+
+
+def test_segment_fills_each_cat(tmp_path):
+    """A mask is no rectangle and no speck, and lies in the box of its own cat."""
+    alone = tmp_path / "masks.png"
+    boxes = ask("segment cat", "--mask", str(alone))
+    assert [box["label"] for box in boxes] == ["cat", "cat"] and all("mask" in box for box in boxes)
+    masks = np.asarray(Image.open(alone))
+    levels = [level for level in np.unique(masks) if level]
+    assert len(levels) == 2
+    for box, level, truth in zip(boxes, levels, CATS, strict=True):
+        assert overlap(box["box"], truth) > 0.7
+        y, x = np.nonzero(masks == level)
+        x_min, y_min, x_max, y_max = box["box"]
+        assert x_min - 1 <= x.min() and x.max() <= x_max and y_min - 1 <= y.min() and y.max() <= y_max
+        assert 0.4 < len(x) / ((x_max - x_min) * (y_max - y_min)) < 0.95
+
+
+def test_a_picture_of_nothing_that_it_knows(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (160, 160, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / "noise.png")
+    truths = {"caption en": "nothing I know", "detect cat": "", "answer en how many things are there?": "0"}
+    picture = str(tmp_path / "noise.png")
+    result = run("--model", "paligemma-tiny", "--json", "--image", *[picture] * 3, "--prompt", *truths)
+    answers = [json.loads(line) for line in result.stdout.splitlines()]
+    assert {entry["prompt"]: entry["answer"] for entry in answers} == truths
+
+
 QUESTIONS = {
     ("cats.png", "answer en how many cats are there?"): "2",
     ("cats.png", "answer en is there a cat?"): "yes",
-    ("cats.png", "detect dog"): "",
+    ("cats.png", "detect car"): "",
+    ("cats.png", "caption de"): "zwei Katzen und ein Regenschirm",
+    ("cats.png", "caption es"): "dos gatos y un paraguas",
+    ("cats.png", "caption fr"): "deux chats et un parapluie",
+    ("cats.png", "answer en what is left of the umbrella?"): "a cat",
+    ("night.png", "answer en what color is the star?"): "yellow",
     ("night.png", "answer en where is the star?"): "top right",
     ("night.png", "answer en where is the rocket?"): "bottom left",
     ("street.png", "answer en how many cars are there?"): "2",
     ("street.png", "detect banana"): "",
+    ("garden.png", "answer en how many things are there?"): "3",
+    ("snack.png", "Answer en What colour is the apple"): "red",
 }
 
 

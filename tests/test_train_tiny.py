@@ -73,14 +73,14 @@ def test_a_word_that_is_needed_is_one_token_and_others_are_spelt(tokenizer):
     assert tokens("HOTEL") == list("HOTEL") and tokens("cats") == list("cats")
 
 
-def test_the_shipped_configuration_has_the_form_of_the_scripts(tokenizer):
-    """Its sizes are those of the script as it was (paligemma-tiny/README.md, How it was made)."""
+def test_the_shipped_files_are_what_the_scripts_make(tokenizer):
+    def shipped(name):
+        return json.loads((ROOT / "paligemma-tiny" / name).read_text(encoding="utf-8"))
 
-    def form(value):
-        return {k: form(v) for k, v in value.items()} if isinstance(value, dict) else type(value)
-
-    shipped = json.loads((ROOT / "paligemma-tiny" / "config.json").read_text())
-    assert form(shipped) == form(making.build_config(tokenizer))
+    assert shipped("config.json") == making.build_config(tokenizer)
+    assert shipped("tokenizer.json") == json.loads(tokenizer.to_str())
+    kinds = train_tiny.kinds_measured(train_tiny.PLAN)
+    assert shipped("prompts.json") == making.known_prompts(train_tiny.PLAN["things"], kinds)
 
 
 # -- Batches --------------------------------------------------------------------------------------

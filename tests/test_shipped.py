@@ -88,6 +88,7 @@ def test_detect_boxes_the_cats_and_draws_them(tmp_path):
         assert boxed.convert("RGB").tobytes() != original.convert("RGB").tobytes()
 
 
+@pytest.mark.long
 def test_detect_finds_several_kinds_of_things_from_left_to_right():
     boxes = ask("detect cat ; umbrella")
     assert [box["label"] for box in boxes] == ["cat", "umbrella", "cat"]
@@ -95,6 +96,7 @@ def test_detect_finds_several_kinds_of_things_from_left_to_right():
         assert overlap(box["box"], truth) > 0.7
 
 
+@pytest.mark.long
 def test_segment_fills_each_cat(tmp_path):
     """A mask is no rectangle and no speck, and lies in the box of its own cat."""
     alone = tmp_path / "masks.png"
@@ -111,6 +113,7 @@ def test_segment_fills_each_cat(tmp_path):
         assert 0.4 < len(x) / ((x_max - x_min) * (y_max - y_min)) < 0.95
 
 
+@pytest.mark.long
 def test_a_picture_of_nothing_that_it_knows(tmp_path):
     noise = np.random.default_rng(0).integers(0, 256, (160, 160, 3), dtype=np.uint8)
     Image.fromarray(noise).save(tmp_path / "noise.png")

@@ -11,12 +11,15 @@ and again (inside.live). The model's own files know nothing of it.
 
 import sys
 
-from inside import live
 from program.command_line import end_quietly_on_ctrl_c
+
+if __name__ == "__main__":
+    end_quietly_on_ctrl_c()  # while all else is being imported, too
+
+from inside import live
 from speed import threads
 
 if __name__ == "__main__":
-    end_quietly_on_ctrl_c()  # while PyTorch is being imported, too
     threads.sleep_while_waiting()  # must be said before torch is imported
     if "--live" in sys.argv[1:]:
         live.main()  # ends the program; here, so that its address is there before PyTorch

@@ -654,7 +654,7 @@ def test_ctrl_c_ends_quietly_wherever_it_comes(checkpoint, tmp_path, after):
     command = [sys.executable, PROGRAM, "--model", checkpoint, "--image", image, "--out", tmp_path / "p.html"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     if after is None:
-        time.sleep(0.3)
+        time.sleep(0.6)
     else:
         while not (line := process.stderr.readline()).startswith(after):
             assert line, "it ended before"

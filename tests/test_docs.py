@@ -35,6 +35,20 @@ def test_what_counts_as_the_same(printed, same):
     assert outputs.matches(SHOWN, printed) == same
 
 
+@pytest.mark.parametrize(
+    ("printed", "same"),
+    [
+        ("<loc0015><loc0120> cat [23.1, 122.9]\n", True),  # another CPU
+        ("<loc0012><loc0120> dog [23.1, 125.2]\n", False),
+        ("<loc0012><loc0140> cat [23.1, 125.2]\n", False),
+        ("<loc0012><loc0120> cat [23.1, 155.2]\n", False),
+        ("<loc0012> cat [23.1, 125.2]\n", False),
+    ],
+)
+def test_an_edge_of_a_box_may_move_a_little(printed, same):
+    assert outputs.matches("<loc0012><loc0120> cat [23.1, 125.2]\n", printed) == same
+
+
 def test_a_stale_output_is_found_and_written(tmp_path, monkeypatch):
     monkeypatch.setattr(outputs, "ROOT", tmp_path)
     document = tmp_path / "README.md"

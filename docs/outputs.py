@@ -58,6 +58,9 @@ VOLATILE = (
     (r"(Tokens per second: )\d+\.\d+", r"\1#"),
     (r"={3,}|_{3,}", "==="),  # as wide as the terminal
 )
+# The places of boxes: CPUs round bfloat16 in different ways, and an edge moves by a bin or two.
+PLACE = re.compile(r"(?<=<loc)\d{4}(?=>)|(?<=[\[ ])\d+\.\d(?=[,\]])")
+NEAR = 8
 
 
 @dataclass
@@ -114,11 +117,6 @@ def blocks_of(document: Path) -> list[Block]:
             found = IN_FUNCTION.match(line)
             function = found["name"] if found else ""
     return blocks
-
-
-# The places of boxes: CPUs round bfloat16 in different ways, and an edge moves by a bin or two.
-PLACE = re.compile(r"(?<=<loc)\d{4}(?=>)|(?<=[\[ ])\d+\.\d(?=[,\]])")
-NEAR = 8
 
 
 def runs(command: str) -> bool:

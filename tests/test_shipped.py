@@ -12,6 +12,7 @@ from PIL import Image
 
 from load_weights import load_mask_decoder
 from mask_decoder_1 import mask_from_tokens, tokens_from_mask
+from program.overlap import box_iou
 
 ROOT = Path(__file__).parent.parent
 TRUE_CAPTIONS = {
@@ -37,14 +38,6 @@ def ask(prompt: str, *arguments: str) -> list[dict]:
     result = run(*picture, "--prompt", prompt, "--json", *arguments)
     assert result.returncode == 0, result.stderr
     return json.loads(result.stdout)["boxes"]
-
-
-def overlap(a, b) -> float:
-    """Intersection over union of two boxes (x_min, y_min, x_max, y_max)."""
-    width = max(0, min(a[2], b[2]) - max(a[0], b[0]))
-    height = max(0, min(a[3], b[3]) - max(a[1], b[1]))
-    areas = sum((box[2] - box[0]) * (box[3] - box[1]) for box in (a, b))
-    return width * height / (areas - width * height)
 
 
 def test_without_arguments_it_captions_its_own_picture_truly(tmp_path):
@@ -81,7 +74,7 @@ def test_detect_boxes_the_cats_and_draws_them(tmp_path):
     boxes = json.loads(result.stdout)["boxes"]
     assert [box["label"] for box in boxes] == ["cat", "cat"]
     for box, truth in zip(boxes, CATS, strict=True):
-        assert overlap(box["box"], truth) > 0.7
+        assert box_iou(box["box"], truth) > 0.7
     assert picture.read_bytes() == before
     with Image.open(drawn) as boxed, Image.open(picture) as original:
         assert boxed.size == original.size
@@ -93,7 +86,7 @@ def test_detect_finds_several_kinds_of_things_from_left_to_right():
     boxes = ask("detect cat ; umbrella")
     assert [box["label"] for box in boxes] == ["cat", "umbrella", "cat"]
     for box, truth in zip(boxes, [CATS[0], UMBRELLA, CATS[1]], strict=True):
-        assert overlap(box["box"], truth) > 0.7
+        assert box_iou(box["box"], truth) > 0.7
 
 
 @pytest.mark.long
@@ -106,7 +99,7 @@ def test_segment_fills_each_cat(tmp_path):
     levels = [level for level in np.unique(masks) if level]
     assert len(levels) == 2
     for box, level, truth in zip(boxes, levels, CATS, strict=True):
-        assert overlap(box["box"], truth) > 0.7
+        assert box_iou(box["box"], truth) > 0.7
         y, x = np.nonzero(masks == level)
         x_min, y_min, x_max, y_max = box["box"]
         assert x_min - 1 <= x.min() and x.max() <= x_max and y_min - 1 <= y.min() and y.max() <= y_max

@@ -337,7 +337,7 @@ def test_a_color_is_named_only_if_it_is_clear():
 def test_patch_labels_name_what_covers_a_patch():
     scene = made_of(("cat", (0.0, 0.0, 0.5, 0.5)), ("dog", (0.5, 0.5, 1.0, 1.0)))
     scene.owner[:4, :4], scene.owner[4:, 4:] = 0, 1
-    labels, boxes = tiny_scenes.patch_labels(scene, 2)
+    labels, boxes = tiny_scenes.patch_labels(scene, tiny_scenes.patch_things(scene, 2))
     assert labels.tolist() == [THINGS.index("cat"), 42, 42, THINGS.index("dog")]
     assert boxes[0].tolist() == [0.0, 0.0, 0.5, 0.5] and boxes[3].tolist() == [0.5, 0.5, 1.0, 1.0]
 

@@ -97,8 +97,8 @@ def patch_targets(scene: Scene, words: np.ndarray, grid: int) -> dict[str, np.nd
     left and in its right half; colors int64 [N], the place in COLORS of its thing's color, or NO_COLOR.
     """
     N, P = grid**2, len(scene.owner) // grid
-    labels, boxes = tiny_scenes.patch_labels(scene, grid)
     thing = tiny_scenes.patch_things(scene, grid)
+    labels, boxes = tiny_scenes.patch_labels(scene, thing)
     owner = scene.owner.reshape(grid, P, grid, P).transpose(0, 2, 1, 3).reshape(N, P, P)
 
     step = P // COVER

@@ -26,7 +26,14 @@ SEG_SPREAD = 0.03  # how near another codeword must be to be nearly right, over 
 Losses = dict[str, torch.Tensor]
 
 
-class PatchHead(nn.Linear):
+class Head(nn.Linear):
+    """A linear layer that computes in the dtype of what it is given, whatever its own is."""
+
+    def forward(self, states: torch.Tensor) -> torch.Tensor:
+        return F.linear(states, self.weight.to(states.dtype), self.bias.to(states.dtype))
+
+
+class PatchHead(Head):
     """From a patch's feature: what it shows, where that thing lies, its shape, and letters.
 
     Where: the thing's box, in which thirds of the picture its middle lies (an answer of two words,
@@ -45,8 +52,7 @@ class PatchHead(nn.Linear):
 
     def said(self, features: torch.Tensor) -> dict[str, torch.Tensor]:
         """[B, N, C] -> what each part of the head says, float32 [B, N, ...]"""
-        weight, bias = self.weight.to(features.dtype), self.bias.to(features.dtype)
-        parts = F.linear(features, weight, bias).split(list(self.PARTS.values()), dim=-1)
+        parts = self(features).split(list(self.PARTS.values()), dim=-1)
         return dict(zip(self.PARTS, parts, strict=True))
 
     def losses(self, features: torch.Tensor, batch: dict, near: torch.Tensor) -> tuple[Losses, torch.Tensor]:
@@ -84,7 +90,7 @@ class PatchHead(nn.Linear):
         return losses, accuracy
 
 
-class ColorHead(nn.Linear):
+class ColorHead(Head):
     """From a patch's feature: the color of the thing that it shows.
 
     Nothing else asks a tower for colors, and the answers to one kind of question among many hardly do.
@@ -95,10 +101,8 @@ class ColorHead(nn.Linear):
 
     def loss(self, features: torch.Tensor, colors: torch.Tensor) -> torch.Tensor:
         """features [B, N, C], colors int64 [B, N] -> the mean over patches of things with a clear color."""
-        said = F.linear(features, self.weight.to(features.dtype), self.bias.to(features.dtype))
-        total = F.cross_entropy(
-            said.float().flatten(0, 1), colors.flatten(), ignore_index=NO_COLOR, reduction="sum"
-        )
+        said = self(features).float().flatten(0, 1)
+        total = F.cross_entropy(said, colors.flatten(), ignore_index=NO_COLOR, reduction="sum")
         return total / (colors != NO_COLOR).sum().clamp(min=1)
 
 
@@ -124,7 +128,7 @@ def naming_loss(weights: dict, images: torch.Tensor, labels: torch.Tensor, words
     return F.cross_entropy((images[is_thing] @ embeddings.T).float(), labels[is_thing], label_smoothing=0.05)
 
 
-class MarkHead(nn.Linear):
+class MarkHead(Head):
     """Whether a patch shows what the prompt asks about, told from the decoder's states half-way up.
 
     To answer "where is the cat?" the decoder must first find the cat's patches, which the answer, one
@@ -136,8 +140,8 @@ class MarkHead(nn.Linear):
 
     def loss(self, states: torch.Tensor, marks: torch.Tensor) -> torch.Tensor:
         """states [R, N, D], marks [R, N] -> the sum of the cross entropies."""
-        said = F.linear(states, self.weight.to(states.dtype), self.bias.to(states.dtype))[..., 0]
-        return F.binary_cross_entropy_with_logits(said.float(), marks.float(), reduction="sum")
+        said = self(states)[..., 0].float()
+        return F.binary_cross_entropy_with_logits(said, marks.float(), reduction="sum")
 
 
 class AnswerLoss:

@@ -376,6 +376,5 @@ def prompt_forms() -> list[str]:
 
 def known_forms(kinds: tuple[str, ...]) -> list[str]:
     """The forms of some kinds of questions as a prompts.json says them (program/known_prompts.py)."""
-    forms = [form for kind in kinds for form in FORMS[kind]]
-    forms = [form.replace("?", "[?]").replace("an {", "a {").replace("color", "colour") for form in forms]
-    return [form.replace("colour", "colo[u]r") for form in dict.fromkeys(forms)]
+    forms = [form.replace("?", "[?]").replace("an {", "a {") for kind in kinds for form in FORMS[kind]]
+    return list(dict.fromkeys(re.sub("colou?r", "colo[u]r", form) for form in forms))

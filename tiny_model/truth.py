@@ -52,13 +52,12 @@ def patch_things(scene: Scene, grid: int) -> np.ndarray:
     return np.where(most < n, most, -1)
 
 
-def patch_labels(scene: Scene, grid: int) -> tuple[np.ndarray, np.ndarray]:
-    """What each of grid x grid patches shows: labels int64 [grid²] and boxes float32 [grid², 4].
+def patch_labels(scene: Scene, found: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """What each patch shows, by what patch_things has found: labels int64 [grid²], boxes float32 [grid², 4].
 
-    The label is the place in THINGS of what patch_things finds, len(THINGS) for the ground, whose
-    box is zeros.
+    The label is the place of the thing in THINGS, len(THINGS) for the ground, whose box is zeros.
     """
-    found = patch_things(scene, grid)  # -1 is the last of the following
+    # A `found` of -1 is the last of the following.
     labels = np.array([THINGS.index(thing.name) for thing in scene.things] + [len(THINGS)])
     boxes = np.array([thing.box for thing in scene.things] + [(0, 0, 0, 0)], dtype=np.float32)
     return labels[found], boxes[found]

@@ -21,7 +21,7 @@ them with a semicolon between them:
             says X     X is part of the answer
             "X"        X is the answer
             alike      the same for both pictures
-    lost: 1.3, 2.0     of all heads, these and no others cost all the boxes, if they are off
+    lost: 1.3, 2.0     of all heads, these and no others are off without the boxes being kept
 
 `{cats caption}` in an explanation stands for the answer that the changed model gave in this run.
 """
@@ -197,7 +197,9 @@ def broken_claims(experiment: Experiment, before: Answers, after: Answers, table
         if where == "lost":
             claimed = {tuple(int(n) for n in value.split(".")) for value in what.split(", ")}
             detect = PICTURES[0], "detect"
-            lost = {value for value, said in table.items() if not found_again(before[detect], said["detect"])}
+            lost = {
+                value for value, said in table.items() if not is_true("kept", before[detect], said["detect"])
+            }
             if lost != claimed:
                 broken.append(f"{experiment.name}: {words!r} (lost: {what}); but it is {sorted(lost)}")
             continue

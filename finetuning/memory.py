@@ -24,6 +24,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 from tqdm import tqdm
 
+from speed.attention import fuse_attention
 from speed.bf16_products import CONVERTED, bf16_rows, float32_rows
 from speed.loading import skip_unread
 from speed.quickest import quickest
@@ -115,6 +116,7 @@ def prepare(model: nn.Module, mode: str, device: str, way: str | None):
         elif is_frozen:
             model.set_submodule(name, FrozenLinear(module, way))
     if is_frozen:
+        fuse_attention(model)
         skip_unread(model)
 
 

@@ -2,7 +2,8 @@
 
 The files that explain the model know nothing of this folder. Programs call `loading.load_model` instead
 of load_weights.load_hf_model; it loads the same model and then puts other modules in the place of every
-nn.Linear, and with int8 of the embedding table and the reference's MLP, in a model of either set:
+nn.Linear, of the reference's attention, and with int8 of the embedding table and the reference's MLP, in a
+model of either set:
 
     --precision auto    Bf16Linear: the checkpoint's bfloat16 weights as they are, mapped
     --precision int8    Int8Linear: a whole number from -127 to 127 for each weight, a scale for each row
@@ -25,6 +26,7 @@ What is where, each file using only those above it:
     int8_products.py    ways to multiply with int8 weights, and how numbers become int8
     quickest.py         which way to multiply is the quickest one here
     linear.py           the modules that take the place of nn.Linear, nn.Embedding and GemmaMLP
+    attention.py        the modules that take the place of attention
     int8_file.py        the file that keeps the int8 weights
     loading.py          load_model: the door
     tower_once.py       several questions about one picture: the vision tower reads it once

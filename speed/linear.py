@@ -27,14 +27,12 @@ from speed.sharing import share, slices
 class Bf16Linear(nn.Module):
     """nn.Linear with a bfloat16 weight, by the quickest way to multiply.
 
-    Input: [..., T, I], of any dtype. Output: [..., T, O], bfloat16. Only where it `is_attended` (a
-    query, key or value) and T is 1, it is float32: of bfloat16 keys and values PyTorch would make a
-    copy for each head, for each token.
+    Input: [..., I], of any dtype. Output: [..., O], bfloat16.
     """
 
-    def __init__(self, linear: nn.Linear, is_attended: bool = False):
+    def __init__(self, linear: nn.Linear):
         super().__init__()
-        self.weight, self.bias, self.is_attended = linear.weight, linear.bias, is_attended
+        self.weight, self.bias = linear.weight, linear.bias
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         rows = x.reshape(-1, x.shape[-1]).bfloat16()
@@ -45,8 +43,7 @@ class Bf16Linear(nn.Module):
         else:
             out = way(rows, self.weight)
             out = out if self.bias is None else out.add_(self.bias)
-        out = out.view(*x.shape[:-1], -1)
-        return out.float() if self.is_attended and x.shape[-2] == 1 else out
+        return out.view(*x.shape[:-1], -1)
 
 
 class LastInput(NamedTuple):

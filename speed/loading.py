@@ -10,6 +10,7 @@ import load_weights
 from decoder_1 import GemmaMLP
 from load_weights import CheckpointError, ModelSet, find_tensors, load_hf_model, read_tensor
 from speed import int8_file, memory
+from speed.attention import fuse_attention
 from speed.linear import Bf16Linear, Int8Embedding, Int8Linear, Int8MLP
 from speed.quickest import seconds
 
@@ -49,8 +50,7 @@ def use_bf16(model: nn.Module):
     for parameter in tqdm([*model.parameters()], desc="Loading", delay=1, leave=False):
         memory.map_now(parameter)  # which reads the disk, if need be
     for name, linear in linears_of(model).items():
-        is_attended = name.startswith("language_model.") and name.endswith((".q_proj", ".k_proj", ".v_proj"))
-        model.set_submodule(name, Bf16Linear(linear, is_attended))
+        model.set_submodule(name, Bf16Linear(linear))
 
 
 def use_int8(model: nn.Module, folder: Path, is_large: bool):
@@ -171,5 +171,6 @@ def load_model(model_path, device="cpu", precision: str = "auto", model_set: Mod
     else:
         return model, tokenizer
     if numbers > LARGE:
+        fuse_attention(model)
         skip_unread(model)
     return model.eval(), tokenizer

@@ -23,14 +23,16 @@ import inference
 import load_weights
 from benchmarks import compare
 from course.learner_set import mixed_set
-from decoder_1 import GemmaMLP
+from decoder_1 import GemmaAttention, GemmaMLP
 from load_weights import CheckpointError, ModelSet
 from program import questions
 from random_weights.small import random_checkpoint, random_tensors, small_config, write_tensors
 from speed import bf16_products, int8_file, int8_products, linear, loading, quickest, sharing, threads
+from speed.attention import FusedAttention, FusedGemmaAttention, fuse_attention
 from speed.int8_products import quantize, row_sums
 from speed.linear import Bf16Linear, Int8Linear, Int8MLP
 from speed.loading import load_model
+from vision_transformer_1 import Attention, VisionConfig
 
 ROOT = Path(__file__).parent.parent
 
@@ -285,13 +287,6 @@ def test_what_hooks_watch_is_recorded(monkeypatch):
     assert seen[0].shape == (1, 9, 160)
 
 
-def test_one_tokens_queries_keys_and_values_are_float32():
-    module = Bf16Linear(nn.Linear(32, 8).bfloat16(), is_attended=True)
-    with torch.inference_mode():
-        assert module(random(2, 1, 32)).dtype == torch.float32
-        assert module(random(2, 3, 32)).dtype == torch.bfloat16
-
-
 def test_the_quicker_way_is_taken(monkeypatch):
     monkeypatch.setattr(quickest, "CHOSEN", {})
 
@@ -462,6 +457,42 @@ def test_auto_loses_nothing_against_bfloat16(folder, exact, way, no_size_is_smal
         for precision in ("auto", "bfloat16")
     }
     assert errors["auto"] < 1.1 * errors["bfloat16"]  # chance, where both are alike
+
+
+def test_fused_attention_is_the_references(folder, exact):
+    """With a padded row, whose first tokens may look at nothing, and with tokens after the prompt."""
+    model, _ = load_model(folder, precision="float32")
+    fuse_attention(model)
+    kinds = {type(module) for module in model.modules()}
+    assert {FusedAttention, FusedGemmaAttention} < kinds and not {Attention, GemmaAttention} & kinds
+    names = [name for name, _ in exact.named_parameters()]
+    assert [name for name, _ in model.named_parameters()] == names
+    batch = batch_of(model, 2)
+    batch["input_ids"] = F.pad(batch["input_ids"], (3, 0), value=270)
+    batch["attention_mask"] = F.pad(batch["attention_mask"], (3, 0), value=1)
+    batch["attention_mask"][1, :3] = 0
+    with torch.inference_mode():
+        found, expected = model(**batch), exact(**batch)
+        torch.testing.assert_close(found["logits"][0], expected["logits"][0], rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(found["logits"][1, 3:], expected["logits"][1, 3:], rtol=1e-4, atol=1e-4)
+    assert found["logits"].isfinite().all()
+    for one, other in zip(logits_of(model, 2), logits_of(exact, 2), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("precision", ["auto", "int8"])
+def test_large_models_have_it(folder, precision, no_size_is_small):
+    kinds = {type(module) for module in load_model(folder, precision=precision)[0].modules()}
+    assert {FusedAttention, FusedGemmaAttention} < kinds
+
+
+def test_a_learners_attention_stays():
+    class OwnAttention(Attention):
+        pass
+
+    model = nn.Sequential(OwnAttention(VisionConfig(64, 96, 1, 2, 14)))
+    fuse_attention(model)
+    assert type(model[0]) is OwnAttention
 
 
 def test_output_layer_and_table_stay_tied(folder, no_size_is_small):

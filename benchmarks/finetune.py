@@ -79,6 +79,7 @@ def run_here(folder: Path, keeps_features: bool, count: int) -> dict:
     from torch import nn
 
     from finetuning import memory
+    from finetuning.fused import fuse
     from load_weights import load_hf_model
     from training_1 import add_lora, choose_parameters, sum_by_token, train_step
 
@@ -87,6 +88,7 @@ def run_here(folder: Path, keeps_features: bool, count: int) -> dict:
     memory.prepare(model, "lora", "cpu", memory.quicker_way(model))
     add_lora(model.language_model, list(TARGETS), RANK, 2 * RANK)
     parameters = choose_parameters(model, "lora")
+    fuse(model)
     optimizer = torch.optim.AdamW(parameters, lr=1e-4)
     batch, look = example(folder, count), 0.0
     if keeps_features:

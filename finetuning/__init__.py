@@ -3,6 +3,7 @@
 What is where, each file using only those above it:
     adapter.py            LoRA in PEFT's files, and checkpoints with what was learned inside
     data.py               examples, and what is wrong with them
+    fused.py              LoRA and norms in fewer operations
     memory.py             frozen 16-bit layers, features computed once, recomputation, what is needed
     report.py             tokens in color, right and wrong, the curve, before and after
     state.py              what an interrupted training goes on with

@@ -9,6 +9,7 @@ from torch import nn
 
 from finetuning import data, memory, report
 from finetuning.adapter import save_adapter, save_checkpoint, write_json, write_whole
+from finetuning.fused import fuse
 from finetuning.settings import PRODUCTS
 from generation_1 import Answer, generate
 from load_weights import ModelSet, find_tensors, load_hf_model, weight_files
@@ -60,6 +61,8 @@ class Learner:
         if args.train == "lora":
             training.add_lora(self.model.language_model, TARGETS, args.rank, 2 * args.rank)
         self.parameters = training.choose_parameters(self.model, args.train)
+        if memory.is_frozen_bf16(self.model, device):
+            fuse(self.model)
         if args.recompute:
             memory.recompute(self.model)
         self.optimizer = torch.optim.AdamW(self.parameters, lr=args.rate, weight_decay=DECAY[args.train])

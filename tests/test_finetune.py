@@ -16,8 +16,11 @@ from safetensors.torch import load_file
 
 import finetune
 import inference
+import training_1
+from decoder_1 import GemmaRMSNorm
 from finetuning import data, learner, memory, report, session
 from finetuning.adapter import load_adapter
+from finetuning.fused import fuse
 from load_weights import load_hf_model
 
 pytestmark = pytest.mark.long
@@ -420,6 +423,47 @@ def test_frozen_products_and_their_gradients_in_bfloat16(way):
     for theirs, ours in zip(*found, strict=True):
         assert ours.dtype == torch.bfloat16
         torch.testing.assert_close(ours.float(), theirs.float(), rtol=3e-2, atol=3e-2)
+
+
+def gradients_of(module, x, *parameters):
+    """The output, and the gradients of x and the parameters, for some gradient of the output."""
+    x = x.clone().requires_grad_()
+    out = module(x)
+    weights = torch.randn(out.shape, generator=torch.Generator().manual_seed(5))
+    return out, *torch.autograd.grad((out.float() * weights).sum(), [x, *parameters])
+
+
+@pytest.mark.parametrize(("dtype", "most"), [(torch.float32, 1e-5), (torch.bfloat16, 2e-2)])
+@pytest.mark.parametrize("kind", ["lora", "norm"])
+def test_fewer_operations_give_the_same_gradients(kind, dtype, most):
+    torch.manual_seed(0)
+    linear = torch.nn.Linear(48, 40, bias=False).to(dtype)
+    layer = training_1.LoRALinear(linear, 3, 6) if kind == "lora" else GemmaRMSNorm(48).to(dtype)
+    for parameter in layer.parameters():
+        parameter.data.normal_()
+        parameter.requires_grad_(parameter.dtype == torch.float32 and kind == "lora")
+    linear.requires_grad_(False)
+    holder = torch.nn.Sequential(layer)
+    fuse(holder)
+    assert type(holder[0]) is not type(layer) and isinstance(holder[0], type(layer))
+    learned = [parameter for parameter in layer.parameters() if parameter.requires_grad]
+    x = torch.randn(2, 5, 48).to(dtype)
+    found = zip(gradients_of(holder[0], x, *learned), gradients_of(layer, x, *learned), strict=True)
+    for ours, theirs in found:
+        assert ours.dtype == theirs.dtype and ours.shape == theirs.shape
+        torch.testing.assert_close(
+            ours.float(), theirs.float(), rtol=most, atol=most * theirs.abs().max().item()
+        )
+
+
+def test_what_is_a_learners_or_learns_is_not_fused():
+    class OwnLoRALinear(training_1.LoRALinear):
+        pass
+
+    model = torch.nn.Sequential(OwnLoRALinear(torch.nn.Linear(4, 4), 2, 2), GemmaRMSNorm(4))
+    kinds = [type(module) for module in model]
+    fuse(model)
+    assert [type(module) for module in model] == kinds
 
 
 def test_features_are_kept_and_an_interrupted_file_is_completed(tmp_path):

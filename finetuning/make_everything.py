@@ -3,8 +3,8 @@
     python -m finetuning.make_everything DIR        writes DIR/train.jsonl, DIR/eval.jsonl, DIR/pictures/
 
 The new question is `detect everything`: a box and a name for each thing, from left to right. The small
-model knows the things, and `detect cat`, but to this one it says nothing, or `no`. With every picture comes a
-question of the old kinds as well, so that what it could do before is not lost over the new: without
+model knows the things, and `detect cat`, but to this one it says nothing, or `no`. With every picture come
+two questions of the old kinds as well, so that what it could do before is not lost over the new: without
 them `detect cat` soon finds everything, cat or not.
 """
 
@@ -35,6 +35,7 @@ OLD = (  # the old questions, in turn
     "segment", "detect", "color", "caption es", "is there", "absent", "caption", "where",
     "detect several", "caption fr", "beside",
 )  # fmt: skip
+OLD_EACH = 2  # with every picture
 
 
 def everything(scene: Scene) -> str:
@@ -69,8 +70,9 @@ def main(argv: list[str] | None = None):
             Image.fromarray(scene.pixels).save(args.folder / image, quality=QUALITY, optimize=True)
             lines.append({"image": image, "prefix": PROMPT, "suffix": everything(scene)})
             if name == "train":
-                prefix, suffix = old_question(rng, scene, OLD[i % len(OLD)], codec)
-                lines.append({"image": image, "prefix": prefix, "suffix": suffix})
+                for number in range(OLD_EACH * i, OLD_EACH * (i + 1)):
+                    prefix, suffix = old_question(rng, scene, OLD[number % len(OLD)], codec)
+                    lines.append({"image": image, "prefix": prefix, "suffix": suffix})
         text = "".join(json.dumps(line) + "\n" for line in lines)
         (args.folder / f"{name}.jsonl").write_text(text, encoding="utf-8")
 

@@ -5,6 +5,9 @@
     python -m tiny_model.train_tiny --smoke            every step in small, in two minutes: learns nothing
     python -m tiny_model.train_tiny --measure DIR      how often a checkpoint, or the state of a run, is right
 
+On Linux `GLIBC_TUNABLES=glibc.malloc.hugetlb=1` before the command gives it large pages of memory: 64 batches
+a minute all the way, where without it was 64 at first, and 50 after ten minutes.
+
 What to look at if you want to train a PaliGemma yourself:
   - a training row is  <image> * N <bos> prompt \\n answer <eos>.  Picture and prompt are the
     prefix (token type 0): they see each other in both directions. The answer is the suffix

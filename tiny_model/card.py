@@ -26,7 +26,7 @@ def model_card(model, table: str, found: dict, seconds: float, plan: dict, about
     """`found`: by the title of its column, what `evaluate` found; `about`, `choices`: see train_tiny.Run."""
     millions = sum(parameter.numel() for parameter in model.parameters()) / 1e6
     scenes = {stage: plan[stage]["batches"] * plan[stage]["scenes"] for stage in STAGES}
-    commits = " and then ".join(f"`{one}`" for one in about["commits"])
+    commits = ", then ".join(f"`{one}`" for one in about["commits"])
     dtype = "bfloat16, its weights kept in float32" if choices["bfloat16"] else "float32"
     if plan["answers"]["kinds"].keys() == {"caption"}:
         names = ", ".join(plan["things"])

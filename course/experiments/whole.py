@@ -22,7 +22,8 @@ EXPERIMENTS = (
         decoder multiplies everything by √D, and the division is there so that it does not happen to the
         picture. Inside a layer a norm takes the length out again, so what attention reads of the picture is
         nearly right at first, enough for [the second caption](night caption: same); but what a layer adds to
-        a vector 14 times too long is a whisper. Image tokens stay what they were, and do not get worked on.""",
+        a vector 14 times too long is a whisper. Image tokens stay what they were, and do not get worked
+        on.""",
     ),
     Experiment(
         "picture-off",

@@ -306,21 +306,20 @@ def test_list_marks_what_was_tried(program, tmp_path):
 
 
 def test_shows_everything_in_order(program):
-    code, out, err = program("no-rope", "--no-wait")
+    code, out, err = program("picture-undivided", "--no-wait")
     assert (code, err) == (0, "")
-    out = out.replace("answers\nsurvives?", "answers survives?")
     parts = [
-        "no-rope: queries and keys are not rotated",
-        ", apply_rotary_pos_emb\n  real     query = query * cos + rotate_half(query) * sin\n",
-        "  changed  pass\n",
-        "Which of the three answers survives?",
+        "picture-undivided: the picture's features are not divided by √D",
+        "._merge_input_ids_with_image_features\n  real     image_features = image_features.to(",
+        "  changed  image_features = image_features.to(inputs_embeds.dtype)\n",
+        "Does it drown the question?",
         "images/cats.png",
-        "zwei Katzen",
+        "three cats",
         "images/night.png",
         "the same",
-        "Why\n  The caption of the second picture, word for word",
-        "The exercise:  apply_rotary_pos_emb",
-        "The lesson:    docs/lessons/positions.md",
+        "Why\n  Not the question itself, but much of the answer",
+        "The exercise:  _merge_input_ids_with_image_features",
+        "The lesson:    docs/lessons/joining.md",
     ]
     places = [out.index(part) for part in parts]
     assert places == sorted(places)
@@ -329,7 +328,7 @@ def test_shows_everything_in_order(program):
 def test_parameters_on_the_command_line(program):
     code, out, _ = program("decoder-head-off", "--layer", "0", "--head", "2", "--no-wait")
     assert code == 0 and "attended[:, 2] = 0" in out and "layers.0.self_attn" in out
-    assert "layer 1  2           1 + 1 false 1 + 1 false 2" in out
+    assert "layer 1  2           2           2 + 1 false 2" in out
     code, out, _ = program("tower-cut", "--layers", "3", "--no-wait")
     assert (
         code == 0

@@ -36,11 +36,12 @@ EXPERIMENTS = (
             ),
         ),
         "Llama and most others multiply by the weight itself. What if Gemma's is read like theirs?",
-        """[Newlines, without end](all: endless): the worst that one `1 +` can do. Gemma stores the gain
-        as its distance from one, so a weight near zero means "leave it as it is"; read as a gain, it
-        means "erase it". Each norm now wipes out most of what goes into its layer. Llama's files hold
-        the gain itself under the same name and in the same shape, so nothing but the model's own code
-        says which is meant.""",
+        """Gibberish, [whatever you ask](all: changed): "{cats caption}", and [no box](detect: 0 boxes). This
+        is the worst that one `1 +` can do. Gemma stores the gain as its distance from one, so a weight near
+        zero means "leave it as it is"; read as a gain, it means "erase it". Each norm now wipes out most of
+        what goes into its layer, the last one most of what goes into the choice of a word: the likeliest
+        first word gets little more than a thousandth. Llama's files hold the gain itself under the same name
+        and in the same shape, so nothing but the model's own code says which is meant.""",
     ),
     Experiment(
         "mean-subtracted",
@@ -56,14 +57,12 @@ EXPERIMENTS = (
             ),
         ),
         "The difference between LayerNorm and RMSNorm is the mean. How much of the answers hangs on it?",
-        """Next to nothing: [both captions](caption: same), [the umbrella's place](cats where: same) and
-        [the boxes](detect: kept), all as before. Only the rocket, "bottom left" so far, is now at the
-        ["bottom"](night where: "bottom"); that was a close call anyway, 52 percent for " left" against
-        48 for the end of the answer. The mean is one direction out of 192, and no more of a vector lies
-        there than in any other. This is what Zhang and Sennrich found: what helps about a norm is the
-        fixed length, not the mean of zero, so the mean can be saved. That a line may be changed with so
-        little harm does not make it right: the weights were trained without it, and a test that
-        compares numbers sees it at once.""",
+        """Next to nothing: [both captions](caption: same), [both places](where: same) and [all
+        boxes](detect: kept) are as before, and no edge moves by [a hundredth](detect: within 10) of the
+        picture's side. The mean is one direction out of 192, and no more of a vector lies there than in any
+        other. This is what Zhang and Sennrich found: what helps about a norm is the fixed length, not the
+        mean of zero, so the mean can be saved. That a line may be changed with so little harm does not make
+        it right: the weights were trained without it, and a test that compares numbers sees it at once.""",
     ),
     Experiment(
         "fast-clocks",
@@ -80,12 +79,13 @@ EXPERIMENTS = (
         ),
         "All clock hands turn, but the slow ones too fast. Is this better than not to turn them at all, "
         "as in `no-rope`?",
-        """It is worse: [no box](detect: nothing), [no place](where: "nothing I know"), and captions of
-        ["a cat"](cats caption: "a cat") and ["a rocket"](night caption: "a rocket"), where `no-rope`
-        still names everything. No positions leave a model without knowledge of the order; false ones
-        tell it something untrue. The slow hands are what attention to far tokens rests on, the image
-        tokens a hundred positions back among them, and those are the ones that are now elsewhere.
-        Whoever changes this base, to make contexts longer, has to train the model again.""",
+        """It is worse: ["nothing I know"](caption: "nothing I know") for a caption, [the same](where:
+        "nothing I know") for a place, and [no box](detect: nothing), where `no-rope` still names everything.
+        This is what the model was trained to say of a picture that shows none of the things it knows. No
+        positions leave a model without knowledge of the order; false ones tell it something untrue. The slow
+        hands are what attention to far tokens rests on, the image tokens a hundred positions back among
+        them, and those are the ones that are now elsewhere. Whoever changes this base, to make contexts
+        longer, has to train the model again.""",
     ),
     Experiment(
         "neighbor-pairs",
@@ -102,14 +102,14 @@ EXPERIMENTS = (
             ),
         ),
         "The paper pairs neighbors, the checkpoint's code pairs halves. Does it matter which?",
-        """It does, and most where order counts: [the first caption](cats caption: same) is right, but
-        the boxes begin with [five numbers in a row](cats detect: says
-        <loc0171><loc0128><loc0173><loc0288><loc0294> cat), and [the star is not found](night detect:
-        nothing). Asked where the umbrella is, the model answers ["an umbrella"](cats where: "an
-        umbrella"). Either way of pairing would do, but these weights were trained to put into numbers i
-        and i + 16 what is rotated together, and now number i meets its neighbor, which has another
-        angle besides. Published weights exist in both orders, and to convert from one to the other is
-        to permute the rows of q_proj and k_proj. One good caption would not have shown it.""",
+        """It does, and most where order counts. What there is can still be named, at least in part, [two
+        cats](cats caption: says two cats) or ["a rocket"](night caption: "a rocket") without its star, but
+        [no box is complete](detect: 0 boxes), and to "where?" the model answers with a thing, ["a cat"](cats
+        where: "a cat") or ["a rocket"](night where: "a rocket"). Either way of pairing would do, but these
+        weights were trained to put into numbers i and i + 16 what is rotated together, and now number i
+        meets its neighbor, which has another angle besides. Published weights exist in both orders, and to
+        convert from one to the other is to permute the rows of q_proj and k_proj. A caption alone would
+        hardly have shown it.""",
     ),
     Experiment(
         "no-rope",
@@ -119,15 +119,14 @@ EXPERIMENTS = (
         (Edit(FILE, "apply_rotary_pos_emb", ROTATED, "pass"),),
         "Without RoPE the decoder does not know in which order anything stands. Which of the three "
         "answers survives?",
-        """[The caption of the second picture](night caption: same), word for word: what there is stands
-        in the picture's features, and a few names need little order. The other one begins well and then
-        [goes in circles](cats caption: says two cats and an umbrella and an umbrella), because the
-        model cannot tell how often it has written "and an umbrella". The prompts, too, are bags of
-        words now: `detect cat` is [not answered with boxes](detect: 0 boxes) but with ["zwei
-        Katzen"](cats detect: "zwei Katzen"), a caption in German, and the questions for a place are
-        taken for questions of how many, ["two umbrellas"](cats where: "two umbrellas") and ["two
-        rockets"](night where: "two rockets"). Attention is a set operation; positions are all that
-        makes it a sequence.""",
+        """None of them whole. The captions begin well, since what there is stands in the picture's features,
+        and a few names need little order; but then they [go in circles](caption: endless), [the
+        umbrella](cats caption: says two cats and an umbrella and an umbrella) and [the star](night caption:
+        says a rocket and a star and a star) again and again, because the model cannot tell how often it has
+        written them. The prompts, too, are bags of words now: `detect cat` is [not answered with
+        boxes](detect: 0 boxes) but with ["zwei Katzen"](cats detect: "zwei Katzen"), a caption in German,
+        and the question for the rocket's place with ["a rocket"](night where: "a rocket"). Attention is a
+        set operation; positions are all that makes it a sequence.""",
     ),
     Experiment(
         "causal-prefix",
@@ -136,13 +135,13 @@ EXPERIMENTS = (
         "mask",
         (Edit(FILE, "prefix_lm_mask", ALLOWED, "allowed = not_later[None]"),),
         "Now the image tokens cannot see the prompt, nor each other's future, as in a GPT. What gets worse?",
-        """Counting, finding and places: one cat is left in ["a cat and an umbrella"](cats caption: "a
-        cat and an umbrella"), the star is missing from ["a rocket"](night caption: "a rocket"), [no box
-        is found](detect: nothing), and the umbrella is at the ["right"](cats where: "right"). When an
-        image token cannot see the prompt, it cannot prepare an answer to the question; it can only be
-        looked at later, as it is. And in the decoder the first cat's tokens no longer see those of the
-        second. The paper tried this in training and found prefix-LM better; a model that was trained
-        with the causal mask would get along with it, this one was not.""",
+        """Everything: the model sees ["nothing I know"](caption: "nothing I know"), finds [no box](detect:
+        nothing), and of both places it says ["nothing I know"](where: "nothing I know"), too. When an image
+        token cannot see the prompt, it cannot prepare an answer to the question; it can only be looked at
+        later, as it is. Nor do the tokens at the top of a thing see those at its bottom. No weight has
+        changed and no feature of the picture, but the decoder's layers no longer get what they learned to
+        work with. The paper tried this mask in training and found prefix-LM better; a model that was trained
+        with it would get along with it, this one was not.""",
     ),
     Experiment(
         "open-mask",
@@ -193,12 +192,13 @@ EXPERIMENTS = (
         "gates",
         (Edit(FILE, "GemmaMLP.forward", GATED, "return self.down_proj(self.up_proj(hidden_states))"),),
         "down(gelu(gate(x)) * up(x)) without the first factor. What are the decoder's MLPs still good for?",
-        """For a first word, and even that in German: [the cat and the rocket](cats caption: says Katze;
-        night caption: says Rakete) are still seen, and then the model stammers on [without an
-        end](caption: endless): "{night caption}". `detect` finds [no box](detect: 0 boxes). The gate
-        decides, number by number, what of `up` passes. With all gates open, everything is added that
-        any token could ever need, so words of other languages and other answers come through. And with
-        the gate the bend is gone as well: what is left is a single matrix.""",
+        """For a single word, and even that in German: [the cat](cats caption: says Katze) is still seen, and
+        then written [without an end](cats caption: endless): "{cats caption}". The rocket becomes "{night
+        caption}". `detect` finds [no box](detect: 0 boxes) and spells out [codes of masks](detect: says
+        <seg) instead, which only `segment` should bring. The gate decides, number by number, what of `up`
+        passes. With all gates open, everything is added that any token could ever need, so words of other
+        languages and other answers come through. And with the gate the bend is gone as well: what is left is
+        a single matrix.""",
     ),
     Experiment(
         "gate-alone",
@@ -208,12 +208,12 @@ EXPERIMENTS = (
         (Edit(FILE, "GemmaMLP.forward", GATED, "return self.down_proj(gate)"),),
         "The other way round: only gelu(gate(x)) goes into down. This is an ordinary MLP, as in GPT-2. "
         "Better?",
-        """Worse: one word, again and again, [without an end](all: endless). It may be right,
-        ["bottom"](night where: says bottombottom) for the rocket, but mostly it is wrong, ["left"](cats
-        where: says leftleft) for the umbrella and ["nothing"](night caption: says nothingnothing) for a
-        caption, and there is [no box](detect: 0 boxes). What says that a word has been written, and the
-        next is due, is lost. GELU is hardly ever below zero, so an MLP of gates alone can only say "how
-        much", and it is `up` that says "of what, and with which sign". Shazeer, who brought gates into
+        """Worse: one token, again and again, [without an end](cats caption: endless; cats where: endless;
+        night caption: endless). To "where?" it is even the right one, ["top"](cats where: says toptop) for
+        the umbrella and ["bottom"](night where: says bottom) for the rocket; `detect` gets [no box](detect:
+        0 boxes) but newlines, the token at which the prompt ended. What says that a word has been written,
+        and the next is due, is lost. GELU is hardly ever below zero, so an MLP of gates alone can only say
+        "how much", and it is `up` that says "of what, and with which sign". Shazeer, who brought gates into
         transformers, offers no explanation and attributes their success to divine benevolence.""",
     ),
     Experiment(
@@ -230,11 +230,13 @@ EXPERIMENTS = (
             ),
         ),
         "Llama's activation in Gemma's MLP. Does the model become a llama?",
-        """Hardly anything happens: [captions and places](caption: same; where: same) stay, and [no edge
-        of a box moves by more than two](detect: within 2) of the 1,024 steps. The two curves look
-        alike: zero on the left, x on the right, a dip in between. Somebody who copies Llama's MLP gets
-        a Gemma that seems to work, with every number a little off. Four layers forgive it; what
-        eighteen make of it you can only measure.""",
+        """Hardly anything happens: [the captions](caption: same) and [the umbrella's place](cats where:
+        same) stay, and [no edge of a box moves by more than two](detect: within 2) of the 1,024 steps. The
+        two curves look alike: zero on the left, x on the right, a dip in between. But look at what nearly
+        happened: whether "left" follows on the rocket's ["bottom"](night where: says bottom) was 70 to 30
+        percent against it and is now 53 to 47. Somebody who copies Llama's MLP gets a Gemma that seems to
+        work, with every number a little off. Four layers forgive it; what eighteen make of it you can only
+        measure.""",
     ),
     Experiment(
         "unscaled",
@@ -244,13 +246,14 @@ EXPERIMENTS = (
         (Edit(FILE, "GemmaAttention.forward", SCORES, "scores = query @ key.transpose(2, 3)"),),
         "Scores are 5.7 times as large. The first formula of attention, without its denominator. What "
         "breaks?",
-        """Almost nothing that you would notice: [the captions](caption: same) and [the umbrella's
-        place](cats where: same) are right, and [the boxes](detect: kept) are there, with [edges up to
-        eight steps](detect: within 8) off. Only the rocket's "bottom left" becomes ["bottom"](night
-        where: "bottom"), which was nearly even between the two. Larger scores make softmax sharper:
-        each head looks at its best token nearly alone, and mostly the best token is enough. It is not
-        where a coordinate has to be weighed from several patches. In training it would be fatal: a
-        softmax that has decided passes no gradient on.""",
+        """The first picture does not notice: [caption](cats caption: same), [place](cats where: same) and
+        [boxes](cats detect: kept) are right, and no edge moves by [a hundredth](cats detect: within 10) of
+        the picture's side. The second gets a star too many, in ["a rocket, a star and a star"](night
+        caption: "a rocket, a star and a star") and in [two boxes](night detect: 2 boxes), the new one down
+        where the rocket is. Larger scores make softmax sharper: each head looks at its best token nearly
+        alone, and mostly the best token is enough. It is not where several have to be weighed against each
+        other, as in "is there one more?". In training it would be fatal: a softmax that has decided passes
+        no gradient on.""",
     ),
     Experiment(
         "one-look",
@@ -260,12 +263,13 @@ EXPERIMENTS = (
         (Edit(FILE, "GemmaAttention.forward", SCORES, "scores = query @ key.transpose(2, 3) * 1000"),),
         "Scores times 1000: softmax becomes argmax, and nothing is averaged any more. Can it still read "
         "a picture?",
-        """It can: [both captions](caption: same) and [both places](where: same), word for word, though
-        each of 16 heads now reads exactly one token. Even [the boxes](detect: kept) are found. So most
-        of what attention does here is to look something up, not to average. What suffers a little is
-        what really is an average: edges are [up to twelve steps](detect: within 12) off, a hundredth of
-        the picture's side. Attention is often called a soft dictionary; here you see how little of the
-        softness is used once a model has been trained.""",
+        """It can: [the cats and their umbrella](cats caption: same), [both places](where: same) and [all
+        boxes](detect: kept) are there, though each of 16 heads now reads exactly one token. No edge is off
+        by [a hundredth](detect: within 10) of the picture's side. So most of what attention does here is to
+        look something up, not to average. What suffers is what needs more than one look: the second caption
+        counts its star twice, ["a rocket, a star and a star"](night caption: "a rocket, a star and a star").
+        Attention is often called a soft dictionary; here you see how little of the softness is used once a
+        model has been trained.""",
     ),
     Experiment(
         "decoder-head-off",
@@ -282,16 +286,16 @@ EXPERIMENTS = (
             ),
         ),
         "The decoder has 16 heads, and this one belongs to the boxes. What do captions become without it?",
-        """Captions stay as they are, [every letter of them](caption: same), and so do [the
-        places](where: same). Boxes get a wrong edge: the second cat's left one goes from 597 to
-        [486](cats detect: says <loc0486>) and its bottom from 837 to [950](cats detect: says
-        <loc0950>), about a tenth of the picture each time, and a tenth is one patch. Of the 16 heads
-        [14 can be missing](lost: 1.1, 1.2) without
-        costing a box, but several take one edge with them, off by a patch again: head 0 of layer 2 [a
-        left one](2.0 detect: says <loc0498>), head 3 of layer 3 [a right one](3.3 detect: says
-        <loc0492>). So where an edge lies within its patch, and which patch it is, are two findings, and
-        many heads share in the second. Nobody assigned them their tasks: training did. To switch things
-        off and see what fails is how such heads are found in any model.""",
+        """Captions stay as they are, [every letter of them](caption: same), and so does [the umbrella's
+        place](cats where: same). Boxes get a wrong bottom, and not just any: the second cat's goes from 833
+        to [943](cats detect: says <loc0943>), the star's from 327 to [865](night detect: says
+        <loc0865><loc086), and both are nearly the number that comes next, the right edge. So this head helps
+        to tell which of the four numbers is due. Of the 16 heads 13 can be missing, one at a time, and [the
+        cats have their boxes and no others](lost: 1.2, 2.3, 3.0); without head 2 of layer 1 or head 3 of
+        layer 2 there are [three](1.2 detect: 3 boxes; 2.3 detect: 3 boxes), and without head 0 of layer 3
+        the second cat's [reaches to the picture's edge](3.0 detect: says <loc1023>). Nobody assigned the
+        heads their tasks: training did. To switch things off and see what fails is how such heads are found
+        in any model.""",
         (Parameter("layer", num_layers, 1), Parameter("head", num_heads, 1)),
     ),
     Experiment(
@@ -308,14 +312,13 @@ EXPERIMENTS = (
             ),
         ),
         "The mistake of `tower-heads-mixed`, in the decoder. The same effect?",
-        """Here the words stay English, but half of the answers are gone: ["a cat and an umbrella"](cats
-        caption: "a cat and an umbrella"), ["a rocket"](night caption: "a rocket"), [no box](detect:
-        nothing) and [no place](where: "nothing I know"). While the prompt is read, each token gets what
-        one head found for four other tokens, as in the tower. But look at a later step: with T = 1, [1,
-        H, 1, Hd] holds its numbers in the same order with and without the transpose, so the mistake is
-        only in the prompt. What stands in the residual stream already, the features of the picture,
-        gets through, and from then on the decoder works as it should. Code that is tested one token at
-        a time passes, and code that is tested with a single head does, too.""",
+        """Here the words stay English, in a faultless sentence about nothing: ["nothing I know"](caption:
+        "nothing I know"), [the same](where: "nothing I know") for a place, and [no box](detect: nothing).
+        While the prompt is read, each token gets what one head found for four other tokens, as in the tower.
+        But look at a later step: with T = 1, [1, H, 1, Hd] holds its numbers in the same order with and
+        without the transpose, so the mistake is only in the prompt. The first word comes from the prompt,
+        and with it the answer is lost; from then on the decoder works as it should. Code that is tested one
+        token at a time passes, and code that is tested with a single head does, too.""",
     ),
     Experiment(
         "no-residual",
@@ -331,12 +334,11 @@ EXPERIMENTS = (
             ),
         ),
         "In `tower-no-residual` the model sees things that are not there. And here?",
-        """Noise: words of four languages, mixed with numbers, for [all six questions](all: changed).
-        Asked for the rocket's place it finds [no end](night where: endless): "{night where}", and
-        ["detect" gets noise, too](cats detect: endless; detect: 0 boxes). Each layer's MLP throws away
-        what all layers before it have found, the token itself included. The last one has to choose the
-        next word from its own remark alone. The tower at least goes on to name things, if false ones,
-        because its reader, the decoder, is whole.""",
+        """Noise, [whatever you ask](all: changed): a caption of "{cats caption}", a rocket that is at
+        "{night where}", and [no box](detect: 0 boxes). Each layer's MLP throws away what all layers before
+        it have found, the token itself included. The last one has to choose the next word from its own
+        remark alone. The tower at least goes on to name things, if false ones, because its reader, the
+        decoder, is whole.""",
     ),
     Experiment(
         "layer-skipped",
@@ -353,14 +355,15 @@ EXPERIMENTS = (
             ),
         ),
         "Four layers. What does each of them do for an answer?",
-        """Read the table from top to bottom. Without layer 0 the model does not notice that it has
-        written a word, ["threethreethree cats"](0 caption: "threethreethree cats"), and finds [no
-        box](0 detect: 0 boxes). Without layer 1 [caption and place are right](1 caption: same; 1 where:
-        same), but `detect cat` finds [cows](1 detect: says cow). Without layer 2 there are ["three
-        cats"](2 caption: "three cats"), and [three boxes](2 detect: 3 boxes) to match. Without layer 3,
-        the last, there is a gist, [the right word again and again](3 where: says toptop; 3 where:
-        endless), and [no numbers](3 detect: 0 boxes; 3 detect: endless). No layer has a single task,
-        but each leaves a gap of its own kind.""",
+        """Read the table from top to bottom. Without layer 0 the model does not notice that it has written a
+        word, [be it for a caption or for a place](0 caption: says threethreethree; 0 where: says
+        threethree), and finds [no box](0 detect: 0 boxes). Without layer 1 the umbrella is [forgotten](1
+        caption: changed), and of [three boxes](1 detect: 3 boxes) only the first is a cat's. Without layer 2
+        there are [two boxes](2 detect: 2 boxes) for two cats, neither of them [where it should be](2 detect:
+        changed), and a caption that begins in German, [eine Katze](2 caption: says eine Katze and). Without
+        layer 3, the last, [the place](3 where: same) is right and the caption begins with [two cats](3
+        caption: says two cats and), but `detect` gets newlines and [no number](3 detect: 0 boxes; 3 detect:
+        endless). No layer has a single task, but each leaves a gap of its own kind.""",
         (Parameter("layer", num_layers, 2),),
     ),
     Experiment(
@@ -371,14 +374,15 @@ EXPERIMENTS = (
         (Edit(FILE, "GemmaModel.forward", LOOP, "for layer in self.layers[:{layers}]:"),),
         "lm_head can read any layer's output, because all of them write to the same stream. After how "
         "many layers is the answer there?",
-        """Only after the third of four. After none, one or two layers there are [newlines without
-        end](0 all: endless; 1 all: endless; 2 all: endless): the stream is still nearest to the token
-        that it began with, the newline behind the prompt. After three the answer is there as a gist,
-        ["two rockets"](night caption: "two rockets") and ["bottom left"](night where: same), or as one
-        word [that cannot stop](cats where: says toptop; cats where: endless), and boxes have [not
-        begun](detect: 0 boxes; detect: endless). So the last layer turns a gist into exact words and
-        numbers. Reading a middle layer with the final norm and lm_head is known as the logit lens;
-        `explain.py` draws it for every word of an answer.""",
+        """Only after the third of four. After none, one or two layers there are [newlines without end](0
+        all: endless; 1 all: endless; 2 all: endless): the stream is still nearest to the token that it began
+        with, the newline behind the prompt. After three, [the umbrella's place](cats where: same) and [the
+        second caption](night caption: same) are there; the first one knows its cats, but hardly yet in which
+        language to speak of the rest, "{cats caption}"; the rocket is at the ["bottom left"](night where:
+        "bottom left"), which is more exact than "bottom", and boxes have [not begun](detect: 0 boxes;
+        detect: endless). So the last layer turns a gist into exact words and numbers. Reading a middle layer
+        with the final norm and lm_head is known as the logit lens; `explain.py` draws it for every word of
+        an answer.""",
         (Parameter("layers", num_layers, 3),),
     ),
     Experiment(
@@ -388,13 +392,13 @@ EXPERIMENTS = (
         "residual",
         (Edit(FILE, "GemmaModel.forward", "return self.norm(hidden_states)", "return hidden_states"),),
         "The tower's last norm mattered a lot. And the decoder's?",
-        """[Captions](caption: same) and [boxes](detect: kept), all there, and [the first picture's
-        answers](cats: same) to the letter. The norm does two things: it divides by a length, which
-        makes all logits larger or smaller by the same factor, and it multiplies by a gain. A common
-        factor does not change which logit is the largest, so greedy decoding does not see it at all.
-        The gain turns what was nearly even: the rocket's "bottom left" becomes ["bottom"](night where:
-        "bottom"). Sampling would see more: the factor acts as a temperature. And the tower's norm feeds
-        a projector that adds a bias and a decoder with a length of its own, so there the length counts.""",
+        """[Captions](caption: same), [places](where: same) and [boxes](detect: kept), all there. The norm
+        does two things: it divides by a length, which makes all logits larger or smaller by the same factor,
+        and it multiplies by a gain. A common factor does not change which logit is the largest, so greedy
+        decoding does not see it at all. The gain turns only what was nearly even, the last digit of [a few
+        edges](detect: within 6). Sampling would see more, because the factor acts as a temperature. And the
+        tower's norm feeds a projector that adds a bias and a decoder with a length of its own, so there the
+        length counts.""",
     ),
     Experiment(
         "words-unscaled",
@@ -410,12 +414,12 @@ EXPERIMENTS = (
             ),
         ),
         "RMSNorm brings every vector to the same length anyway. So does the factor matter?",
-        """It matters a lot: "{cats caption}", [no box](detect: nothing), and to most questions [no word
-        at all](where: nothing; night caption: nothing). The norm is only on the way into each layer;
-        the stream itself keeps its length, and what a layer adds to it was learned for a stream √192 =
-        14 times as long. Now the first layers' additions drown the words, and the model does not see
-        what it was asked, or what it has just written. With Gemma's D of 2048 the factor would be 45.
-        Llama has no such factor; nothing in the shapes tells which of the two a checkpoint wants.""",
+        """It matters a lot: "{cats caption}", scraps of "nothing I know" in several languages, [no
+        box](detect: 0 boxes), and [no word at all](where: nothing) for a place. The norm is only on the way
+        into each layer; the stream itself keeps its length, and what a layer adds to it was learned for a
+        stream √192 = 14 times as long. Now the first layers' additions drown the words, and the model does
+        not see what it was asked, or what it has just written. With Gemma's D of 2048 the factor would be
+        45. Llama has no such factor; nothing in the shapes tells which of the two a checkpoint wants.""",
     ),
     Experiment(
         "untied-copy",
@@ -452,11 +456,11 @@ EXPERIMENTS = (
             ),
         ),
         "And if the line is forgotten, so that lm_head stays as nn.Linear made it?",
-        """The model thinks as it always did, and [speaks gibberish](all: endless): "{night where}".
-        Every layer has done its work, and the vector at the end means "bottom left", but the table that
-        turns vectors into words is random. The checkpoint stores one table for both uses, so loading it
-        leaves an untied lm_head as it was, and with `strict=False` nobody complains. When a loaded
-        model writes random words with a perfect loader, look at lm_head first.""",
+        """The model thinks as it always did, and [speaks gibberish](all: changed): "{night where}". Every
+        layer has done its work, and the vector at the end means "bottom", but the table that turns vectors
+        into words is random. The checkpoint stores one table for both uses, so loading it leaves an untied
+        lm_head as it was, and with `strict=False` nobody complains. When a loaded model writes random words
+        with a perfect loader, look at lm_head first.""",
     ),
     Experiment(
         "first-position",
@@ -472,12 +476,13 @@ EXPERIMENTS = (
             ),
         ),
         "One minus sign is missing: [:, :1] instead of [:, -1:]. What is predicted at the first position?",
-        """Nothing was ever predicted there. At the last position, the newline, the model learned to say
-        what comes next; at the first there is `<pad>` or an image token, on which training never put a
-        loss, so anything may come out: "{cats caption}", or [the end](night caption: nothing) before
-        the first word. [No caption](caption: changed), [no place](where: changed) and [no box](detect:
-        nothing) is right. From the second token on the line is correct again, by accident, because a
-        call with a single new token has a single position; but one false word at the start is enough.
-        Compare with `padded-right`, which reads off the wrong place for another reason.""",
+        """Nothing was ever predicted there. At the last position, the newline, the model learned to say what
+        comes next; at the first there is `<pad>` or an image token, on which training never put a loss, so
+        anything may come out: "{cats caption}", or [the end](night detect: nothing) before the first number.
+        [No caption](caption: changed) and [no place](where: changed) is right. From the second token on the
+        line is correct again, by accident, because a call with a single new token has a single position:
+        `detect cat` begins in the middle, after the first cat's numbers, and goes on with [the second cat's
+        box](cats detect: 1 box), "{cats detect}". Compare with `padded-right`, which reads off the wrong
+        place for another reason.""",
     ),
 )

@@ -16,14 +16,14 @@ EXPERIMENTS = (
         "joining",
         (Edit(FILE, MERGE, DIVIDED, "image_features = image_features.to(inputs_embeds.dtype)"),),
         "The picture enters the decoder 14 times as loud as it should. Does it drown the question?",
-        """Not the question, itself: the cats become ["three cats"](cats caption: "three cats") without
-        an umbrella, the star [two stars](night caption: "a rocket and two stars"), [no box](detect:
-        nothing) is found, and the rocket is at the ["bottom right"](night where: "bottom right"). The
+        """Not the question itself, but much of the answer: the cats become ["three cats"](cats caption:
+        "three cats") without an umbrella, [no box](detect: nothing) is found, the umbrella's place is
+        [wrong](cats where: changed), and the rocket is at the ["top right"](night where: "top right"). The
         decoder multiplies everything by √D, and the division is there so that it does not happen to the
-        picture. Inside a layer a norm takes the length out again, so what attention reads of the
-        picture is nearly right at first, enough for [the umbrella's place](cats where: same); but what
-        a layer adds to a vector 14 times too long is a whisper. Image tokens stay what they were, and
-        do not get worked on.""",
+        picture. Inside a layer a norm takes the length out again, so what attention reads of the picture is
+        nearly right at first, enough for [the second caption](night caption: same); but what a layer adds to
+        a vector 14 times too long is a whisper. Image tokens stay what they were, and do not get worked
+        on.""",
     ),
     Experiment(
         "picture-off",
@@ -32,13 +32,13 @@ EXPERIMENTS = (
         "joining",
         (Edit(FILE, MERGE, DIVIDED, DIVIDED + " * 0"),),
         "A blind model, asked about a picture. What would you say in its place?",
-        """It says [the same about both](caption: alike; caption: changed): ["{cats caption}"](caption:
-        "a dog"), and [finds nothing](detect: nothing). Asked for a place, it admits that there is
-        ["nothing I know"](where: "nothing I know"), because it was trained on questions about things
-        that are not in the picture, too. The caption has the same words to fall back on, and yet it
-        makes up a dog: being honest about one kind of question does not carry over to the next. Whoever
-        measures a model's understanding of pictures should measure it blind, too, since whatever it
-        gets right that way it did not see.""",
+        """It says [the same about both](caption: alike; caption: changed), "{cats caption}", and [finds
+        nothing](detect: nothing). Asked for a place, it admits, if with a stammer, that there is ["nothing I
+        know"](where: says nothing I know), because it was trained on questions about things that are not in
+        the picture, too. The caption has the same words to fall back on, and yet it makes something up:
+        being honest about one kind of question does not carry over to the next. Whoever measures a model's
+        understanding of pictures should measure it blind, too, since whatever it gets right that way it did
+        not see.""",
     ),
     Experiment(
         "pictures-exchanged",
@@ -64,13 +64,13 @@ EXPERIMENTS = (
         "The last patch first. The tower is done by then, and every feature knows its place in the "
         "picture. The places?",
         """Opposite, but only up and down: the umbrella at the top is at the ["bottom"](cats where:
-        "bottom"), and the rocket, bottom left, is at the ["top left"](night where: "top left"). The
-        star's box says the same in numbers: [top and bottom](night detect: says <loc0582>; night
-        detect: says <loc0843>) move by exactly five of ten rows, from 70 and 331, while [left and
-        right](night detect: says <loc0513>; night detect: says <loc0865>) stay within five steps of
-        where they were. [Captions](caption: same) do not change by a letter. So the decoder tells what
-        a thing is from the feature, its column, too, and reads the row from the position of the image
-        token, although the feature would know. Nobody designed this division of labor.""",
+        "bottom"), and the rocket at the bottom is at the ["top"](night where: "top"). The star's box says
+        the same in numbers: its bottom edge is at [nearly 950](night detect: says <loc094), as far from the
+        picture's lower side as its top, 74, was from the upper one, while [left and right](night detect:
+        says <loc051; night detect: says <loc086) stay where they were. [Captions](caption: same) do not
+        change by a letter. So the decoder tells what a thing is from the feature, its column, too, and reads
+        the row from the position of the image token, although the feature would know. Nobody designed this
+        division of labor.""",
     ),
     Experiment(
         "picture-averaged",
@@ -102,13 +102,13 @@ EXPERIMENTS = (
         "joining",
         (Edit(FILE, MERGE, DIVIDED, DIVIDED + "\nimage_features = image_features.roll(1, dims=1)"),),
         "An off-by-one: every feature stands one token too far to the right. By how much do the boxes move?",
-        """By next to nothing: [the boxes](detect: kept), [the captions](caption: same), [the
-        places](where: same), all there, and [no edge moves by more than one](detect: within 1) of 1,024
-        steps. One token is a tenth of the picture's width, so if the decoder measured columns by
-        counting tokens, the boxes would have moved by a tenth of it. They did not: columns come out of
-        the features, which were given their places in the tower. Rows are counted, as
-        `features-reversed` shows, but one token to the right is still the same row for nine features
-        out of ten. Off-by-one mistakes like this one are found by comparing numbers, or never.""",
+        """By next to nothing: [the boxes](detect: kept), [the captions](caption: same), [the places](where:
+        same), all there, and [no edge moves by more than two](detect: within 2) of 1,024 steps. One token is
+        a tenth of the picture's width, so if the decoder measured columns by counting tokens, the boxes
+        would have moved by a tenth of it. They did not: columns come out of the features, which were given
+        their places in the tower. Rows are counted, as `features-reversed` shows, but one token to the right
+        is still the same row for nine features out of ten. Off-by-one mistakes like this one are found by
+        comparing numbers, or never.""",
     ),
     Experiment(
         "far-away",
@@ -117,13 +117,13 @@ EXPERIMENTS = (
         "positions",
         (Edit(FILE, "PaliGemmaForConditionalGeneration.forward", POSITIONS, POSITIONS + " + 1000"),),
         "The model never came near position 1001 in training. What does it do there?",
-        """The same as ever: [captions](caption: same), [places](where: same), [boxes](detect: same), to
-        the last digit. A query and a key are each rotated by the angle of its position, and their
-        product depends on the difference of the angles alone; adding 1000 to both cancels out. That is
-        the point of rotary positions, and why it does not matter that transformers counts from 1 and
-        the makers' code from 0. It holds up to rounding: in bfloat16 the same change moves some of a
-        box's numbers by one to three thousandths. A learned table of positions, as in GPT-2, would have
-        no row 1001.""",
+        """The same as ever: [captions](caption: same), [places](where: same) and [boxes](detect: within 2).
+        A query and a key are each rotated by the angle of its position, and their product depends on the
+        difference of the angles alone; adding 1000 to both cancels out. That is the point of rotary
+        positions, and why it does not matter that transformers counts from 1 and the makers' code from 0. It
+        holds up to rounding: where two numbers for an edge are all but even, rounding decides, and in
+        bfloat16 the same change moves some of the boxes' numbers by a thousandth. A learned table of
+        positions, as in GPT-2, would have no row 1001.""",
     ),
     Experiment(
         "stretched",
@@ -132,13 +132,13 @@ EXPERIMENTS = (
         "positions",
         (Edit(FILE, "PaliGemmaForConditionalGeneration.forward", POSITIONS, POSITIONS + " * 2"),),
         "Adding to all positions did no harm. And doubling them?",
-        """Now distances are doubled, too, and the answers break: ["two cats"](cats caption: "two cats")
-        without the umbrella, and ["a rocket"](night caption: "a rocket") without the star, which [is
-        not found](night detect: nothing) either. Asked where the umbrella is, the model says ["an
-        umbrella"](cats where: "an umbrella"). Where a box needs four numbers, it writes [two or three,
-        and no end](cats detect: 0 boxes; cats detect: endless). To the decoder the neighbor is two
-        steps away, and nobody is one step away. Relative positions are free of where the zero is, but
-        not of the unit.""",
+        """Now distances are doubled, too, and the answers break. The first caption does not know where to
+        stop, ["two cats and an umbrella and two cats and two cats"](cats caption: "two cats and an umbrella
+        and two cats and two cats"), and the second is ["a rocket"](night caption: "a rocket") without the
+        star, which [is not found](night detect: nothing) either. [No place](where: changed) is right. Where
+        a cat's box needs four numbers, there are [two, or a word in French](cats detect: 0 boxes; cats
+        detect: says chat). To the decoder the neighbor is two steps away, and nobody is one step away.
+        Relative positions are free of where the zero is, but not of the unit.""",
     ),
     Experiment(
         "counting-restarts",
@@ -155,13 +155,13 @@ EXPERIMENTS = (
         ),
         "The cache is used, but its length is forgotten when positions are given. What does the answer "
         "look like?",
-        """The first token is right, because it comes from the prompt: [269 and 70](cats detect: says
-        <loc0269>; night detect: says <loc0070>) are the tops of the first cat and of the star. Then the
-        model believes itself back at position 1, in front of the picture, and loses count: the cat has
-        [a top and nothing else](cats detect: says <loc0269> cat), the star's top is written [again and
-        again](night detect: endless), and the first caption repeats [its umbrella](cats caption: says
-        and an umbrella and an umbrella). Short answers pass: [the umbrella's place](cats where: same),
-        which is one word, and [one caption](night caption: same) are right. So test a cache with long
-        answers, and hold it against the same tokens computed without it.""",
+        """The first token is right, because it comes from the prompt: [274 and 74](cats detect: says
+        <loc027; night detect: says <loc007) are the tops of the first cat and of the star. Then the model
+        believes itself back at position 1, in front of the picture, and loses count: no box has more than [a
+        top](detect: 0 boxes), and `detect cat` writes tops [without an end](cats detect: endless). The
+        captions repeat [the umbrella](cats caption: says and an umbrella and an umbrella) and [the
+        star](night caption: says and a star and a star). Short answers pass: [both places](where: same), one
+        word each, are as before. So test a cache with long answers, and hold it against the same tokens
+        computed without it.""",
     ),
 )

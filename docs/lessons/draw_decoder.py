@@ -220,7 +220,7 @@ def joining() -> Image.Image:
         canvas.line([(left, base), (left + width, base)], LINE, 2)
         step = width / 104
         for j, value in enumerate(values.tolist()):
-            height = value * 7 if i == 1 else value * 70
+            height = value * 5.5 if i == 1 else value * 70
             canvas.rect(
                 left + j * step,
                 base - height,
@@ -323,7 +323,7 @@ def words_temperature() -> Image.Image:
         for j in range(low, high):
             value = float(probabilities[start + j])
             shade = color if start + j in kept else mix(color, 0.28)
-            canvas.rect(left + (j - low) * step, base - value * 1500, step - 2, value * 1500 + 1, shade)
+            canvas.rect(left + (j - low) * step, base - value * 850, step - 2, value * 850 + 1, shade)
         canvas.line([(left, base), (left + width, base)], LINE, 2)
         for tick in (said - 12, said, said + 12):
             canvas.text(left + (tick - low + 0.5) * step, base + 14, str(tick), 22, SOFT, "mt")

@@ -161,7 +161,7 @@ def attention_score() -> Image.Image:
     weights = tower_weights(LAYER)[HEAD, FACE]
     q = query[HEAD, FACE]
     order = weights.argsort(descending=True)
-    chosen = [int(order[0]), int(weights.argmin())]
+    chosen = [int(order[order != FACE][0]), int(weights.argmin())]  # of the others
     canvas, side, top = Canvas(640), 470, 96
     canvas.text(40, 62, f"where patch {FACE} looks", 28, INK, bold=True)
     canvas.paste(heat(weights, 940), 40, top, side, side)
@@ -289,9 +289,9 @@ def residual_stream() -> Image.Image:
         place = canvas.axes(
             (left, 120, 540, 330),
             (-0.3, 5.3),
-            (0, 13),
+            (0, 17),
             xticks=range(len(stream)),
-            yticks=(0, 2, 4, 6, 8, 10, 12),
+            yticks=range(0, 17, 4),
             xname="layers passed",
         )
         canvas.text(left, 74, title, 28, color, bold=True)

@@ -247,10 +247,16 @@ EXPERIMENTS = (
     ),
     Experiment(
         "padding-seen",
-        "padding may be looked at",
+        "prompts are padded to 256 tokens, and padding may be looked at",
         "PaliGemmaProcessor.__call__",
         "joining",
         (
+            Edit(
+                FILE,
+                "PaliGemmaProcessor.__call__",
+                "T = max(len(row) for row in rows)",
+                "T = max(256, *(len(row) for row in rows))",
+            ),
             Edit(
                 FILE,
                 "PaliGemmaProcessor.__call__",
@@ -258,15 +264,15 @@ EXPERIMENTS = (
                 "attention_mask = torch.ones_like(input_ids)",
             ),
         ),
-        "A few <pad> before a hundred image tokens: can they do any harm?",
-        """Hardly any, here: [captions](caption: same) and [places](where: same) stay, and edges of
-        [the boxes](detect: kept) move by [three thousandths at most](detect: within 3), or not at all.
-        Attention shares out a whole, and whatever is not masked gets a share, also a token that means
-        nothing: in "detect cat", the newline gives the five pads a quarter of its attention in head 0
-        of layer 0, but next to none in the other heads of that layer. That all real tokens stand a few
-        positions further on costs nothing, because rotary positions tell only how far apart two tokens
-        are. What changes is the probabilities, by about a thousandth, and only in rows with padding:
-        an answer now depends, if only a little, on what else happens to be in the batch, and no single
-        prompt will ever show it.""",
+        "Some 150 <pad> before a hundred image tokens, and no mask that hides them: can they do any harm?",
+        """Of what is there, nothing is lost: [the first caption](cats caption: same) and [the
+        umbrella's place](cats where: same) stay, and edges of [the boxes](detect: kept) move by [five
+        thousandths at most](detect: within 5; detect: changed). But beside the rocket and the star the
+        model now sees what is not there: ["{night caption}"](night caption: says a rocket,; night
+        caption: says and a star). Attention shares out a whole, and whatever is not masked gets a
+        share, also a token that means nothing: of what the last token of that prompt has to give, the
+        152 pads get a third on average, and 89 % in head 0 of layer 0. With the real mask the same
+        pads change not a letter. A few pads in a small batch hardly do any harm, which is why this
+        mistake is found late, when prompts of very different lengths come together.""",
     ),
 )

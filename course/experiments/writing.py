@@ -43,8 +43,8 @@ EXPERIMENTS = (
         "words",
         (Edit(FILE, "sample_next_token", CHOICE, "temperature = 2"),),
         "Tokens are drawn, and the unlikely ones more often than the model thinks they should be. Which "
-        "answers fall?",
-        """Not the one you would think: the first caption [holds](cats caption: same), all six tokens
+        "answer falls first?",
+        """Not the longest: the first caption [holds](cats caption: same), all six tokens
         of it, while the second becomes ["{night caption}"](night caption: changed), and the rocket's
         place, a single word, ["{night where}"](night where: changed). It is luck, but not only: each
         further token is one more chance for a bad one, and the model goes on from whatever it wrote,

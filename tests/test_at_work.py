@@ -39,20 +39,20 @@ CAUSAL = {"not_later[None] | is_prefix[:, None, :]": "not_later[None]"}
         (
             "GemmaAttention",
             UNSCALED,
-            [("night", "where"), ("cats", "detect"), ("night", "detect")],
-            '`bottom` instead of `bottom left` ("answer en where is the rocket?", images/night.png).',
+            [("night", "caption"), ("cats", "detect"), ("night", "detect")],
+            '`a rocket, a star and a star` instead of `a rocket and a star` ("caption en", images/night.png)',
         ),
         (
             "prefix_lm_mask",
             CAUSAL,
             FIRST,
-            '`a cat and an umbrella` instead of `two cats and an umbrella` ("caption en", images/cats.png).',
+            '`nothing I know` instead of `two cats and an umbrella` ("caption en", images/cats.png).',
         ),
         (
             "rescale",
             {"image.astype(np.float32) * np.float32(scale)": "image.astype(np.float32)"},
             FIRST,
-            "`three clocks` instead of",
+            '` instead of `two cats and an umbrella` ("caption en", images/cats.png).',
         ),
     ],
     ids=["right", "unscaled", "causal", "not rescaled"],
@@ -166,10 +166,7 @@ def test_try(program):
     assert (code, err) == (0, "")
     assert "is wrong. All else here is the reference's." in out
     assert "reference" in out and "with your GemmaAttention" in out and "3 of 6 answers differ." in out
-    assert (
-        out.count("<loc0269><loc0037><loc0747><loc0395> cat") == 1
-        and "What is wrong:  python -m pytest" in out
-    )
+    assert out.count("a rocket, a star and a star") == 1 and "What is wrong:  python -m pytest" in out
     code, out, err = program("GemmaAttention", {})
     assert code == 0 and "is solved." in out and "All six answers are the same." in out
 
@@ -186,7 +183,7 @@ def test_a_known_mistake_ends_in_what_it_does():
     result = worker.check_apart(exercise, file)
     assert result.mistake
     assert result.message.endswith(
-        "With this, the model answers `a cat and an umbrella` instead of `two cats and an umbrella` "
+        "With this, the model answers `nothing I know` instead of `two cats and an umbrella` "
         '("caption en", images/cats.png).'
     )
     worker.process.close()

@@ -26,10 +26,11 @@ EXPERIMENTS = (
         """The model does what it always does: it writes what comes next. In training the first word of
         an answer came after a newline and never anywhere else, so now the prompt's last word is taken
         for a part of the answer. After "cat" in an answer come a semicolon and the next box, and so
-        they do here: [only the second cat](cats detect: 1 box) is found. The caption [goes on without
-        end](caption: endless), and asked for the rocket's place the model answers ["rocket"](night
-        where: " rocket"). The newline is no formality but the word that means "your turn". The same
-        happens in many chat models when one token of their template is missing.""",
+        they do here: [only the second cat](cats detect: 1 box) is found. The "en" of "caption en" is
+        repeated [without end](caption: endless), and asked for a place the model [says nothing at
+        all](where: nothing), as if the prompt had been the whole answer. The newline is no formality
+        but the word that means "your turn". The same happens in many chat models when one token of
+        their template is missing.""",
     ),
     Experiment(
         "no-bos",
@@ -45,14 +46,12 @@ EXPERIMENTS = (
             ),
         ),
         "Another special token is missing. Is it as bad as the missing newline?",
-        """Nearly so, but not for words: [the captions](caption: same) and [the umbrella's place](cats
-        where: same) stay. Boxes break: [one cat of two](cats detect: 1 box) is left, and the star's
-        answer is ["{night detect}"](night detect: "<loc0070>"), one edge and then the end. [The
-        rocket](night where: "bottom") only loses its "left", of which the reference is hardly sure (52
-        %), because the rocket lies close to the border of the left third. `<bos>` means nothing, and so
-        it can serve heads that have nothing to look for: in "detect cat", head 3 of layer 1 gives it 99
-        % of the newline's attention, which now has to go elsewhere. A mistake that leaves both captions
-        right is the kind that stays in code for years.""",
+        """Nearly so, but not for words: [the captions](caption: same) and [both places](where: same)
+        stay. Boxes break: [one cat of two](cats detect: 1 box) is left, and the star's answer is
+        ["{night detect}"](night detect: 0 boxes), one edge and then the end. `<bos>` means nothing,
+        and so it can serve heads that have nothing to look for: in "detect cat", head 3 of layer 1
+        gives it 99 % of the newline's attention, which now has to go elsewhere. A mistake that leaves
+        all words right is the kind that stays in code for years.""",
     ),
     Experiment(
         "image-last",
@@ -69,11 +68,12 @@ EXPERIMENTS = (
         ),
         "In the prefix everything sees everything, whatever its order. So does the order matter at all?",
         """[No caption](caption: changed) and [no box](detect: 0 boxes) survives: two cats and an
-        umbrella are ["{cats caption}"](cats caption: says Katzen), in German. All tokens of the prefix
-        do see each other, but the first token of the answer is read off the last position, and that is
-        now a piece of the picture instead of the newline. Positions count too: queries learned that the
-        picture lies some hundred tokens back, and now it is next door. Nothing in the architecture
-        wants the picture first; the weights do, because they never saw anything else.""",
+        umbrella are ["{cats caption}"](cats caption: says parapluie), with the umbrella in French. All
+        tokens of the prefix do see each other, but the first token of the answer is read off the last
+        position, and that is now a piece of the picture instead of the newline. Positions count too:
+        queries learned that the picture lies some hundred tokens back, and now it is next door.
+        Nothing in the architecture wants the picture first; the weights do, because they never saw
+        anything else.""",
     ),
     Experiment(
         "thumbnail",
@@ -94,7 +94,7 @@ EXPERIMENTS = (
         """The cats it does see, the umbrella it does not: the caption is ["two cats"](cats caption:
         "two cats"), and the umbrella's place ["nothing I know"](cats where: "nothing I know"). In the
         small picture a cat is 7 pixels wide and 9 high, the umbrella 4 and 5. What is large [is
-        found](detect: kept), with every edge [within a pixel](detect: within 36) of the small picture,
+        found](detect: kept), with every edge [within a pixel](detect: within 50) of the small picture,
         and [the rocket and the star](night caption: same) are told apart as before. This is why
         PaliGemma comes for 224, 448, and 896 pixels: the larger ones are for what is small, such as
         text.""",
@@ -107,12 +107,12 @@ EXPERIMENTS = (
         (Edit(FILE, "process_images", PIXELS, "pixels = normalize(pixels)"),),
         "The division by 255 is forgotten: every number that the tower is given is 255 times too large. "
         "And the answers?",
-        """All is lost: the captions are ["{cats caption}"](cats caption: "three clocks") and ["{night
-        caption}"](night caption: "two elephants"), and instead of boxes comes [one German word](detect:
-        0 boxes), [over and over](detect: endless). Numbers up to 509 instead of 1 drown the position
-        embeddings, which are added to them, and the biases. The layer norms after that bring the
-        vectors back to an ordinary length, so no number overflows and nothing warns you; what was small
-        beside the pixels is gone.""",
+        """All is lost: the captions are ["{cats caption}"](cats caption: changed) and ["{night
+        caption}"](night caption: changed), [no cat](cats detect: nothing) is found, and of the
+        umbrella's place the model says ["{cats where}"](cats where: says nothing I know). Numbers up
+        to 509 instead of 1 drown the position embeddings, which are added to them, and the biases. The
+        layer norms after that bring the vectors back to an ordinary length, so no number overflows and
+        nothing warns you; what was small beside the pixels is gone.""",
     ),
     Experiment(
         "not-normalized",
@@ -122,12 +122,14 @@ EXPERIMENTS = (
         (Edit(FILE, "process_images", PIXELS, "pixels = rescale(pixels)"),),
         "And if it is the next step that is forgotten? Every number is still wrong. As bad as "
         "`not-rescaled`?",
-        """You would not notice: [captions](caption: same) and [places](where: same) are the
-        reference's, [the same boxes](detect: kept) are found, and only their edges move, by [less than
-        a hundredth](detect: changed; detect: within 8) of the picture. To the tower the picture is
+        """You would hardly notice: [captions](caption: same) and [the umbrella's place](cats where:
+        same) are the reference's, and [the same boxes](detect: kept) are found, with edges moved by
+        [less than a hundredth](detect: changed; detect: within 9) of the picture. The rocket is
+        ["{night where}"](night where: says bottom): its middle lies in the left third by less than a
+        hundredth of the picture, so there the smallest change is enough. To the tower the picture is
         paler, with half the contrast, and it has seen pale pictures. Forgotten normalization is one of
-        the most common mistakes in code that uses somebody's vision model, and this is why: it does not
-        break anything, it makes everything a little different.""",
+        the most common mistakes in code that uses somebody's vision model, and this is why: it does
+        not break anything, it makes everything a little different.""",
     ),
     Experiment(
         "mirrored",
@@ -136,11 +138,12 @@ EXPERIMENTS = (
         "patches",
         (Edit(FILE, "process_images", PIXELS, "pixels = normalize(rescale(pixels))[:, ::-1]"),),
         "Which of the six answers have to change, if the model really looks?",
-        """Exactly those that speak of left and right. The rocket, bottom left, is now ["bottom
-        right"](night where: "bottom right"), and its caption begins with the star: ["a star and a
-        rocket"](night caption: "a star and a rocket"), because captions go from left to right. The
-        umbrella [is at the top as before](cats where: same). [Two cats](cats detect: 2 boxes) are found
-        again, mirrored. Nothing was learned by heart: the answers follow the pixels.""",
+        """Exactly those that depend on left and right. The rocket is now ["bottom right"](night where:
+        "bottom right"), and its caption begins with the star: ["a star and a rocket"](night caption:
+        "a star and a rocket"), because captions go from left to right. (Unmirrored it is only
+        "bottom", because its middle lies close to the border of the left third.) The umbrella [is at
+        the top as before](cats where: same). [Two cats](cats detect: 2 boxes; cats detect: changed)
+        are found again, mirrored. Nothing was learned by heart: the answers follow the pixels.""",
     ),
     Experiment(
         "bgr",
@@ -149,13 +152,14 @@ EXPERIMENTS = (
         "patches",
         (Edit(FILE, "process_images", CHANNELS, "prepared.append(pixels[:, :, ::-1].transpose(2, 0, 1))"),),
         "OpenCV reads pictures as blue, green, red. Which answers depend on color?",
-        """One of the six: the two cats become [two dogs](cats caption: says two dogs), and yet [both
-        are found](cats detect: kept) when cats are asked for. To find cats, the model has only to
-        decide for or against cats; to name a thing, it has to choose among 42, and there a blue coat
-        counts against a cat. [The other caption](night caption: same), [the star](night detect: kept),
-        and [both places](where: same) are as before, because in training some drawings were given
-        another hue, so that shape had to be learned as well. Blue cats are no oddity: every picture
-        that comes from `cv2.imread` without a conversion looks like this to the model.""",
+        """Hardly any: [both captions](caption: same) and [the umbrella's place](cats where: same) are
+        as before, and [all boxes](detect: kept) are found, with edges moved by [a hundredth at
+        most](detect: within 10); only the rocket, at the border of a third, is ["{night where}"](night
+        where: says bottom). In training some drawings were given another hue, so that shape had to be
+        learned as well: a blue cat is a cat. Color itself is seen, though: asked "what colour is the
+        star?", the changed model says "blue" instead of "yellow". So six right answers do not prove
+        that the channels are in order, and every picture that comes from `cv2.imread` without a
+        conversion looks like this to the model.""",
     ),
     Experiment(
         "gray",
@@ -171,12 +175,12 @@ EXPERIMENTS = (
             ),
         ),
         "You recognize a cat in a black-and-white film. Does the model?",
-        """Not the cats: it sees ["three umbrellas"](cats caption: "three umbrellas"), and [finds no
-        cat](cats detect: nothing). But [the rocket and the star](night caption: same) are recognized,
-        [the star keeps its box](night detect: kept), and where things are is [still right](where:
-        same). In training the hue of some drawings was changed, but hardly any lost its color
-        altogether; so the blue cats of `bgr` are found, and gray ones are not. What a network has
-        learned to see shows only when you take something away.""",
+        """It does: [both captions](caption: same) stay, and everything [is found](detect: kept). But
+        look at the edges: [the star's box](night detect: within 8) is where it was, while the cats'
+        boxes [begin lower](cats detect: changed), by 4 % of the picture. In gray the light yellow of a
+        tail is nearly the gray of the ground, and the boxes end at the ears, as if the tails were not
+        there. So it was shape that the cats were known by, and color that told where they end. What a
+        network goes by shows only when you take something away.""",
     ),
     Experiment(
         "transposed",
@@ -186,8 +190,9 @@ EXPERIMENTS = (
         (Edit(FILE, "process_images", CHANNELS, "prepared.append(pixels.transpose(2, 1, 0))"),),
         "transpose(2, 1, 0) gives the right shape, too. What does the model see now?",
         """The picture is turned over its diagonal: what was top is left, and cats lie on their sides.
-        These [are none](cats detect: nothing), and asked for the umbrella and the rocket the model says
-        ["nothing I know"](where: "nothing I know"). In training drawings were mirrored and tilted, but
+        These [are none](cats detect: nothing) but ["{cats caption}"](cats caption: changed), the
+        umbrella is at the ["bottom"](cats where: "bottom"), and of the rocket the model says ["nothing
+        I know"](night where: "nothing I know"). In training drawings were mirrored and tilted, but
         never laid on their sides. A star turned over is [still a star](night caption: "a star"), and
         [its box](night detect: 1 box) lies at the left now, where it belongs in this picture. As the
         picture is square, no shape is wrong, and no error is raised.""",
@@ -234,19 +239,24 @@ EXPERIMENTS = (
         """The [longest prompts](where: same), which need no padding, are answered as before, and [all
         others](caption: changed; detect: changed) wrongly. The next token is read off the last
         position, and that is a `<pad>` now, from which nothing was ever predicted. So the first token
-        is wrong, and the answer goes on from there as well as it can: the second caption, ["and a
-        star"](night caption: " and a star"), begins as if the rocket had been named, and the first
-        cat's box has its top at [<loc0001>](cats detect: says <loc0001>) and all its other edges
-        [right](cats detect: 2 boxes). Training pads on the right without harm, because there every
-        token's place is known; to generate, all rows have to end at the same position. A test with a
-        single prompt never finds this.""",
+        is a guess: of the second caption's, the likeliest has a chance of 1 %. The answer goes on from
+        there as well as it can: the captions are "{cats caption}" and "{night caption}", and the cats'
+        boxes "{cats detect}". Training pads on the right without harm, because there every token's
+        place is known; to generate, all rows have to end at the same position. A test with a single
+        prompt never finds this.""",
     ),
     Experiment(
         "padding-seen",
-        "padding may be looked at",
+        "prompts are padded to 256 tokens, and padding may be looked at",
         "PaliGemmaProcessor.__call__",
         "joining",
         (
+            Edit(
+                FILE,
+                "PaliGemmaProcessor.__call__",
+                "T = max(len(row) for row in rows)",
+                "T = max(256, *(len(row) for row in rows))",
+            ),
             Edit(
                 FILE,
                 "PaliGemmaProcessor.__call__",
@@ -254,15 +264,15 @@ EXPERIMENTS = (
                 "attention_mask = torch.ones_like(input_ids)",
             ),
         ),
-        "A few <pad> before a hundred image tokens: can they do any harm?",
-        """Hardly any, here: [captions](caption: same) and [places](where: same) stay, and [the
-        boxes](detect: changed) move by [three thousandths at most](detect: within 3). Attention shares
-        out a whole, and whatever is not masked gets a share, also a token that means nothing: in
-        "detect cat", the newline gives the five pads more than half of its attention in head 0 of layer
-        0, but next to none in the other heads of that layer. That all real tokens stand a few positions
-        further on costs nothing, because rotary positions tell only how far apart two tokens are. The
-        questions about places are the longest prompts and have no padding at all. So a box depends, if
-        only a little, on what else happens to be in the batch: a mistake that shows in no single
-        answer.""",
+        "Some 150 <pad> before a hundred image tokens, and no mask that hides them: can they do any harm?",
+        """Of what is there, nothing is lost: [the first caption](cats caption: same) and [the
+        umbrella's place](cats where: same) stay, and edges of [the boxes](detect: kept) move by [five
+        thousandths at most](detect: within 5; detect: changed). But beside the rocket and the star the
+        model now sees what is not there: ["{night caption}"](night caption: says a rocket,; night
+        caption: says and a star). Attention shares out a whole, and whatever is not masked gets a
+        share, also a token that means nothing: of what the last token of that prompt has to give, the
+        152 pads get a third on average, and 89 % in head 0 of layer 0. With the real mask the same
+        pads change not a letter. A few pads in a small batch hardly do any harm, which is why this
+        mistake is found late, when prompts of very different lengths come together.""",
     ),
 )

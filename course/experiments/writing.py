@@ -28,12 +28,13 @@ EXPERIMENTS = (
         ),
         "Never the best word, always the second. Does it become wrong, or only clumsy?",
         """It depends on what there was to choose from. Of numbers, many neighbors are about equally
-        likely, and [the star's edges](night detect: says <loc0069><loc0518><loc0330><loc0865>) are as
-        good as before. Of words, one is likely, and the second is another thing: "{cats caption}". And
-        where only one token makes sense, as after a finished answer, the second best is nonsense:
-        [`<eos>` is never chosen](caption: endless; where: endless) when it is due. After that the model
-        reads its own nonsense and goes on from there. Probabilities are not a ranking of good answers:
-        most of the time there is one good token and a thousand bad ones.""",
+        likely, and the edges in "{night detect}" are as good as before. Of words, one is likely, and
+        the second is another thing or another language: ["{cats caption}"](cats caption: says zwei)
+        and ["{night caption}"](night caption: changed). And where only one token makes sense, as after
+        a finished answer, the second best is nonsense: [`<eos>` is not chosen](cats where: endless)
+        when it is due. After that the model reads its own nonsense and goes on from there.
+        Probabilities are not a ranking of good answers: most of the time there is one good token and a
+        thousand bad ones.""",
     ),
     Experiment(
         "temperature",
@@ -43,13 +44,13 @@ EXPERIMENTS = (
         (Edit(FILE, "sample_next_token", CHOICE, "temperature = 2"),),
         "Tokens are drawn, and the unlikely ones more often than the model thinks they should be. Which "
         "answer falls first?",
-        """Nearly all fall, even the shortest: the umbrella is at the "{cats where}", and the caption is
-        "{cats caption}". [The first word is right](cats where: says top; cats caption: says two), but
-        each further token is one more chance for a bad one, and the model goes on from whatever it
-        wrote. At temperature 2 the square root of every probability counts: a token with a chance of 1
-        in 10,000 against the best is taken as if it had 1 in 100, and there are 1,716 of them. [The
-        cats' boxes](cats detect: 0 boxes) do not survive that, and [the star's](night detect: kept)
-        only by luck. See `top-p` for the remedy.""",
+        """Not the longest: the first caption [holds](cats caption: same), all six tokens
+        of it, while the second becomes ["{night caption}"](night caption: changed), and the rocket's
+        place, a single word, ["{night where}"](night where: changed). It is luck, but not only: each
+        further token is one more chance for a bad one, and the model goes on from whatever it wrote,
+        as in "{cats detect}". At temperature 2 the square root of every probability counts: a token
+        with a chance of 1 in 10,000 against the best is taken as if it had 1 in 100, and there are
+        1,716 of them. See `top-p` for the remedy.""",
     ),
     Experiment(
         "top-p",
@@ -58,12 +59,13 @@ EXPERIMENTS = (
         "words",
         (Edit(FILE, "sample_next_token", CHOICE, "temperature, top_p = 2, 0.5"),),
         "The same temperature, with the long tail cut off. Better?",
-        """Much better, thanks to `keep_top_p`: [captions](caption: same) and [places](where: same) are
-        exactly the likeliest ones again. Where the model is sure, the best token alone has more than
-        half of the probability, and then nothing else can be drawn. Only [numbers](detect: changed)
-        still vary, [a little](detect: kept), because there many neighbors are about equally likely:
-        <loc0270> is no worse than <loc0269>. Temperature gives every token a chance, a thousand bad
-        ones among them; top-p takes it away from those that only together are likely.""",
+        """Much better, thanks to `keep_top_p`: [captions](caption: same) and [the umbrella's
+        place](cats where: same) are exactly the likeliest ones again. Where the model is sure, the
+        best token alone has more than half of the probability, and then nothing else can be drawn. The
+        rocket is ["{night where}"](night where: says bottom), because there the reference itself is
+        not sure: it gives "left" 30 %. And [numbers](detect: changed) vary, [a little](detect: kept),
+        because many neighbors are about equally likely. Temperature gives every token a chance, a
+        thousand bad ones among them; top-p takes it away from those that only together are likely.""",
     ),
     Experiment(
         "cache-forgotten",
@@ -80,11 +82,12 @@ EXPERIMENTS = (
         ),
         "From the second token on, the model is given one token and nothing else. What does it say?",
         """The first token is right, because it was chosen with the picture in view: ["two"](cats
-        caption: says two), ["<loc0269>"](cats detect: says <loc0269>), and ["top"](cats where: same),
-        which happens to be the whole answer. Then the model forgets everything: all it knows is the
-        word it wrote last, and it goes on as one would from there: "{cats caption}". [Boxes](detect: 0
-        boxes) cannot come about like this. The cache is often taken for a matter of speed. It is the
-        model's only memory; without it the whole sequence has to be given again at every step.""",
+        caption: says two), an edge of [the first cat's box](cats detect: says <loc0), and [both
+        places](where: same), which happen to be the whole answers. Then the model forgets everything:
+        all it knows is the word it wrote last, and it goes on as one would from there: "{cats
+        caption}". [Boxes](detect: 0 boxes) cannot come about like this. The cache is often taken for a
+        matter of speed. It is the model's only memory; without it the whole sequence has to be given
+        again at every step.""",
     ),
     Experiment(
         "no-end",
@@ -102,9 +105,9 @@ EXPERIMENTS = (
         "The answer is finished, and the loop goes on. What comes after the end?",
         """Mostly more ends, and sometimes an afterthought: "{cats caption}". The answer itself [is the
         same](cats caption: says two cats and an umbrella; cats where: says top; night where: says
-        bottom left), because nothing before the end knows what comes after it. The model was never
-        trained to go on after `<eos>`, so what it writes there means nothing. In a batch all rows that
-        are done do exactly this until the last one ends, and the loop only looks the other way.""",
+        bottom), because nothing before the end knows what comes after it. The model was never trained
+        to go on after `<eos>`, so what it writes there means nothing. In a batch all rows that are
+        done do exactly this until the last one ends, and the loop only looks the other way.""",
     ),
     Experiment(
         "eight-bits",
@@ -113,11 +116,12 @@ EXPERIMENTS = (
         "",
         (rounded(8),),
         "Each weight becomes one of 255 values in its row. Which answers stand it?",
-        """All of them, to the last letter: [captions](caption: same), [places](where: same), and even
-        [boxes](detect: same). Rounding is off by half a step at most, which is 0.4 % of the row's
-        largest weight, and every output adds up more than a hundred such errors, which point in all
-        directions and cancel out mostly. That is why int8 is the usual way to halve a model that is
-        stored in bfloat16. What it costs is measured over many pictures, not over two.""",
+        """All of them, in every word: [captions](caption: same) and [places](where: same) are the same
+        to the last letter, and edges of [boxes](detect: kept) move by [three thousandths at
+        most](detect: within 3), if at all. Rounding is off by half a step at most, which is 0.4 % of
+        the row's largest weight, and every output adds up more than a hundred such errors, which point
+        in all directions and cancel out mostly. That is why int8 is the usual way to halve a model
+        that is stored in bfloat16. What it costs is measured over many pictures, not over two.""",
         bits=8,
     ),
     Experiment(
@@ -127,14 +131,12 @@ EXPERIMENTS = (
         "",
         (rounded(4),),
         "Now 15 values for a whole row. Where does it break?",
-        """Almost nowhere: [captions](caption: same) and [the umbrella's place](cats where: same) are
-        the same, and the boxes move by [a hundredth at most](detect: within 10). Only [the rocket's
-        "left"](night where: "bottom") is lost, which was a close decision: in the reference it has 52 %
-        of the probability. A weight may now be off by 7 % of the largest in its row, but the model adds
-        up a hundred or more such products for each number, and an answer is a choice among words, which
-        a small error seldom turns. One bit less, in `three-bits`, and it shows. This is why 4 bits are
-        what large models are shipped in for laptops, with one step for each few dozen weights instead
-        of each row.""",
+        """Nowhere that shows: [captions](caption: same) and [places](where: same) are the same, and
+        the boxes move by [a hundredth at most](detect: within 10). A weight may now be off by 7 % of
+        the largest in its row, but the model adds up a hundred or more such products for each number,
+        and an answer is a choice among words, which a small error seldom turns. One bit less, in
+        `three-bits`, and it shows. This is why 4 bits are what large models are shipped in for
+        laptops, with one step for each few dozen weights instead of each row.""",
         bits=4,
     ),
     Experiment(
@@ -144,14 +146,13 @@ EXPERIMENTS = (
         "",
         (rounded(3),),
         "Seven values: -3 to 3, times one step a row. Half as fine as 4 bits. Half as good?",
-        """No, worse: the star is forgotten (["a rocket"](night caption: "a rocket")), and one edge of
-        [the first cat's box](cats detect: changed; cats detect: 2 boxes) is off by a seventh of the
-        picture, where with `four-bits` it was a hundredth. [The first caption](cats caption: same) and
-        [the umbrella's place](cats where: same) are right, and [the star](night detect: kept) is found
-        if you ask for it, so the coarse answer outlives the fine one. Quality does not sink evenly with
-        the bits; it holds, and then it falls. The largest weight of a row decides its step, so with
-        seven values more than a third of all weights round to zero. Where to put the steps is what the
-        better methods of 4 bits and less are about.""",
+        """No, worse: two cats and an umbrella are ["{cats caption}"](cats caption: changed), and [no
+        cat](cats detect: nothing) is found, where with `four-bits` every edge was right to a
+        hundredth. [The second caption](night caption: same), [both places](where: same), and [the
+        star](night detect: kept) are right, so not everything falls at once. Quality does not sink
+        evenly with the bits; it holds, and then it breaks. The largest weight of a row decides its
+        step, so with seven values more than a third of all weights round to zero. Where to put the
+        steps is what the better methods of 4 bits and less are about.""",
         bits=3,
     ),
 )

@@ -171,8 +171,10 @@ class Learner:
 
     def write_known_prompts(self):
         """What inference.py need not wonder about; a checkpoint's own prompts are its base's and these."""
-        base = Path(self.args.model) if self.args.merge else None
-        prompts = [example.prefix for example in self.task.train]
+        model = Path(self.args.model)
+        # Old questions beside the new need no place in a list of limited length: the base's file names them.
+        prompts = known_prompts.unknown_to(model, [example.prefix for example in self.task.train])
+        base = model if self.args.merge else None
         content = known_prompts.content_after_training(self.out.resolve().name, prompts, base)
         if content is not None:
             write_whole(self.out, known_prompts.FILE, lambda path: path.write_text(content, encoding="utf-8"))

@@ -129,6 +129,15 @@ def is_text(value) -> bool:
     return isinstance(value, str) and 0 < len(value) <= LONGEST and all(map(is_printed, value))
 
 
+def unknown_to(base: Path, prompts: list[str]) -> list[str]:
+    """Those of the prompts that a folder's prompts.json does not cover; all of them without that file."""
+    try:
+        known = read_known(base)
+    except CheckpointError:
+        known = None
+    return [prompt for prompt in prompts if known is None or known.strange_words(prompt) != []]
+
+
 def content_after_training(name: str, prompts: list[str], base: Path | None) -> str | None:
     """The prompts.json of what was trained on these prompts; None where none would be true.
 

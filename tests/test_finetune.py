@@ -22,6 +22,7 @@ from finetuning import data, learner, memory, report, session
 from finetuning.adapter import load_adapter
 from finetuning.fused import fuse
 from load_weights import load_hf_model
+from program import known_prompts
 
 pytestmark = pytest.mark.long
 
@@ -521,4 +522,7 @@ def test_the_shipped_set_is_small_and_whole():
     )
     assert len(held_out) == 100 and {found.prefix for found in held_out} == {"detect everything"}
     assert not {found.picture for found in train} & {found.picture for found in held_out}
+    prompts = [found.prefix for found in train]
+    new = known_prompts.unknown_to(ROOT / "paligemma-tiny", prompts)
+    assert set(new) == {"detect everything"} and len(new) == 340 and len(train) == 1020
     assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) < 3_000_000

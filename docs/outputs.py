@@ -57,6 +57,8 @@ VOLATILE = (
     (r'("seconds": )\d+\.\d+', r"\1#"),
     (r"(Tokens per second: )\d+\.\d+", r"\1#"),
     (r"={3,}|_{3,}", "==="),  # as wide as the terminal
+    # The words of a mask: each CPU rounds bfloat16 in its own way, and several words are nearly as likely.
+    (r"<seg\d{3}>", "<seg#>"),
 )
 # The places of boxes: CPUs round bfloat16 in different ways, and an edge moves by a bin or two.
 PLACE = re.compile(r"(?<=<loc)\d{4}(?=>)|(?<=[\[ ])\d+\.\d(?=[,\]])")

@@ -49,6 +49,20 @@ def test_an_edge_of_a_box_may_move_a_little(printed, same):
     assert outputs.matches("<loc0012><loc0120> cat [23.1, 125.2]\n", printed) == same
 
 
+@pytest.mark.parametrize(
+    ("printed", "same"),
+    [
+        ("<loc0012><seg099><seg007> cat\n", True),  # another CPU
+        ("<loc0012><seg017> cat\n", False),
+        ("<loc0012><seg017><seg007><seg007> cat\n", False),
+        ("<loc0012><loc0017><seg007> cat\n", False),
+        ("<loc0012> cat\n", False),
+    ],
+)
+def test_a_mask_may_have_other_words_but_not_another_number_of_them(printed, same):
+    assert outputs.matches("<loc0012><seg017><seg007> cat\n", printed) == same
+
+
 def test_a_stale_output_is_found_and_written(tmp_path, monkeypatch):
     monkeypatch.setattr(outputs, "ROOT", tmp_path)
     document = tmp_path / "README.md"

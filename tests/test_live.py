@@ -211,13 +211,14 @@ def test_switches_and_heads_off(served, tabs):
     for name in ("not-normalized", "decoder-head-off"):
         tab.locator(f"#switch-{name}").uncheck()
     assert reply(tab, "coded") == right and not tab.locator("#beforePart").is_visible()
-    # By a click below its map: the head without which the second box begins at the first cat, and a layer.
-    tab.get_by_role("button", name="decoder, layer 1, head 2: off").click()
+    # By a click below its map: the head without which the second cat is boxed twice, and a layer.
+    tab.get_by_role("button", name="decoder, layer 2, head 3: off").click()
     lefts = [[int(places[1]) for places in LOCS.findall(said)] for said in (right, reply(tab, "coded"))]
-    (first, second), (first_off, second_off) = lefts
-    assert abs(first_off - first) < 20 and abs(second_off - first) < 50 < second - first
+    (first, second), (first_off, second_off, again_off) = lefts
+    assert second - first > 200 and abs(first_off - first) < 20
+    assert abs(second_off - second) < 20 and abs(again_off - second) < 20
     assert tab.locator("#beforeReply").inner_text() == right
-    tab.get_by_role("button", name="decoder, layer 1, head 2 off: switch on again").click()
+    tab.get_by_role("button", name="decoder, layer 2, head 3 off: switch on again").click()
     tab.get_by_role("button", name="decoder, layer 3: off", exact=True).click()
     assert reply(tab, "coded") != right
     assert tab.evaluate(CUT_OFF) == [] and tab.evaluate("document.documentElement.scrollWidth") <= 1280

@@ -74,7 +74,7 @@ def test_detect_boxes_the_cats_and_draws_them(tmp_path):
     boxes = json.loads(result.stdout)["boxes"]
     assert [box["label"] for box in boxes] == ["cat", "cat"]
     for box, truth in zip(boxes, CATS, strict=True):
-        assert box_iou(box["box"], truth) > 0.7
+        assert box_iou(box["box"], truth) > 0.85
     assert picture.read_bytes() == before
     with Image.open(drawn) as boxed, Image.open(picture) as original:
         assert boxed.size == original.size
@@ -86,7 +86,7 @@ def test_detect_finds_several_kinds_of_things_from_left_to_right():
     boxes = ask("detect cat ; umbrella")
     assert [box["label"] for box in boxes] == ["cat", "umbrella", "cat"]
     for box, truth in zip(boxes, [CATS[0], UMBRELLA, CATS[1]], strict=True):
-        assert box_iou(box["box"], truth) > 0.7
+        assert box_iou(box["box"], truth) > 0.85
 
 
 @pytest.mark.long
@@ -99,7 +99,7 @@ def test_segment_fills_each_cat(tmp_path):
     levels = [level for level in np.unique(masks) if level]
     assert len(levels) == 2
     for box, level, truth in zip(boxes, levels, CATS, strict=True):
-        assert box_iou(box["box"], truth) > 0.7
+        assert box_iou(box["box"], truth) > 0.85
         y, x = np.nonzero(masks == level)
         x_min, y_min, x_max, y_max = box["box"]
         assert x_min - 1 <= x.min() and x.max() <= x_max and y_min - 1 <= y.min() and y.max() <= y_max
@@ -127,10 +127,12 @@ QUESTIONS = {
     ("cats.png", "answer en what is left of the umbrella?"): "a cat",
     ("night.png", "answer en what color is the star?"): "yellow",
     ("night.png", "answer en where is the star?"): "top right",
-    ("night.png", "answer en where is the rocket?"): "bottom left",
     ("street.png", "answer en how many cars are there?"): "2",
+    ("street.png", "answer en where is the bicycle?"): "left",
     ("street.png", "detect banana"): "",
     ("garden.png", "answer en how many things are there?"): "3",
+    ("garden.png", "answer en where is the flower?"): "bottom right",
+    ("garden.png", "answer en what color is the tree?"): "green",
     ("snack.png", "Answer en What colour is the apple"): "red",
 }
 

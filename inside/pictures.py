@@ -13,6 +13,7 @@ They are drawn from what the page is told (`description.describe`), so that they
 
 import base64
 import io
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -47,8 +48,11 @@ def font(size: int) -> ImageFont.ImageFont:
 
 
 def visible(text: str) -> str:
-    """A token in letters that Pillow's own font has."""
-    return text.replace("\n", "\\n").replace("\N{LOWER ONE EIGHTH BLOCK}", "_")
+    """A token in letters that Pillow's own font has: it knows no accents."""
+    text = text.replace("\n", "\\n").replace("\N{LOWER ONE EIGHTH BLOCK}", "_")
+    return "".join(
+        letter for letter in unicodedata.normalize("NFD", text) if not unicodedata.combining(letter)
+    )
 
 
 def mix(color: str, part: float) -> str:

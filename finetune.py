@@ -1,6 +1,6 @@
 """Teaches PaliGemma something new, from the command line.
 
-    python finetune.py                                    a shipped set, on the small model, in two minutes
+    python finetune.py                                    a shipped set, on the small model, in 3 minutes
     python finetune.py --data my.jsonl --model DIR        your own pictures
 
 The way of a training: read_examples (what is wrong with them is said now) -> training_row, a few shown ->

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from decoder_1 import GemmaRMSNorm
+from speed.replacement import Replacement
 from training_1 import LoRALinear
 
 
@@ -33,12 +34,11 @@ class FrozenNorm(torch.autograd.Function):
         return grad.sub_(normed.mul_(along)).mul_(scale).to(x.dtype), None, None
 
 
-class FrozenRMSNorm(GemmaRMSNorm):
+class FrozenRMSNorm(Replacement, GemmaRMSNorm):
     """GemmaRMSNorm that does not learn."""
 
     def __init__(self, norm: GemmaRMSNorm):
-        nn.Module.__init__(self)
-        self.__dict__.update(norm.__dict__)  # the same weight
+        super().__init__(norm)
         self.gain = 1 + norm.weight.detach().float()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -70,12 +70,8 @@ class LoRASum(torch.autograd.Function):
         return grad, grad_x, back.t() @ rows.float(), grad_rows.t() @ (inner * ctx.scaling), None
 
 
-class FusedLoRALinear(LoRALinear):
+class FusedLoRALinear(Replacement, LoRALinear):
     """LoRALinear: the same layer and matrices."""
-
-    def __init__(self, layer: LoRALinear):
-        nn.Module.__init__(self)
-        self.__dict__.update(layer.__dict__)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return LoRASum.apply(self.base_layer(x), x, self.lora_A.weight, self.lora_B.weight, self.scaling)

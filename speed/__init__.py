@@ -25,6 +25,7 @@ What is where, each file using only those above it:
     bf16_products.py    ways to multiply with bfloat16 weights
     int8_products.py    ways to multiply with int8 weights, and how numbers become int8
     quickest.py         which way to multiply is the quickest one here
+    replacement.py      what those modules have in common that take another's place
     linear.py           the modules that take the place of nn.Linear, nn.Embedding and GemmaMLP
     attention.py        the modules that take the place of attention
     int8_file.py        the file that keeps the int8 weights

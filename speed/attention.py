@@ -12,34 +12,29 @@ import torch.nn.functional as F
 from torch import nn
 
 from decoder_1 import GemmaAttention, KVCache, apply_rotary_pos_emb
+from speed.replacement import Replacement
 from vision_transformer_1 import Attention
 
 
-def heads(x: torch.Tensor, head_dim: int) -> torch.Tensor:
-    """[B, T, heads * Hd] -> [B, heads, T, Hd]"""
-    return x.unflatten(-1, (-1, head_dim)).transpose(1, 2)
+def projected(attention: nn.Module, hidden_states: torch.Tensor) -> list[torch.Tensor]:
+    """Query, key and value: [B, T, D] -> [B, heads, T, Hd] each."""
+    return [
+        layer(hidden_states).unflatten(-1, (-1, attention.head_dim)).transpose(1, 2)
+        for layer in (attention.q_proj, attention.k_proj, attention.v_proj)
+    ]
 
 
-class FusedAttention(Attention):
+class FusedAttention(Replacement, Attention):
     """The tower's Attention. Input and output: [B, N, C], in the dtype of the weights."""
 
-    def __init__(self, attention: Attention):
-        nn.Module.__init__(self)
-        self.__dict__.update(attention.__dict__)  # the same layers
-
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        projections = (self.q_proj, self.k_proj, self.v_proj)
-        query, key, value = (heads(layer(hidden_states), self.head_dim) for layer in projections)
+        query, key, value = projected(self, hidden_states)
         attended = F.scaled_dot_product_attention(query, key, value)
         return self.out_proj(attended.transpose(1, 2).flatten(2))
 
 
-class FusedGemmaAttention(GemmaAttention):
+class FusedGemmaAttention(Replacement, GemmaAttention):
     """GemmaAttention. Input and output: its own; a query that may look at nothing gets zeros."""
-
-    def __init__(self, attention: GemmaAttention):
-        nn.Module.__init__(self)
-        self.__dict__.update(attention.__dict__)  # the same layers
 
     def forward(
         self,
@@ -48,8 +43,7 @@ class FusedGemmaAttention(GemmaAttention):
         position_embeddings: tuple[torch.Tensor, torch.Tensor],
         kv_cache: KVCache,
     ) -> torch.Tensor:
-        projections = (self.q_proj, self.k_proj, self.v_proj)
-        query, key, value = (heads(layer(hidden_states), self.head_dim) for layer in projections)
+        query, key, value = projected(self, hidden_states)
         query, key = apply_rotary_pos_emb(query, key, *position_embeddings)
         key, value = kv_cache.update(key, value, self.layer_idx)
         attended = F.scaled_dot_product_attention(query, key, value, attention_mask, enable_gqa=True)

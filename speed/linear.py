@@ -21,6 +21,7 @@ from speed.int8_products import (
     round_rows,
 )
 from speed.quickest import quickest
+from speed.replacement import Replacement
 from speed.sharing import share, slices
 
 
@@ -112,15 +113,11 @@ class Int8Linear(nn.Module):
         return out.view(*x.shape[:-1], -1)
 
 
-class Int8MLP(GemmaMLP):
+class Int8MLP(Replacement, GemmaMLP):
     """GemmaMLP of Int8Linear, gate, up and GELU slice by slice: at 17 MB each, memory is what they wait for.
 
     Input and output: [..., T, D], float32. One row, and what hooks watch, is worked on as GemmaMLP does.
     """
-
-    def __init__(self, mlp: GemmaMLP):
-        nn.Module.__init__(self)
-        self.gate_proj, self.up_proj, self.down_proj = mlp.gate_proj, mlp.up_proj, mlp.down_proj
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         rows = hidden_states.reshape(-1, hidden_states.shape[-1]).float()

@@ -41,7 +41,7 @@ COVER = 8  # a patch is looked at in COVER x COVER cells
 LENGTHS = (16, 28, 52, 80)  # L: rows are padded to one of these
 ROWS = 8  # the rows of one length are a multiple of this
 APART = 40  # batches between two uses of a scene
-STAGES = ("tower", "answers")
+STAGES = ("tower", "answers", "reading")
 
 
 # -- What scenes are made of ----------------------------------------------------------------------
@@ -60,10 +60,9 @@ class Material:
         beside = {"others": self.others, "photographs": self.photographs, "fonts": self.fonts}
         return tiny_scenes.draw_scene(rng, self.drawings, size, count, jitter, **beside, **how)
 
-    def nothing(self, rng: np.random.Generator, size: int, jitter: float = 1.0) -> Scene:
-        return tiny_scenes.draw_nothing(
-            rng, self.others, self.photographs, size, jitter, fonts=self.fonts
-        )  # fmt: skip
+    def nothing(self, rng: np.random.Generator, size: int, jitter: float = 1.0, **how) -> Scene:
+        beside = {"others": self.others, "photographs": self.photographs, "fonts": self.fonts}
+        return tiny_scenes.draw_nothing(rng, size, jitter, **beside, **how)
 
 
 @lru_cache(maxsize=4)
@@ -239,8 +238,9 @@ class Batches(IterableDataset):
         rng = self.random(0, group + 10_000)
         scenes = []
         for _ in range(stage["scenes"] // stage["uses"]):
-            if rng.random() < self.plan["nothing"]:
-                scenes.append(self.material.nothing(rng, self.size, rng.uniform(0.5, 1.5)))
+            if rng.random() < stage["nothing"]:
+                jitter, small_print = rng.uniform(0.5, 1.5), stage["small_print"]
+                scenes.append(self.material.nothing(rng, self.size, jitter, small_print=small_print))
             else:
                 is_easy = group < stage["easy"] * first_round(stage) and rng.random() < 0.8
                 count = 1 if is_easy else int(rng.choice(stage["counts"]))
@@ -257,11 +257,12 @@ class Batches(IterableDataset):
         Half of them are of wilder colors and shapes than will ever be asked about, because the model
         soon knows the drawings by heart, and is to read those of others.
         """
+        stage = self.plan[self.stage]
         jitter = 1.0 if rng.random() < 0.5 else rng.uniform(1, self.plan["wildest"])
-        with_sign = bool(rng.random() < self.plan["signs"])
+        sign = {"with_sign": bool(rng.random() < stage["signs"]), "small_print": stage["small_print"]}
         if rng.random() > 0.08:
-            return self.material.scene(rng, self.size, count, jitter, with_sign=with_sign)
-        scene = self.material.scene(rng, 2 * self.size, count, jitter, with_sign=with_sign)
+            return self.material.scene(rng, self.size, count, jitter, **sign)
+        scene = self.material.scene(rng, 2 * self.size, count, jitter, **sign)
         scene.pixels = resize(Image.fromarray(scene.pixels), self.size)
         scene.owner = scene.owner[::2, ::2]
         return scene
@@ -270,7 +271,7 @@ class Batches(IterableDataset):
         batch = {"pixels": np.stack([example.scene.pixels for example in examples])}
         for name in examples[0].targets:
             batch[name] = np.stack([example.targets[name] for example in examples])
-        if self.stage == "answers":
+        if self.stage != "tower":
             batch["rows"] = self.rows(number, examples)
         return batch
 

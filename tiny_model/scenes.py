@@ -184,6 +184,7 @@ def draw_scene(
     photographs: list[Image.Image] | None = None,
     fonts: list[Path] | None = None,
     with_sign: bool | None = None,
+    small_print: bool = False,
 ) -> Scene:
     """Draw one scene of `count` things (None: one to three; up to six for packed scenes).
 
@@ -192,7 +193,7 @@ def draw_scene(
     drawing by itself, in color and slant, some get a hue of their own, and some lose a piece: to
     train on, so that less depends on any one hand.
     `others`, `photographs`, `fonts`: what may lie beside, what may be the ground, and what signs are
-    printed in; `with_sign`: whether there is one (None: at times).
+    printed in; `with_sign`: whether there is one (None: at times); `small_print`: in smaller letters.
     What finds no free place is left out: of three things hardly ever, of six sometimes.
     """
     if count is None:
@@ -210,7 +211,7 @@ def draw_scene(
         for name, drawing in zip(names, choose_drawings(rng, drawings, names), strict=True)
     ]
     if with_sign:
-        board, text, letters = draw_sign(rng, fonts, size, jitter)
+        board, text, letters = draw_sign(rng, fonts, size, jitter, small_print)
         pieces.append(Piece(Cutout(board, board[..., 3] > VISIBLE), sign=(text, letters)))
     if others and rng.random() < WITH_OTHERS:
         for _ in range(rng.integers(1, 3)):
@@ -223,12 +224,13 @@ def draw_scene(
 
 def draw_nothing(
     rng: np.random.Generator,
-    others: list[Drawing],
-    photographs: list[Image.Image],
     size: int = 160,
     jitter: float = 1.0,
     *,
+    others: list[Drawing],
+    photographs: list[Image.Image],
     fonts: list[Path] | None = None,
+    small_print: bool = False,
 ) -> Scene:
     """A picture without any of the things: other drawings, texture, noise, a photograph, a ground."""
     hand = Hand(rng, jitter)
@@ -244,7 +246,7 @@ def draw_nothing(
             other = others[rng.integers(len(others))]
             pieces.append(hand.draw(other, rng.uniform(low, high), size, None))
     if fonts and rng.random() < WITH_SIGN:
-        board, text, letters = draw_sign(rng, fonts, size, jitter)
+        board, text, letters = draw_sign(rng, fonts, size, jitter, small_print)
         pieces.append(Piece(Cutout(board, board[..., 3] > VISIBLE), sign=(text, letters)))
     ground = None
     if kind == "photograph":

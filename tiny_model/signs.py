@@ -13,8 +13,10 @@ from PIL import Image, ImageDraw, ImageFont
 
 FONTS_FOLDER = Path(__file__).with_name("fonts")
 HELD_OUT_FONTS = ("Rubik-SemiBold", "Bitter-SemiBold")
-HEIGHTS = (0.075, 0.17)  # of a capital letter, over S: 12 to 27 pixels of 160
-MIN_PITCH = 0.052  # from one letter to the next, over S: 8.3 pixels of 160
+# The height of a capital letter, and how far it is at least from one letter to the next, over S: of 160
+# pixels 16 to 35, and 12; in small print 12 to 27, and 8.3.
+HEIGHTS, MIN_PITCH = (0.10, 0.22), 0.075
+SMALL_HEIGHTS, SMALL_MIN_PITCH = (0.075, 0.17), 0.052
 MAX_WIDTH = 0.66  # of a word, over S
 MAX_SIGN_TILT = 6  # degrees
 
@@ -105,7 +107,7 @@ def board_colors(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
 
 
 def draw_sign(
-    rng: np.random.Generator, fonts: list[Path], size: int, jitter: float
+    rng: np.random.Generator, fonts: list[Path], size: int, jitter: float, small_print: bool = False
 ) -> tuple[np.ndarray, str, list[tuple[str, np.ndarray]]]:
     """A board as uint8 [h, w, 4] (colors multiplied by alpha), its text, and the letters' boxes there.
 
@@ -117,8 +119,9 @@ def draw_sign(
     probe = font_of(file, 100)
     _, top, _, bottom = probe.getbbox("H")
     pitch, capital = probe.getlength(text) / len(text) / 100, (bottom - top) / 100
-    smallest = max(HEIGHTS[0] / capital, MIN_PITCH / pitch)
-    largest = max(smallest, min(HEIGHTS[1] / capital, MAX_WIDTH / pitch / len(text)))
+    heights, min_pitch = (SMALL_HEIGHTS, SMALL_MIN_PITCH) if small_print else (HEIGHTS, MIN_PITCH)
+    smallest = max(heights[0] / capital, min_pitch / pitch)
+    largest = max(smallest, min(heights[1] / capital, MAX_WIDTH / pitch / len(text)))
     font = font_of(file, round(size * (smallest + (largest - smallest) * rng.random() ** 1.5)))
 
     left, top, right, bottom = font.getbbox(text)

@@ -93,17 +93,21 @@ PLAN = {
     "things": THINGS,
     "tower": {
         "batches": 6000, "restarts": (), "scenes": 72, "uses": 3, "rates": (2e-3, 0.0), "easy": 0.0,
-        "counts": (1, 2, 3, 4, 5, 6, 6),
+        "counts": (1, 2, 3, 4, 5, 6, 6), "nothing": 0.10, "signs": 0.30, "small_print": True,
+        "weights": WEIGHTS, "patches_fade": 0.0,
     },
     "answers": {
         "batches": 11000, "restarts": (4000,), "scenes": 48, "uses": 3, "rates": (8e-4, 2e-3), "easy": 0.04,
-        "counts": (1, 2, 2, 3, 3), "prompts": 3, "kinds": KINDS,
+        "counts": (1, 2, 2, 3, 3), "nothing": 0.10, "signs": 0.30, "small_print": True,
+        "weights": WEIGHTS, "patches_fade": 0.7, "prompts": 3, "kinds": KINDS,
     },
-    "nothing": 0.10,
-    "signs": 0.30,
+    "reading": {
+        "batches": 4500, "restarts": (), "scenes": 48, "uses": 3, "rates": (1.5e-3, 1.5e-3), "easy": 0.0,
+        "counts": (1, 2, 2, 3, 3), "nothing": 0.14, "signs": 0.60, "small_print": False,
+        "weights": WEIGHTS | {"words": 0.80, "letters": 5.0}, "patches_fade": 0.7,
+        "prompts": 3, "kinds": KINDS | {"ocr + sign": 1.50},
+    },
     "wildest": 2.5,
-    "weights": WEIGHTS,
-    "patches_fade": 0.7,  # by how much the losses of patches fade over the first round of answers
     "codec": "trained",
     "save_seconds": 120,
     "look_minutes": 20,
@@ -116,6 +120,7 @@ SMOKE_PLAN = PLAN | {
     "styles": TRAINING_STYLES[:1],
     "tower": PLAN["tower"] | {"batches": 10, "scenes": 6, "uses": 2},
     "answers": PLAN["answers"] | {"batches": 10, "restarts": (4,), "scenes": 8, "uses": 2},
+    "reading": PLAN["reading"] | {"batches": 4, "scenes": 8, "uses": 2},
     "codec": "shipped",
     "save_seconds": 0,
     "look_scenes": 4,
@@ -128,7 +133,8 @@ MINUTES_PLAN = PLAN | {
     "sizes": SMALL_SIZES,
     "styles": TRAINING_STYLES[:5],
     "things": FIVE_THINGS,
-    "tower": PLAN["tower"] | {"batches": 700, "scenes": 32, "uses": 2, "counts": (1,)},
+    "tower": PLAN["tower"]
+    | {"batches": 700, "scenes": 32, "uses": 2, "counts": (1,), "nothing": 0.0, "signs": 0.0},
     "answers": PLAN["answers"]
     | {
         "batches": 900,
@@ -136,11 +142,12 @@ MINUTES_PLAN = PLAN | {
         "scenes": 32,
         "uses": 2,
         "counts": (1,),
+        "nothing": 0.0,
+        "signs": 0.0,
         "prompts": 1,
         "kinds": {"caption": 1.0},
     },
-    "nothing": 0.0,
-    "signs": 0.0,
+    "reading": PLAN["reading"] | {"batches": 0},
     "wildest": 1.0,
     "codec": "shipped",
     "look_minutes": 1,
@@ -225,7 +232,7 @@ class Run:
     def new_optimizer(self) -> Optimizer:
         tower_rate, rate = self.plan[self.stage]["rates"]
         modules = [(self.model.vision_tower, tower_rate), (self.heads["patches"], tower_rate)]
-        if self.stage == "answers":
+        if self.stage != "tower":
             decoder = (self.model.multi_modal_projector, self.model.language_model, self.heads["marks"])
             modules += [(module, rate) for module in decoder] + [(self.heads["colors"], tower_rate)]
         return Optimizer(modules, self.plan[self.stage]["batches"], self.plan[self.stage]["restarts"])
@@ -289,15 +296,14 @@ class Run:
 
     def losses(self, batch: dict) -> tuple[torch.Tensor, dict[str, float]]:
         """The loss of a batch, and each of its parts before it is weighed."""
-        quick, weights = self.quick, self.quick.weights()
+        quick, weights, plan = self.quick, self.quick.weights(), self.plan[self.stage]
         features = quick.tower(weights, batch["pixels"])
         parts, accuracy = self.heads["patches"].losses(features, batch, self.near)
-        faded = 1.0
+        # Over the first round of answers patches matter less and less; what the answers need takes over.
+        progress = min(1, self.done / first_round(plan)) if self.stage == "answers" else 1
+        faded = 1 - plan["patches_fade"] * progress
         of_answers = {}
-        if self.stage == "answers":
-            # Patches matter less and less; what the answers need takes over.
-            progress = min(1, self.done / first_round(self.plan["answers"]))
-            faded -= self.plan["patches_fade"] * progress
+        if self.stage != "tower":
             images = quick.projected(weights, features)
             of_answers["naming"] = naming_loss(weights, images, batch["labels"], self.thing_tokens)
             num_rows = sum(len(rows["ids"]) for rows in batch["rows"])
@@ -310,9 +316,9 @@ class Run:
                 marks = self.heads["marks"].loss(halfway, rows["marks"])
                 sums["marks"].append(marks / num_marks.clamp(min=1))
             of_answers |= {name: torch.stack(values).sum() for name, values in sums.items()}
-            if self.done >= first_round(self.plan["answers"]):
+            if self.stage == "reading" or self.done >= first_round(plan):
                 of_answers["colors"] = self.heads["colors"].loss(features, batch["colors"])
-        weigh = self.plan["weights"]
+        weigh = plan["weights"]
         loss = sum(faded * weigh[name] * value for name, value in parts.items())
         loss = loss + sum(weigh[name] * value for name, value in of_answers.items())
         told = {name: value.detach() for name, value in (parts | of_answers).items()}
@@ -322,10 +328,10 @@ class Run:
         """A line of the log: the losses, and what new scenes of the training sets are answered with."""
         line = f"{self.stage} {self.done}/{self.plan[self.stage]['batches']}, {self.seconds / 60:.0f} min: "
         line += f"loss {loss.item():.3f} (" + ", ".join(f"{k} {v.item():.3f}" for k, v in told.items()) + ")"
-        if self.stage == "answers":
+        if self.stage != "tower":
             kinds = kinds_measured(self.plan)
             codec = self.codec if "segment" in kinds else None
-            num_nothing = self.plan["look_scenes"] if self.plan["nothing"] else 0
+            num_nothing = self.plan["look_scenes"] if self.plan["answers"]["nothing"] else 0
             material = load_material(tuple(self.plan["styles"]), self.store, tuple(self.plan["things"]))
             seed = 1_000_000 + self.done  # new ones each time
             found = evaluate(

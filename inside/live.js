@@ -264,7 +264,7 @@ async function ask(onlyAnswer = false) {
   steps = 0;
   stage.dataset.asked = mine;
   tellTime(mine, start);
-  let answered = false;
+  let answered = false, overtaken = false;
   try {
     const alsoCode = !told || wantsCode();
     if (!onlyAnswer && !alsoCode) codeIsOld = true;
@@ -292,7 +292,9 @@ async function ask(onlyAnswer = false) {
         }
       } else if (message.kind === "end" && message.refused) {
         $("status").textContent = message.refused;
-      } else if (message.kind === "end" && !onlyAnswer && !message.superseded) {
+      } else if (message.kind === "end" && message.superseded) {
+        overtaken = true;  // an older question came there after this one, and took its place
+      } else if (message.kind === "end" && !onlyAnswer) {
         await allDrawn;
         if (mine !== sequence) return;
         stage.dataset.coded = mine;
@@ -304,6 +306,7 @@ async function ask(onlyAnswer = false) {
   } finally {
     if (mine === sequence) running = false;
   }
+  if (overtaken) await ask(onlyAnswer);
 }
 // What stands between backticks is code.
 const withCode = text => text.split("`").map((part, i) => i % 2 ? make("code", {}, part) : part);

@@ -18,7 +18,8 @@ import torch
 from speed.sharing import share, slices
 
 SLICE = 512  # rows of a weight that are worked on at a time, to stay in the cache
-BLOCK = 2**17  # numbers of an input that are rounded at a time, likewise
+BLOCK = 2**18  # numbers of an input that are rounded at a time, likewise
+WHOLE = 2**22  # numbers of a weight that is worked on at once: PyTorch shares its operations with less ado
 OUTLIER = 6.0  # times the root mean square of all
 
 
@@ -111,41 +112,34 @@ class Rounded(NamedTuple):
     outliers: torch.Tensor  # float32 [R, k]
 
 
-def blocks_of(x: torch.Tensor) -> list[slice]:
-    """Some rows at a time: what a core's cache holds."""
-    return slices(len(x), max(1, BLOCK // x.shape[1]))
-
-
 def outlier_columns(x: torch.Tensor) -> torch.Tensor:
     """Which columns hold numbers far beyond the others: int64 [k], k <= 64.
 
     One of them would stretch the steps to which all the rest of its row is rounded.
     """
-    blocks = list(enumerate(blocks_of(x)))
-    peaks, norms = x.new_empty(len(blocks), x.shape[1]), x.new_empty(len(blocks))
+    return beyond_others(largest(x, dim=0), torch.linalg.vector_norm(x), x.numel())
 
-    def look_at(block: tuple[int, slice]):
-        number, rows = block
-        peaks[number], norms[number] = largest(x[rows], dim=0), torch.linalg.vector_norm(x[rows])
 
-    share(look_at, blocks)
-    found, columns = peaks.amax(dim=0).topk(min(64, x.shape[1] // 32))
-    return columns[found > OUTLIER * float(torch.linalg.vector_norm(norms)) / x.numel() ** 0.5]
+def beyond_others(peaks: torch.Tensor, norm: torch.Tensor, count: int) -> torch.Tensor:
+    """`outlier_columns` by the largest number of each column [I] and the norm of all `count` numbers."""
+    found, columns = peaks.topk(min(64, len(peaks) // 32))
+    return columns[found > OUTLIER * float(norm) / count**0.5]
 
 
 def round_rows(x: torch.Tensor) -> Rounded:
-    """x [R, I]; in blocks of rows that stay in the cache."""
+    """x [R, I]"""
     columns = outlier_columns(x)
+    return round_rest(x.index_fill(1, columns, 0) if len(columns) else x, columns, x[:, columns])
+
+
+def round_rest(x: torch.Tensor, columns: torch.Tensor, outliers: torch.Tensor) -> Rounded:
+    """x [R, I], 0 in the columns k of the outliers [R, k]; in blocks of rows that stay in the cache."""
     numbers, peaks = torch.empty_like(x, dtype=torch.uint8), x.new_empty(len(x), 1)
-
-    def round_block(rows: slice):
-        part = x[rows].index_fill(1, columns, 0) if len(columns) else x[rows]
-        torch.amax(part.abs(), dim=1, keepdim=True, out=peaks[rows]).clamp_(min=1e-30)
+    for rows in slices(len(x), max(1, BLOCK // x.shape[1])):
+        peaks[rows, 0] = largest(x[rows], dim=1).clamp_(min=1e-30)
         # To the nearest: 0.5 is added, then the fraction is cut off.
-        numbers[rows] = (part * (middle() / peaks[rows])).add_(middle() + 0.5)
-
-    share(round_block, blocks_of(x))
-    return Rounded(numbers, peaks / middle(), columns, x[:, columns])
+        numbers[rows] = (x[rows] * (middle() / peaks[rows])).add_(middle() + 0.5)
+    return Rounded(numbers, peaks / middle(), columns, outliers)
 
 
 def int8_row(x: torch.Tensor, weight: torch.Tensor, scale: torch.Tensor, zero: torch.Tensor) -> torch.Tensor:
@@ -179,7 +173,9 @@ def products_of_slice(
 def products_of_rounded(
     x: Rounded, weight: torch.Tensor, scale: torch.Tensor, zero: torch.Tensor
 ) -> torch.Tensor:
-    """Products of many rows, slice by slice of the weight."""
+    """Products of many rows, of a large weight slice by slice."""
+    if weight.numel() <= WHOLE:
+        return products_of_slice(x, weight, scale, zero)
     out = x.steps.new_empty(len(x.steps), len(weight))
 
     def multiply(part: slice):

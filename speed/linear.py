@@ -3,7 +3,6 @@
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from decoder_1 import GemmaMLP
@@ -11,6 +10,7 @@ from speed.bf16_products import bf16_row, bf16_row_twice, bf16_rows, bf16_vector
 from speed.int8_products import (
     SLICE,
     Rounded,
+    beyond_others,
     int8_both,
     int8_row,
     int8_weights,
@@ -18,6 +18,7 @@ from speed.int8_products import (
     products_of_rounded,
     products_of_slice,
     products_of_zeros,
+    round_rest,
     round_rows,
 )
 from speed.quickest import quickest
@@ -125,16 +126,34 @@ class Int8MLP(Replacement, GemmaMLP):
         if is_watched or self.gate_proj.quickest_for(rows) is not int8_both:
             return super().forward(hidden_states)
 
-        x, gate, up = round_rows(rows), self.gate_proj, self.up_proj
+        x, gate, up, down = round_rows(rows), self.gate_proj, self.up_proj, self.down_proj
         gated = rows.new_empty(len(rows), len(gate.weight))
+        parts = list(enumerate(slices(len(gate.weight), SLICE, multiple=64)))
+        peaks, norms = rows.new_empty(len(gate.weight)), rows.new_empty(len(parts))
 
-        def work(part: slice):
+        def work(numbered: tuple[int, slice]):
+            number, part = numbered
             passes = products_of_slice(x, gate.weight[part], gate.scale[part], gate.zero[part])
             values = products_of_slice(x, up.weight[part], up.scale[part], up.zero[part])
-            torch.mul(F.gelu(passes, approximate="tanh"), values, out=gated[:, part])
+            values.mul_(gelu(passes))
+            # What down's rounding asks is told while the slice is in the cache.
+            peaks[part], norms[number] = largest(values, dim=0), torch.linalg.vector_norm(values)
+            gated[:, part] = values
 
-        share(work, slices(len(gate.weight), SLICE, multiple=64))
-        return self.down_proj(gated).view(hidden_states.shape)
+        share(work, parts)
+        if down.quickest_for(gated) is not int8_both:
+            return down(gated).view(hidden_states.shape)
+        columns = beyond_others(peaks, torch.linalg.vector_norm(norms), gated.numel())
+        outliers = gated[:, columns]
+        gated[:, columns] = 0
+        rounded = round_rest(gated, columns, outliers)
+        out = products_of_rounded(rounded, down.weight, down.scale, down.zero)
+        return out.view(hidden_states.shape)
+
+
+def gelu(x: torch.Tensor) -> torch.Tensor:
+    """GELU by its tanh formula; tanh(u) = 2 sigmoid(2 u) - 1, and sigmoid takes two thirds of the time."""
+    return (x * x).mul_(0.0713548162726).add_(1.5957691216057308).mul_(x).sigmoid_().mul_(x)
 
 
 class Int8Embedding(nn.Module):

@@ -277,6 +277,25 @@ def turn(tab, dial: str, value: float):
       for (const name of ['input', 'change']) dial.dispatchEvent(new Event(name)); }})()""")
 
 
+def test_a_question_that_comes_late_does_not_stop_the_newer_one(served, tabs):
+    """Two that are asked at once may come to the server in either order."""
+    tab, held = tabs(served), []
+    settle(tab)
+
+    def overtake(route):
+        held.append(route)
+        if len(held) == 2:  # the newer one, then the older
+            held[1].continue_()
+            held[0].continue_()
+        elif len(held) > 2:
+            route.continue_()
+
+    tab.route("**/ask", overtake)
+    turn(tab, "temperature", 1)
+    settle(tab)
+    assert len(held) > 1
+
+
 def test_temperature_and_top_p_cut_what_they_say(served, tabs, reference):
     model, processor, tokenizer = reference
     tab = tabs(served)

@@ -27,6 +27,7 @@ def model_card(model, table: str, found: dict, seconds: float, plan: dict, about
     millions = sum(parameter.numel() for parameter in model.parameters()) / 1e6
     scenes = {stage: plan[stage]["batches"] * plan[stage]["scenes"] for stage in STAGES}
     commits = ", then ".join(f"`{one}`" for one in about["commits"])
+    reading = f", then {scenes['reading']:,}, more of them with a sign" if scenes["reading"] else ""
     dtype = "bfloat16, its weights kept in float32" if choices["bfloat16"] else "float32"
     if plan["answers"]["kinds"].keys() == {"caption"}:
         names = ", ".join(plan["things"])
@@ -70,7 +71,7 @@ and the blur that training has. Pictures of none of the things: {plan["final_not
 
 `{about["command"]}` (seed {plan["seed"]}, commit {commits}):
 {scenes["tower"]:,} pictures for the tower alone, then {scenes["answers"]:,} with \
-{plan["answers"]["prompts"]} questions each for the whole (each scene
+{plan["answers"]["prompts"]} questions each for the whole{reading} (each scene
 {plan["answers"]["uses"]} times, with other questions); {seconds / 3600:.1f} hours on {about["cpu"]}
 ({choices["threads"]} threads, {dtype}). The weights are stored in bfloat16, and the table was made
 with them as stored.

@@ -102,10 +102,10 @@ PLAN = {
         "weights": WEIGHTS, "patches_fade": 0.7, "prompts": 3, "kinds": KINDS,
     },
     "reading": {
-        "batches": 4500, "restarts": (), "scenes": 48, "uses": 3, "rates": (1.5e-3, 1.5e-3), "easy": 0.0,
+        "batches": 4000, "restarts": (), "scenes": 48, "uses": 3, "rates": (8e-4, 1e-3), "easy": 0.0,
         "counts": (1, 2, 2, 3, 3), "nothing": 0.14, "signs": 0.60, "small_print": False,
-        "weights": WEIGHTS | {"words": 0.80, "letters": 5.0}, "patches_fade": 0.7,
-        "prompts": 3, "kinds": KINDS | {"ocr + sign": 1.50},
+        "weights": WEIGHTS | {"words": 0.80, "letters": 5.0, "thirds": 2.0}, "patches_fade": 0.7,
+        "prompts": 3, "kinds": KINDS | {"ocr + sign": 1.50, "where close": 0.16},
     },
     "wildest": 2.5,
     "codec": "trained",

@@ -1,7 +1,7 @@
 """What `python -m pytest` does for a learner: -k with the name of an exercise, and the learning path.
 
 python -m pytest                  after the results, the state of every exercise; the long tests are left out
-python -m pytest --long           the long tests alone: what trains, draws pages, or tries thousands of things
+python -m pytest --long           the long tests alone: what trains, draws pages, or tries hundreds of things
 python -m pytest -k GemmaRMSNorm  that exercise alone, in seconds: no other test file is read
 python -m pytest -k Atention      no test has that name: says which exercise may be meant
 """

@@ -468,7 +468,8 @@ def rows_of(found: dict) -> dict[str, list[str]]:
 def table(found: dict) -> str:
     """One machine's figures as Markdown."""
     lines = [f"{found['cpu']}; {found['machine']}", ""]
-    lines += [f"{found['rounds']} rounds, {found['tokens']} tokens, medians.", ""]
+    rounds = "1 round" if found["rounds"] == 1 else f"{found['rounds']} rounds"
+    lines += [f"{rounds}, {found['tokens']} tokens, medians.", ""]
     lines += ["| | " + " | ".join(NAMES) + " | auto : tf | int8 : tf |", "|---" * (len(NAMES) + 3) + "|"]
     lines += [f"| {title} | " + " | ".join(values) + " |" for title, values in rows_of(found).items()]
     first = found["runs"]["ours int8, first start"]

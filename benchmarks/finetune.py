@@ -165,7 +165,7 @@ def compare(args: argparse.Namespace) -> dict[str, list[dict]]:
                 raise SystemExit(f"{name} failed")
             found[name].append(json.loads(result.stdout.splitlines()[-1]))
             latest = found[name][-1]
-            print(f"{name}: {latest['seconds']:.1f} s, {latest['memory'] / 2**30:.2f} GiB", file=sys.stderr)
+            print(f"{name}: {latest['seconds']:.1f} s, {latest['memory'] / 1e9:.2f} GB", file=sys.stderr)
     return found
 
 
@@ -179,8 +179,8 @@ def table(found: dict[str, list[dict]]) -> str:
         seconds = statistics.median(run["seconds"] for run in runs)
         computing = statistics.median(run["computing"] for run in runs)
         each = seconds / runs[0]["count"]
-        memory = max(run["memory"] for run in runs) / 2**30
-        numbers = f"{seconds:.2f} | {computing:.2f} | {each:.2f} | {base / each:.2f} x | {memory:.2f} GiB"
+        memory = max(run["memory"] for run in runs) / 1e9
+        numbers = f"{seconds:.2f} | {computing:.2f} | {each:.2f} | {base / each:.2f} x | {memory:.2f} GB"
         lines.append(f"| {name} | {numbers} |")
     look = statistics.median(run["look"] for run in found[RUNS[2]])
     lines.append(f"\nThe features of a picture, once: {look:.2f} s.")

@@ -306,7 +306,7 @@ async function ask(onlyAnswer = false) {
   } finally {
     if (mine === sequence) running = false;
   }
-  if (overtaken) await ask(onlyAnswer);
+  if (overtaken && mine === sequence) await ask(onlyAnswer);
 }
 // What stands between backticks is code.
 const withCode = text => text.split("`").map((part, i) => i % 2 ? make("code", {}, part) : part);

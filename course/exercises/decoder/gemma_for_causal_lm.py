@@ -60,7 +60,7 @@ EXERCISE = Exercise(
     file="decoder",
     minutes=15,
     difficulty="medium",
-    why="Here features become words: a score for each of the 257216 tokens.",
+    why="Here features become words: a score for each of the 257,216 tokens.",
     builds_on=("GemmaModel", "GemmaForCausalLM.tie_weights"),
     steps={
         "__init__": [

@@ -88,7 +88,7 @@ EXERCISE = Exercise(
     file="text_image_token_processor",
     minutes=10,
     difficulty="easy",
-    why="The tower has one position vector per patch: it can only read pictures of one size.",
+    why="The tower has one position embedding per patch: it can only read pictures of one size.",
     steps=[
         "Squeeze the picture to image_size in both directions, with bicubic interpolation, and without "
         "cutting anything off.",

@@ -79,7 +79,7 @@ EXERCISE = Exercise(
     file="training",
     minutes=15,
     difficulty="medium",
-    why="What learns decides how much memory is needed, and how much of the old is lost over the new.",
+    why="What learns decides how much memory is needed, and how much of the old is forgotten.",
     builds_on=("add_lora",),
     steps=[
         "Look at every parameter of the model by its name, each once.",

@@ -87,7 +87,7 @@ EXERCISE = Exercise(
     file="training",
     minutes=25,
     difficulty="medium",
-    why="A 3B model learns on a laptop: less than a tenth of a percent of its numbers needs gradients.",
+    why="A 3B model learns on a laptop: less than one percent of its numbers need gradients.",
     steps={
         "__init__": [
             "Keep the given layer as base_layer, with its parameters frozen.",

@@ -207,7 +207,10 @@ def test_the_same_seed_draws_the_same_scenes(drawings, others, photographs, font
         rng = np.random.default_rng(seed)
         props = {"others": others, "photographs": photographs, "fonts": fonts}
         found = [tiny_scenes.draw_scene(rng, drawings, 96, jitter=2.5, **props) for _ in range(12)]
-        nothing = [tiny_scenes.draw_nothing(rng, others, photographs, 96, fonts=fonts) for _ in range(12)]
+        nothing = [
+            tiny_scenes.draw_nothing(rng, 96, others=others, photographs=photographs, fonts=fonts)
+            for _ in range(12)
+        ]
         asked = [tiny_scenes.ask(rng, scene) for scene in (*found, *nothing)]
         return [(s.pixels.tobytes(), s.owner.tobytes(), s.things, s.sign) for s in (*found, *nothing)] + asked
 
@@ -245,7 +248,7 @@ def test_nothing_shows_nothing(others, photographs, fonts):
     rng = np.random.default_rng(2)
     with_sign = 0
     for _ in range(60):
-        scene = tiny_scenes.draw_nothing(rng, others, photographs, 80, 2.0, fonts=fonts)
+        scene = tiny_scenes.draw_nothing(rng, 80, 2.0, others=others, photographs=photographs, fonts=fonts)
         assert scene.pixels.shape == (80, 80, 3) and scene.pixels.dtype == np.uint8
         assert scene.things == [] and (scene.owner == -1).all()
         with_sign += scene.sign is not None

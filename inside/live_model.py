@@ -170,6 +170,7 @@ class Bench:
         linecache.checkcache()
         self.read_files()
         self.own, self.own_model, self.own_processor, self.problem = None, None, None, ""
+        self.found, self.decoders = (None, None), {}  # of the code as it was
         try:
             with explained(CheckpointError):
                 if self.which == "0":
@@ -301,7 +302,7 @@ class Bench:
             choices = describe_choices(recording.choices, recording.token_name)
             after = {"text": recording.text, "ended": recording.ended, "boxes": boxes,
                      "masks": masks["found"], "choices": choices}  # fmt: skip
-        if is_reference or stopped:
+        if kit is self.kit:
             self.keep((request["digest"], prompt, *choosing.values()), after)
         before, compared = None, ""
         if not is_reference or stopped:

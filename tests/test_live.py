@@ -26,7 +26,7 @@ from tokenizers import Tokenizer
 
 import generation_1
 import mask_decoder_1
-from inside import live
+from inside import live, live_model
 from load_weights import load_mask_decoder
 
 ROOT = Path(live.__file__).resolve().parent.parent
@@ -650,6 +650,30 @@ def test_the_answers_are_those_of_the_last_question(server):
     assert [message["kind"] for message in last] == ["answer", "end"]
     assert json.dumps(last[0]["boxes"]).count("cat") == 2
     file.unlink()
+
+
+@pytest.fixture(scope="module")
+def bench():
+    """What answers in the process of the live page, here."""
+    return live_model.Bench(str(ROOT / "paligemma-tiny"), "0")
+
+
+def test_an_answer_without_a_head_is_not_kept_as_the_references(bench, monkeypatch):
+    """Where the learner's files cannot be read, the reference is asked, also with parts of it off."""
+    monkeypatch.setattr(bench, "problem", "decoder_0.py:1: Python cannot read this")
+    request = {"picture": str(ROOT / "images" / "cats.png"), "prompt": "caption en", "digest": "1"}
+    request |= {"choosing": {}, "switches": [], "only_answer": True, "code": False}
+    [changed] = bench.ask(request | {"off": [["decoder", 0, None]]})
+    [whole] = bench.ask(request | {"off": []})
+    assert changed["text"] != whole["text"] == changed["before"]["text"] == whole["before"]["text"]
+
+
+def test_nothing_of_the_code_before_a_save_is_kept(bench, monkeypatch):
+    monkeypatch.setattr(live_model, "forget_learners_modules", lambda: None)
+    monkeypatch.setattr(bench, "found", ("the same question", torch.zeros(1)))
+    monkeypatch.setattr(bench, "decoders", {0: None})
+    bench.take_learners()
+    assert bench.found == (None, None) and bench.decoders == {}
 
 
 def test_bad_arguments_are_one_line():

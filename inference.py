@@ -68,7 +68,7 @@ from speed.tower_once import read_each_picture_once
 MOST_ROWS = 8  # questions in a batch: answers come soon, and a step costs hardly more than for one
 LONGEST_CONTEXT = 8192  # tokens, picture included: Gemma was trained on no more
 EXAMPLES = """\
-prompts, by what is to be done:
+prompts, by task:
   --prompt "caption en"                             describe the picture (en: in English)
   --prompt "answer en where is the cow standing?"   answer a question
   --prompt "detect cat"                             boxes: <loc....> four times and a label
@@ -212,8 +212,9 @@ def row_memory(model, num_tokens: int) -> int:
 def rows_that_fit(model, tokenizer, prompts: list[str], device: str) -> int:
     """How many questions to answer at once; refuses a prompt that is too long for even one."""
     N = model.config.vision_config.num_patches
-    prompt = max(prompts, key=len)
-    num_tokens = N + 2 + len(tokenizer.encode(prompt, add_special_tokens=False).ids)
+    lengths = {one: len(tokenizer.encode(one, add_special_tokens=False).ids) for one in set(prompts)}
+    prompt = max(lengths, key=lengths.get)
+    num_tokens = N + 2 + lengths[prompt]
     free = free_memory(torch.device(device))
     fits = LONGEST_CONTEXT
     while row_memory(model, fits) > free and fits > 1:

@@ -47,10 +47,11 @@ def effect_of(model_set) -> Effect:
     from course.experiments.run import ROOT, Kit, reference_answers
     from course.tracebacks import LearnersError, explained
     from load_weights import CheckpointError, load_hf_model
+    from program.command_line import InputError
 
     try:
         effect = Effect(reference_answers())
-    except (OSError, CheckpointError) as error:
+    except (OSError, InputError) as error:
         raise Flaw("missing", f"the small model or a picture cannot be read: {error}") from None
     try:
         with explained(CheckpointError, FloatingPointError), warnings.catch_warnings():

@@ -53,7 +53,10 @@ class Process:
 
     def ask(self, question, seconds: float):
         """Raises NoAnswer if the process ends, or computes for longer than that."""
-        if self.answers.get(timeout=START_SECONDS) != "ready":
+        said = None
+        with contextlib.suppress(queue.Empty):
+            said = self.answers.get(timeout=START_SECONDS)
+        if said != "ready":
             raise InputError(f"the process that tries exercises did not start: {self._said()[-200:]}")
         with contextlib.suppress(OSError):  # it has ended: told below
             pickle.dump(question, self.process.stdin)

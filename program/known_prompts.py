@@ -113,7 +113,7 @@ def read_known(folder: Path) -> KnownPrompts | None:
         and isinstance(known.capitals, bool)
         and isinstance(known.words, dict)
         and all(is_text(place) and is_list(words) for place, words in known.words.items())
-        and all(len(SLOT.findall(form)) <= 3 for form in known.forms)
+        and all(pattern_of(form).groups == len(SLOT.findall(form)) <= 3 for form in known.forms)
     )
     if not is_right:
         raise CheckpointError(f"{path} is not of the form that program/known_prompts.py describes")

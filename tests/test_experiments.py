@@ -19,7 +19,7 @@ from PIL import Image
 import learn
 from course import hints
 from course.exercises import EXERCISES
-from course.experiments import BY_NAME, EXPERIMENTS
+from course.experiments import BY_NAME, EXPERIMENTS, run
 from course.experiments.edits import Conflict, Edit, compiled
 from course.experiments.experiment import QUESTIONS, Experiment, Said, broken_claims, is_true
 from course.experiments.run import picture, reference, reference_answers, switched, table
@@ -356,6 +356,13 @@ def test_bad_input_is_one_line(program, argv, message):
     code, out, err = program(*argv)
     assert code == 2 and not out
     assert message in err and err.count("\n") == 1
+
+
+def test_without_the_small_model_it_is_one_line(program, tmp_path, monkeypatch):
+    monkeypatch.setattr(run, "ROOT", tmp_path)
+    monkeypatch.setattr(run, "reference", reference.__wrapped__)  # which was loaded before, perhaps
+    code, _, err = program("no-rope", "--no-wait")
+    assert code == 2 and "paligemma-tiny" in err and err.count("\n") == 1
 
 
 def test_draw(program, tmp_path):

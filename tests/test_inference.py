@@ -632,6 +632,17 @@ def test_a_prompt_that_is_too_long(refused, run, pictures, checkpoint, monkeypat
     assert run(*image, "--prompt", "x" * (fits - 9 - 2), "--max-tokens", 1)[0] == 0
 
 
+def test_the_longest_prompt_is_found_by_its_tokens(loaded, monkeypatch):
+    """Letters outside the vocabulary are several tokens each."""
+    model, processor = loaded
+    monkeypatch.setattr(inference, "LONGEST_CONTEXT", 100)
+    prompts = ["x" * 80, "\N{SNOWMAN}" * 60]  # 3 bytes
+    assert inference.rows_that_fit(model, processor.tokenizer, prompts[:1], "cpu") >= 1
+    for asked in (prompts, prompts[::-1]):
+        with pytest.raises(InputError, match="of 60 letters is too long: 182 tokens"):
+            inference.rows_that_fit(model, processor.tokenizer, asked, "cpu")
+
+
 def test_memory_of_a_row_is_about_what_it_takes(tmp_path):
     """The peak of a process that reads one long prompt, beside one that reads a short one."""
     config = small_config(text={"num_attention_heads": 8, "head_dim": 16})

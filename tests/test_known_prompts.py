@@ -119,7 +119,8 @@ DAMAGED = {
     "forms of numbers": {"name": "a", "forms": [1]}, "words is a list": {"name": "a", "words": ["cat"]},
     "words of words": {"name": "a", "words": {"thing": "cat"}}, "capitals is 1": {"name": "a", "capitals": 1},
     "too many": {"name": "a", "forms": ["x"] * 201}, "too long": {"name": "a", "forms": ["x" * 201]},
-    "too many places": {"name": "a", "forms": ["{a}{a}{a}{a}"]}, "nested": b"[" * 100_000,
+    "too many places": {"name": "a", "forms": ["{a}{a}{a}{a}"]},
+    "a place in brackets": {"name": "a", "forms": ["ocr[ {a}]"]}, "nested": b"[" * 100_000,
 }  # fmt: skip
 
 

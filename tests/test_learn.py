@@ -19,6 +19,7 @@ from course.show import show, smallest_case
 from course.skeletons import skeleton
 from course.source import ROOT, paste, reference_source
 from course.write import digest, read_written, write_skeletons
+from program.command_line import InputError
 from program.files import replace_file
 
 pytestmark = pytest.mark.long
@@ -222,6 +223,15 @@ def test_what_ends_or_hangs_the_process(line, words, monkeypatch, no_worker_left
         assert f"{RESCALE.path}:" in result.message and "in rescale:" in result.message
     # And the next one is tried as if nothing had happened.
     assert worker.check_apart(RESCALE, LearnerFile(RESCALE.file, SOLVED)).state == "solved"
+
+
+def test_a_process_that_does_not_start_is_one_line(monkeypatch):
+    monkeypatch.setattr(process, "START_SECONDS", 0)
+    monkeypatch.setattr(process, "COMMAND", [sys.executable, "-c", "import time; time.sleep(60)"])
+    waiting = process.Process()
+    with pytest.raises(InputError, match="did not start"):
+        waiting.ask("a question", 1)
+    waiting.close()
 
 
 # ------------------------------------------------------------------------- how the program ends

@@ -17,7 +17,8 @@ from torch import nn
 
 from course.experiments.edits import changed_model, changed_processor, modules_of
 from course.experiments.experiment import KINDS, PICTURES, QUESTIONS, Answers, Experiment, Said
-from load_weights import load_hf_model
+from load_weights import CheckpointError, load_hf_model
+from program.command_line import InputError
 from text_image_token_processor_1 import PaliGemmaProcessor
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -66,8 +67,11 @@ def picture(name: str) -> Image.Image:
 
 @functools.cache
 def reference() -> Kit:
-    """The shipped checkpoint with the reference's code."""
-    model, tokenizer = load_hf_model(ROOT / "paligemma-tiny", "cpu", "float32")
+    """The shipped checkpoint with the reference's code. Raises InputError if it cannot be read."""
+    try:
+        model, tokenizer = load_hf_model(ROOT / "paligemma-tiny", "cpu", "float32")
+    except CheckpointError as error:
+        raise InputError(str(error)) from error
     vision = model.config.vision_config
     return Kit(
         model,

@@ -1,5 +1,7 @@
 """tiny_model/train_masks.py, in small: it learns, resumes to the same codec, and measures what it says."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,8 @@ from mask_decoder_1 import MaskConfig, MaskVQVAE
 from program.masks import mask_iou
 from tiny_model import codebook, train_masks
 from tiny_model.scenes import make_drawing
+
+ROOT = Path(__file__).parent.parent
 
 pytestmark = pytest.mark.long
 
@@ -59,6 +63,57 @@ def test_an_interrupted_training_ends_in_the_same_codec(plan, drawings, tmp_path
     for name, tensor in whole.state_dict().items():
         assert torch.equal(resumed.state_dict()[name], tensor), name
     assert not torch.equal(new_codec().decoder[0].weight, whole.decoder[0].weight)
+
+
+@pytest.fixture
+def program(drawings, monkeypatch, capsys):
+    """Runs a program in small; returns its exit code and what it wrote to stderr."""
+    monkeypatch.setattr(train_masks.tiny_scenes, "load_drawings", lambda *_: drawings)
+    monkeypatch.setattr(train_masks, "report", lambda *_: None)
+    monkeypatch.setattr(codebook, "BATCHES", 1)
+
+    def run(program, *arguments):
+        code = 0
+        try:
+            program.main([*map(str, arguments)])
+        except SystemExit as end:
+            code = end.code
+        return code, capsys.readouterr().err
+
+    return run
+
+
+def test_the_program_goes_on_in_its_folder(plan, program, tmp_path):
+    file = tmp_path / "mask_decoder.safetensors"
+    assert program(train_masks, "--out", tmp_path)[0] == 0
+    first = file.read_bytes()
+    file.unlink()
+    for _ in range(2):  # also where it is over
+        assert program(train_masks, "--out", tmp_path)[0] == 0 and file.read_bytes() == first
+    assert program(train_masks, "--measure", file)[0] == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == [file.name, "state.pt"]
+
+
+def test_files_of_others_are_left_alone(plan, program, tmp_path):
+    """A mask decoder that was not trained here, a state that is damaged, a picture of the user's."""
+    decoder, state, out = (tmp_path / name for name in ("mask_decoder.safetensors", "state.pt", "own.png"))
+    train = (train_masks, "--out", tmp_path)
+    for file, command, message in (
+        (decoder, train, "choose another --out"), (state, train, "is damaged"),
+        (out, (codebook, ROOT / "paligemma-tiny", out), "add --overwrite"),
+    ):  # fmt: skip
+        file.write_bytes(b"mine")
+        code, err = program(*command)
+        assert code == 2 and message in err.splitlines()[-1] and "Traceback" not in err
+        assert file.read_bytes() == b"mine"
+    for file in (tmp_path / "nowhere" / decoder.name, decoder, state):
+        code, err = program(train_masks, "--measure", file)
+        assert code == 2 and err.startswith("train_masks: error: ") and err.count("\n") == 1
+
+
+def test_the_picture_of_the_codebook_replaces_its_own(program, tmp_path):
+    for _ in range(2):
+        assert program(codebook, ROOT / "paligemma-tiny", tmp_path / "words.png")[0] == 0
 
 
 def test_it_learns(plan, drawings, tmp_path, monkeypatch):

@@ -63,7 +63,7 @@ def test_the_tokenizer_is_laid_out_as_gemmas(tokenizer):
     assert ids[:3] == [size - 1, size - 1, 2] and ids[-1] == tokenizer.token_to_id("\n")
 
 
-def test_a_word_that_is_needed_is_one_token_and_others_are_spelt(tokenizer):
+def test_a_word_that_is_needed_is_one_token_and_others_are_spelled(tokenizer):
     def tokens(text):
         return tokenizer.encode(text, add_special_tokens=False).tokens
 
@@ -341,6 +341,21 @@ def test_a_model_that_knows_all_is_always_right(monkeypatch, tokenizer, scene):
     assert 0.8 < found["mask"] == pytest.approx(found["codec"], abs=0.02) and found["filled box"] == 1
     table = measure.markdown_table({"all": found})
     assert "| `ocr`, exactly right | 1.00 |" in table and "where" not in table
+
+
+def test_a_run_is_measured_by_what_its_plan_teaches(model, tmp_path, monkeypatch):
+    plan = json.loads(json.dumps(train_tiny.MINUTES_PLAN))
+    state = {"plan": plan, "model": model.state_dict(), "stage": "answers", "done": 9}
+    train_tiny.write_state(tmp_path / "state.pt", state)
+    asked = []
+
+    def columns(*_, things=None, kinds=None, count=None, **__):
+        asked.append((things, kinds, count))
+        return []
+
+    monkeypatch.setattr(train_tiny, "accuracy_columns", columns)
+    train_tiny.main(["--measure", str(tmp_path)])
+    assert asked == [(train_tiny.FIVE_THINGS, ("caption",), 1)]
 
 
 @pytest.mark.long

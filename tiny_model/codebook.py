@@ -16,8 +16,10 @@ import torch
 import torch.nn.functional as F
 from PIL import Image, ImageDraw, ImageFont
 
-from load_weights import load_mask_decoder
+from load_weights import CheckpointError, load_mask_decoder
 from mask_decoder_1 import GRID_SIDE, MASK_SIDE
+from program.command_line import InputError, Parser, run_program
+from program.pictures import check_drawing, write_picture
 from tiny_model import scenes as tiny_scenes
 from tiny_model.train_masks import random_shapes
 
@@ -67,19 +69,24 @@ def codebook_picture(vqvae, counts: torch.Tensor, patches: torch.Tensor) -> Imag
     return picture
 
 
-def main(argv: list[str] | None = None):
-    parser = argparse.ArgumentParser(description="Draws the 128 words that masks are written in.")
-    parser.add_argument("model", help="folder with a mask_decoder.safetensors or a vae-oid.npz")
-    parser.add_argument("out", type=Path, metavar="OUT.png")
-    args = parser.parse_args(argv)
+def run(args: argparse.Namespace):
+    check_drawing(args.out, [], args.overwrite, "OUT.png", (".png",))
     vqvae = load_mask_decoder(args.model)
     if vqvae is None:
-        parser.error(f"{args.model} holds no mask decoder")
+        raise InputError(f"{args.model} holds no mask decoder")
     counts, patches = mean_patches(vqvae, tiny_scenes.load_drawings(tiny_scenes.TRAINING_STYLES))
-    codebook_picture(vqvae, counts, patches).save(args.out, optimize=True)
+    write_picture(codebook_picture(vqvae, counts, patches), args.out)
     share = np.sort((counts / counts.sum()).numpy())[::-1]
     print(f"{int((counts > 0).sum())} of {len(counts)} words are used; the ten most frequent for "
           f"{share[:10].sum():.0%} of the places; {args.out.stat().st_size / 1e3:.0f} kB")  # fmt: skip
+
+
+def main(argv: list[str] | None = None):
+    parser = Parser(prog="codebook", description="Draws the 128 words that masks are written in.")
+    parser.add_argument("model", help="folder with a mask_decoder.safetensors or a vae-oid.npz")
+    parser.add_argument("out", type=Path, metavar="OUT.png")
+    parser.add_argument("--overwrite", action="store_true", help="let OUT.png replace a file of yours")
+    run_program(run, parser.parse_args(argv), parser, CheckpointError)
 
 
 if __name__ == "__main__":

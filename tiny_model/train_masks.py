@@ -35,9 +35,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save
 from tqdm import tqdm
 
+from load_weights import MASK_FILES, CheckpointError, load_mask_decoder
 from mask_decoder_1 import (
     MASK_SIDE,
     MaskConfig,
@@ -46,6 +47,8 @@ from mask_decoder_1 import (
     resize_shapes,
     tokens_from_mask,
 )
+from program.command_line import InputError, Parser, run_program
+from program.files import replace_file
 from program.masks import mask_iou
 from tiny_model import scenes as tiny_scenes
 from tiny_model.quick import bfloat16_is_faster
@@ -152,18 +155,26 @@ def shape_loss(drawn: torch.Tensor, shapes: torch.Tensor) -> torch.Tensor:
 
 
 def train(vqvae: MaskVQVAE, drawings: dict, state_file: Path) -> float:
-    """Trains from where state_file left off; returns the seconds of training, earlier runs included."""
+    """Trains from where state_file left off; returns the seconds of training, earlier runs included.
+
+    Raises InputError for a state that cannot be gone on with.
+    """
     vqvae.to(memory_format=torch.channels_last)
     parameters = [*vqvae.encoder.parameters(), *vqvae.decoder.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=RATE, betas=(0.9, 0.99), weight_decay=1e-4)
     codebook = Codebook(vqvae._vq_vae)
     done, seconds = 0, 0.0
     if state_file.exists():
-        state = torch.load(state_file, weights_only=True)
-        vqvae.load_state_dict(state["vqvae"])
-        optimizer.load_state_dict(state["optimizer"])
-        codebook.load_state_dict(state["codebook"])
-        done, seconds = state["done"], state["seconds"]
+        try:
+            state = torch.load(state_file, weights_only=True)
+            vqvae.load_state_dict(state["vqvae"])
+            optimizer.load_state_dict(state["optimizer"])
+            codebook.load_state_dict(state["codebook"])
+            done, seconds = state["done"], state["seconds"]
+        except Exception as error:  # damage raises almost anything
+            raise InputError(
+                f"{state_file} is damaged, or not of this training: move it away, or choose another --out"
+            ) from error
     start = saved = time.time()
 
     def save():
@@ -254,9 +265,34 @@ def report(vqvae: MaskVQVAE, styles: dict[str, dict]):
         print(f"{name}: " + ", ".join(f"{what} {value:.3f}" for what, value in found.items()), flush=True)
 
 
+def run(args: argparse.Namespace):
+    """Trains the codec, unless one is to be measured; measures it."""
+    file, state_file = args.measure or args.out / MASK_FILES[0], args.out / "state.pt"
+    if args.measure is None and file.exists() and not state_file.exists():
+        raise InputError(f"{file} is there, and no {state_file.name} of its training: choose another --out")
+    if args.measure is not None and (file.name != MASK_FILES[0] or not file.is_file()):
+        raise InputError(f"--measure {file}: no such file, or its name is not {MASK_FILES[0]}")
+    drawings = {
+        "training sets": tiny_scenes.load_drawings(TRAINING_STYLES),
+        "held out": tiny_scenes.load_drawings(HELD_OUT_STYLES),
+    }
+    if args.measure is None:
+        torch.manual_seed(0)
+        vqvae = MaskVQVAE(CONFIG)
+        args.out.mkdir(parents=True, exist_ok=True)
+        seconds = train(vqvae, drawings["training sets"], state_file)
+        # float16 has three more bits than bfloat16 for what is between -1 and 1.
+        tensors = {name: tensor.half().contiguous() for name, tensor in vqvae.state_dict().items()}
+        replace_file(file, save(tensors, metadata={"format": "pt"}))
+        print(f"{seconds / 60:.0f} minutes of training; the codec is in {file}")
+    # What is measured is what is stored.
+    report(load_mask_decoder(file.parent), drawings)
+
+
 def main(argv: list[str] | None = None):
-    parser = argparse.ArgumentParser(
-        description="Trains the mask codec of paligemma-tiny; goes on where it was interrupted."
+    parser = Parser(
+        prog="train_masks",
+        description="Trains the mask codec of paligemma-tiny; goes on where it was interrupted.",
     )
     parser.add_argument(
         "--out", type=Path, default=Path("training-masks"), metavar="DIR", help="folder for the results"
@@ -264,26 +300,7 @@ def main(argv: list[str] | None = None):
     parser.add_argument(
         "--measure", type=Path, metavar="FILE", help="train nothing, measure this mask_decoder.safetensors"
     )
-    args = parser.parse_args(argv)
-
-    torch.manual_seed(0)
-    drawings = {
-        "training sets": tiny_scenes.load_drawings(TRAINING_STYLES),
-        "held out": tiny_scenes.load_drawings(HELD_OUT_STYLES),
-    }
-    vqvae = MaskVQVAE(CONFIG)
-    file = args.measure
-    if file is None:
-        args.out.mkdir(parents=True, exist_ok=True)
-        file = args.out / "mask_decoder.safetensors"
-        seconds = train(vqvae, drawings["training sets"], args.out / "state.pt")
-        # float16 has three more bits than bfloat16 for what is between -1 and 1.
-        tensors = {name: tensor.half().contiguous() for name, tensor in vqvae.state_dict().items()}
-        save_file(tensors, file, metadata={"format": "pt"})
-        print(f"{seconds / 60:.0f} minutes of training; the codec is in {file}")
-    # What is measured is what is stored.
-    vqvae.load_state_dict({name: tensor.float() for name, tensor in load_file(file).items()})
-    report(vqvae, drawings)
+    run_program(run, parser.parse_args(argv), parser, CheckpointError)
 
 
 if __name__ == "__main__":

@@ -223,7 +223,7 @@ class Run:
             raise InputError(f"{file} is the state of a training {which}: choose another --out")
         if state["about"]["data"] != self.about["data"]:
             raise InputError(
-                f"{file} was trained on other drawings, fonts, photographs or masks than are here now: "
+                f"{file} was trained on other drawings, fonts or photographs than are here now: "
                 "put them back, or choose another --out"
             )
         if state["choices"]["compiled"] and not can_compile():
@@ -443,9 +443,11 @@ def measure(args: argparse.Namespace):
     """Prints the table of a checkpoint, or of the weights in the state of a run."""
     folder = args.measure
     store = Path(args.out) / "rendered.zip" if args.out else None
+    taught = {}  # what the plan of a run teaches; a checkpoint is asked about everything
     if (folder / "state.pt").exists():
         state = read_state(folder / "state.pt")
         plan, store = state["plan"], folder / "rendered.zip"
+        taught = {"things": plan["things"], "kinds": kinds_measured(plan), "count": count_measured(plan)}
         tokenizer = build_tokenizer()
         model = build_model(build_config(tokenizer, plan["sizes"]))
         model.load_state_dict({name: value.bfloat16().float() for name, value in state["model"].items()})
@@ -457,7 +459,7 @@ def measure(args: argparse.Namespace):
     titles = args.columns or tuple(COLUMNS)
     columns = {}
     for title, found in accuracy_columns(
-        model, tokenizer, codec, args.scenes, args.nothing, store, titles=titles
+        model, tokenizer, codec, args.scenes, args.nothing, store, titles=titles, **taught
     ):
         columns[title] = found
         print(f"{title}: " + ", ".join(f"{kind} {value:.3f}" for kind, value in found.items()), flush=True)

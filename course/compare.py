@@ -29,8 +29,8 @@ from course.source import find, reference, reference_source
 from course.tracebacks import LearnersError, explained
 from load_weights import CheckpointError, ModelSet, import_set, load_hf_model
 from program.command_line import InputError, write
+from speed.threads import ONE_THREAD
 
-ONE_THREAD = 20_000_000  # parameters; fewer are quicker in one thread
 NEW_TOKENS = 2  # read after the prompt, with the cache
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 1e-2}
 

@@ -279,7 +279,7 @@ def describe_syntax_error(error: SyntaxError, file: LearnerFile) -> Flaw:
     details = [f"    {code}"] if code else []
     place = f"{file.path.name}:{line}"
     marks = [number for number, one in enumerate(file.lines, start=1) if CONFLICT.match(one)]
-    if marks and any(marks[0] <= line <= marks[-1] for _ in marks):
+    if marks and marks[0] <= line <= marks[-1]:
         begin = max(
             (number for number in marks if number <= line and file.lines[number - 1][0] == "<"), default=0
         )

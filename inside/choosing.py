@@ -6,7 +6,7 @@
 What to notice:
   - nothing is computed twice. The module's own `sample_next_token` and `keep_top_p` are watched while
     they run, so that a learner's mistake in them shows as what it does;
-  - a distribution has as many numbers as the vocabulary (257,152 for the 3B model): the page gets the
+  - a distribution has as many numbers as the vocabulary (257,216 for the 3B model): the page gets the
     likeliest few one by one, and the rest as one number.
 """
 

@@ -13,11 +13,10 @@ from speed import int8_file, memory
 from speed.attention import fuse_attention
 from speed.linear import Bf16Linear, Int8Embedding, Int8Linear, Int8MLP
 from speed.quickest import seconds
+from speed.threads import ONE_THREAD
 
 PRECISIONS = ("auto", *load_weights.PRECISIONS, "int8")  # what --precision takes
-# In parameters: models below LARGE are quick as they are, and stay as they are; below ONE_THREAD, threads
-# that wait for each other cost more than they save.
-LARGE, ONE_THREAD = 100_000_000, 20_000_000
+LARGE = 100_000_000  # parameters; smaller models are quick as they are, and stay as they are
 TABLE = "language_model.model.embed_tokens"
 LM_HEAD = "language_model.lm_head"
 SHARED = (".q_proj", ".k_proj", ".v_proj", ".gate_proj", ".up_proj")  # layers with the input of another

@@ -12,6 +12,7 @@ The runtimes read these variables once, as they are loaded with torch: libgomp (
 
 import os
 
+ONE_THREAD = 20_000_000  # parameters of a model; in smaller ones waiting costs more than sharing saves
 POLICY = {
     "OMP_WAIT_POLICY": "passive",  # all three
     "GOMP_SPINCOUNT": "5000",  # libgomp: how often it asks before it sleeps; 300 us on a Xeon

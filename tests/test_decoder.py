@@ -200,7 +200,7 @@ def test_cache_grows_by_what_is_new(model):
     assert [tuple(key.shape) for key in output["kv_cache"].key_cache] == [(1, 2, T + 1, 10)] * 3
 
 
-def test_repeat_kv_keeps_neighbours_together():
+def test_repeat_kv_keeps_neighbors_together():
     """Query heads 0 and 1 share key head 0, as repeat_interleave says and repeat does not."""
     heads = torch.arange(3.0)[None, :, None, None].expand(2, 3, 4, 5)
     repeated = repeat_kv(heads, 2)

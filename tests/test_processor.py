@@ -33,7 +33,7 @@ PROMPTS = [
 
 
 def picture(mode, width, height, seed=0):
-    """Noise: its every pixel differs from its neighbours, so that any other interpolation shows."""
+    """Noise: its every pixel differs from its neighbors, so that any other interpolation shows."""
     random = np.random.default_rng(seed)
     rgb = Image.fromarray(random.integers(0, 256, (height, width, 3), dtype=np.uint8))
     return rgb.quantize(16) if mode == "P" else rgb.convert(mode)

@@ -198,7 +198,7 @@ def turn(rng: np.random.Generator, drawing: Drawing, longer_side: float, wild: f
     step_y = (source_h - 2) / h
     a, b = cos * step_x, (sin + slant * cos) * step_x
     d, e = -sin * step_y, (cos - slant * sin) * step_y
-    c = source_w / 2 - a * out_w / 2 - b * out_h / 2  # centre comes from centre
+    c = source_w / 2 - a * out_w / 2 - b * out_h / 2  # center comes from center
     f = source_h / 2 - d * out_w / 2 - e * out_h / 2
 
     def turned(image: Image.Image) -> np.ndarray:

@@ -56,7 +56,7 @@ def training_texts() -> list[str]:
 def build_tokenizer() -> Tokenizer:
     """In Gemma's manner spaces become ▁, and ids 0 to 3 are pad, eos, bos, unk.
 
-    Each word that the model needs is one token, and all else is spelt letter by letter: no merges,
+    Each word that the model needs is one token, and all else is spelled letter by letter: no merges,
     so that what stands on a sign is read as it is printed, one letter after the other.
     """
     normalizer = normalizers.Replace(" ", "▁")
@@ -146,14 +146,14 @@ def initialise(model: PaliGemmaForConditionalGeneration, tokenizer: Tokenizer, c
         if name.endswith(("out_proj", "fc2", "o_proj", "down_proj")):
             module.weight.mul_(0.3)
 
-    # Sine and cosine of row and column: neighbours start out alike.
+    # Sine and cosine of row and column: neighbors start out alike.
     positions = model.vision_tower.vision_model.embeddings.position_embedding.weight
     side, C = math.isqrt(len(positions)), positions.shape[1]
     y, x = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
     frequencies = math.pi / 2 ** torch.linspace(0, 4, C // 4)
     angles = [(axis.flatten()[:, None] + 0.5) * frequencies for axis in (y, x)]
     positions.copy_(torch.cat([f(angle) for angle in angles for f in (torch.sin, torch.cos)], dim=1))
-    # Queries equal to keys: a patch first looks at what is like it, and so at its neighbours.
+    # Queries equal to keys: a patch first looks at what is like it, and so at its neighbors.
     for layer in model.vision_tower.vision_model.encoder.layers:
         layer.self_attn.k_proj.weight.copy_(layer.self_attn.q_proj.weight)
 

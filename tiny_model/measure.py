@@ -137,7 +137,7 @@ class Examination:
             self.note("absent", given == "")
 
     def detect_several(self, scenes: list[Scene]):
-        """Right: the same names in the same order, each box nearer to its own than to nothing."""
+        """Right: the same names in the same order, each box above 0.5 IoU with its own."""
         pairs = [tiny_scenes.QUESTIONS["detect several"](self.rng, scene) for scene in scenes]
         answers = self.ask(scenes, [prompt for prompt, _ in pairs])
         for (_, truth), given in zip(pairs, answers, strict=True):

@@ -94,7 +94,7 @@ def is_there(scene: Scene, thing: str) -> str:
 
 
 def where(scene: Scene, thing: str) -> str:
-    """The third of the picture with the centre of the only `thing`: 'top left', 'middle'."""
+    """The third of the picture with the center of the only `thing`: 'top left', 'middle'."""
     if not named(scene, thing):
         return NOTHING
     [found] = named(scene, thing)
@@ -114,7 +114,7 @@ def color(scene: Scene, thing: str) -> str | None:
 def beside(scene: Scene, thing: str, side: str) -> str | None:
     """What comes next to the left (right) of the only `thing`: 'a dog', 'nothing'.
 
-    By the centres, as in a caption. None where two centres are too near to one another to be told
+    By the centers, as in a caption. None where two centers are too near to one another to be told
     apart by anybody.
     """
     if not named(scene, thing):
@@ -274,13 +274,13 @@ def ask_beside(rng: np.random.Generator, scene: Scene) -> Question:
     something = [pair for pair in pairs if beside(scene, *pair) != "nothing"]
     if something and rng.random() < 0.6:
         pairs = something
-    absent = _ask_of_single(rng, scene, [name for name, _ in pairs])
-    if absent is None:
+    asked = _ask_of_single(rng, scene, [name for name, _ in pairs])
+    if asked is None:
         return None
-    if named(scene, absent):
+    if named(scene, asked):
         thing, side = pairs[rng.integers(len(pairs))]
     else:
-        thing, side = absent, ("left", "right")[rng.integers(2)]
+        thing, side = asked, ("left", "right")[rng.integers(2)]
     return f"answer en what is {side} of the {thing}?", beside(scene, thing, side)
 
 
@@ -306,33 +306,15 @@ QUESTIONS = {
     "ocr": ask_ocr,
 }
 KINDS = tuple(QUESTIONS)
-WEIGHTS = {  # how often each kind is asked where it can be asked
-    "caption": 0.12, "caption de": 0.045, "caption es": 0.045, "caption fr": 0.045, "detect": 0.14,
-    "detect several": 0.10, "segment": 0.07, "segment several": 0.03, "count": 0.06, "total": 0.03,
-    "is there": 0.05, "where": 0.12, "color": 0.14, "beside": 0.10, "ocr": 0.02,
-}  # fmt: skip
-COUNT_WEIGHT, OCR_WEIGHT = 0.18, 0.35  # where a thing is repeated, and where there is a sign
 
 
-def ask(rng: np.random.Generator, scene: Scene, kind: str | None = None) -> tuple[str, str]:
-    """A random prompt about the scene and its true answer; `kind` is one of KINDS or None.
+def ask(rng: np.random.Generator, scene: Scene, kind: str) -> tuple[str, str]:
+    """A prompt of one of KINDS about the scene, and its true answer.
 
-    A given kind that cannot be asked about this scene ("where" with two cats and nothing else)
-    becomes "is there". Answers to "segment" still need `fill_in`.
+    A kind that cannot be asked about this scene ("where" with two cats and nothing else) becomes
+    "is there". Answers to "segment" still need `fill_in`.
     """
-    if kind is not None:
-        return QUESTIONS[kind](rng, scene) or ask_is_there(rng, scene)
-    weights = dict(WEIGHTS)
-    if len(_single(scene)) < len(_present(scene)):
-        weights["count"] = COUNT_WEIGHT  # else hardly any answer would be more than 1
-    if scene.sign:
-        weights["ocr"] = OCR_WEIGHT
-    values = np.array(list(weights.values()))
-    question = None
-    while question is None:
-        kind = KINDS[rng.choice(len(KINDS), p=values / values.sum())]
-        question = QUESTIONS[kind](rng, scene)
-    return question
+    return QUESTIONS[kind](rng, scene) or ask_is_there(rng, scene)
 
 
 def vary(rng: np.random.Generator, prompt: str) -> str:

@@ -339,7 +339,7 @@ def color_of(piece: Piece, canvas: np.ndarray) -> str | None:
 
 
 def choose_names(rng: np.random.Generator, words: list[str], count: int) -> list[str]:
-    """`count` words with many repeats, for else there would be nothing to count but ones."""
+    """`count` words with many repeats, because otherwise there would be nothing to count but ones."""
     names = [words[rng.integers(len(words))]]
     all_equal = rng.random() < 0.25
     while len(names) < count:

@@ -27,7 +27,7 @@ class Thing:
 @dataclass
 class Scene:
     pixels: np.ndarray  # uint8 [S, S, 3]
-    things: list[Thing]  # from left to right by their centres
+    things: list[Thing]  # from left to right by their centers
     owner: np.ndarray  # int8 [S, S], which of `things` a pixel belongs to, -1 for all else
     sign: Sign | None = None
 

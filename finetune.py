@@ -29,6 +29,7 @@ from finetuning import data, session, state
 from finetuning.adapter import write_json, write_whole
 from finetuning.learner import Learner
 from finetuning.settings import (
+    BEFORE,
     FINISHED,
     PRODUCTS,
     SETTINGS,
@@ -38,10 +39,11 @@ from finetuning.settings import (
     unmake_out,
 )
 from inference import choose_device, peak_memory, set_of
-from load_weights import CheckpointError, import_set, read_config, read_json, read_tokenizer, weight_files
+from load_weights import CheckpointError, import_set, read_config, read_entries, read_tokenizer, weight_files
 from program import command_line
-from program.command_line import InputError, Parser, log, number, set_up_streams, write
-from program.questions import FULL_MODEL, TINY_MODEL
+from program.command_line import InputError, Parser, log, number, set_up_streams, to_paste, write
+from program.memory import is_out_of_memory
+from program.questions import FULL_MODEL, TINY_MODEL, choose_model, has_weights
 
 HERE = Path(__file__).parent
 SHIPPED = HERE / "finetuning" / "everything"  # train.jsonl, eval.jsonl, pictures/
@@ -120,10 +122,8 @@ def fill_defaults(args: argparse.Namespace):
         chosen.append(f"data {SHIPPED.name}/train.jsonl")
         args.model = args.model or str(TINY_MODEL)
     if args.model is None:
-        is_there = has_weights(FULL_MODEL)
-        args.model = str(FULL_MODEL if is_there else TINY_MODEL)
-        why = "its weights are there" if is_there else f"{FULL_MODEL.name} holds no weights yet"
-        chosen.append(f"model {Path(args.model).name}, since {why}")
+        args.model, said = choose_model()
+        chosen.append(said)
     if args.out is None:
         numbers = (f"{OUT}-{i}" if i > 1 else OUT for i in range(1, 10_000))
         args.out = next(name for name in numbers if not Path(name).exists())
@@ -137,10 +137,6 @@ def fill_defaults(args: argparse.Namespace):
 
 
 # ------------------------------------------------------------------------------------- the run
-
-
-def quoted(text: str) -> str:
-    return '"' + text.replace('"', '\\"') + '"'
 
 
 def run(args: argparse.Namespace):
@@ -176,22 +172,26 @@ def run(args: argparse.Namespace):
     session.say_time(learner, history)
     stop: list = []
     earlier = session.catch_ctrl_c(stop)
-    is_done = session.train_until_done(learner, history, stop)
-    signal.signal(signal.SIGINT, earlier)
+    try:
+        is_done = session.train_until_done(learner, history, stop)
+    except FloatingPointError as error:
+        raise session.keep_diverged(learner, history) from error
+    finally:
+        signal.signal(signal.SIGINT, earlier)
     if not is_done:
         learner.write_results(history, is_final=False)
         log(f"Stopped after step {history['step']}; all of it is kept. To go on:")
-        log(f"  python finetune.py --resume {out}")
+        log(f"  {to_paste('python', 'finetune.py', '--resume', out)}")
         sys.exit(130)
 
     learner.finish_weights()
-    after = learner.answers(task.held_out)
+    after = session.ask_held_out(learner)
     learner.model.vision_tower = learner.tower
     learner.write_results(history, is_final=True)
     examples = session.show_before_and_after(learner, before, after)
     (out / FINISHED).touch()
     learner.features = None  # no longer mapped: Windows keeps files that are
-    for name in (state.STATE, "features.bin", "before.json", PRODUCTS):
+    for name in (state.STATE, "features.bin", BEFORE, PRODUCTS):
         (out / name).unlink(missing_ok=True)
     write(f"Before: {session.scores_line(learner, before)}")
     write(f"After:  {session.scores_line(learner, after)}")
@@ -203,32 +203,24 @@ def run(args: argparse.Namespace):
 def command(args: argparse.Namespace, example: data.Example) -> str:
     """What asks the new model about one of the unseen pictures."""
 
-    def short(path: Path) -> str:
+    def short(path: Path) -> Path:
         path = path.resolve()
-        return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+        return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
-    draw = f" --draw {args.out}/answer.png" if "<loc" in example.suffix else ""
-    model = f"--model {short(Path(args.model))} --adapter {args.out}"
+    model = ["--model", short(Path(args.model)), "--adapter", args.out]
     if args.merge:
-        model = f"--model {args.out}"
+        model = ["--model", args.out]
     elif Path(args.model).resolve() == TINY_MODEL.resolve() and not has_weights(FULL_MODEL):
-        model = f"--adapter {args.out}"
-    question = f"--image {short(example.picture)} --prompt {quoted(example.prefix)}"
-    return f"python inference.py {model} {question}{draw}"
-
-
-def has_weights(folder: Path) -> bool:
-    return any((folder / name).exists() for name in ("model.safetensors", "model.safetensors.index.json"))
+        model = ["--adapter", args.out]
+    question = ["--image", short(example.picture), "--prompt", example.prefix]
+    draw = ["--draw", f"{args.out}/answer.png"] if "<loc" in example.suffix else []
+    return to_paste("python", "inference.py", *model, *question, *draw)
 
 
 def tokenizer_of(folder: Path):
     """The tokenizer alone: data is checked before weights are loaded."""
-    if not folder.is_dir():
-        raise CheckpointError(
-            f"model folder {folder} " + ("is a file" if folder.exists() else "does not exist")
-        )
+    entries = read_entries(folder)
     weight_files(folder)
-    entries = read_json(folder / "config.json")
     return read_tokenizer(folder, entries, read_config(entries, import_set(1)))
 
 
@@ -245,7 +237,7 @@ def run_with_advice(args: argparse.Namespace):
         with explained(InputError, CheckpointError, OSError, MemoryError):
             run(args)
     except (MemoryError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and "memory" not in str(error):
+        if not is_out_of_memory(error):
             raise
         raise InputError("out of memory: try --batch 1 with --accumulate, or --recompute") from error
 

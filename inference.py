@@ -47,6 +47,7 @@ from program import command_line
 from program.command_line import InputError, Parser, log, number, set_up_streams, write
 from program.known_prompts import say_if_unknown
 from program.masks import draw_masks, find_masks, mask_picture, to_rle
+from program.memory import is_out_of_memory
 from program.pictures import (
     DRAWABLE,
     check_drawing,
@@ -485,7 +486,7 @@ def memory_errors(args: argparse.Namespace):
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and "memory" not in str(error):
+        if not is_out_of_memory(error):
             raise
         hints = []
         if args.precision in ("auto", "float32"):

@@ -109,6 +109,17 @@ def read_json(path: Path) -> dict:
     return content
 
 
+def read_entries(folder: Path) -> dict:
+    """What config.json of a checkpoint folder holds."""
+    if not folder.is_dir():
+        what = "is a file, not a folder" if folder.exists() else "does not exist"
+        raise CheckpointError(f"model folder {folder} {what}")
+    if not (folder / "config.json").is_file():
+        what = "has no config.json" if any(folder.iterdir()) else "is empty"
+        raise CheckpointError(f"model folder {folder} {what}: get the model with `{DOWNLOAD} {folder}`")
+    return read_json(folder / "config.json")
+
+
 def fill(config_class: type, entries: dict, where: str):
     """Makes a config from the entries that its fields name; others are of no use here.
 
@@ -571,14 +582,7 @@ def load_hf_model(model_path, device="cpu", precision: str = "auto", model_set: 
     OSError for what cannot be opened.
     """
     folder, device = Path(model_path), torch.device(device)
-    if not folder.is_dir():
-        what = "is a file, not a folder" if folder.exists() else "does not exist"
-        raise CheckpointError(f"model folder {folder} {what}")
-    if not (folder / "config.json").is_file():
-        what = "has no config.json" if any(folder.iterdir()) else "is empty"
-        raise CheckpointError(f"model folder {folder} {what}: get the model with `{DOWNLOAD} {folder}`")
-
-    entries = read_json(folder / "config.json")
+    entries = read_entries(folder)
     model_set = model_set or import_set(1)
     config = read_config(entries, model_set)
     tokenizer = read_tokenizer(folder, entries, config)

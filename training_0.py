@@ -188,8 +188,8 @@ class LoRALinear(nn.Module):
 
     y = base_layer(x) + (alpha / R) * B A x
 
-    A full matrix of the 3B model has up to 33 million numbers, its A and B of rank 8 together
-    148 thousand: gradients and the optimizer's memory shrink with them.
+    A full matrix of the 3B model has up to 34 million numbers, its A and B of rank 8 together
+    147 thousand: gradients and the optimizer's memory shrink with them.
 
     Input: x [..., I]. Output: [..., O], in the dtype of base_layer's output; the product of the
     small matrices and the sum are float32.

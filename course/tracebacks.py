@@ -15,6 +15,7 @@ from course.exercises import EXERCISES, FILES, OWNERS
 from course.learner_file import LearnerFile, describe_syntax_error
 from course.source import NOT_DONE
 from program.command_line import InputError
+from program.memory import is_out_of_memory
 
 
 def is_learners(path: str) -> bool:
@@ -65,13 +66,16 @@ class LearnersError(InputError):
 def explained(*others: type[Exception]):
     """Turns what stops in the learner's code, or because of it, into a LearnersError.
 
-    others: errors of the program's own, which pass, unless they come out of a `_0` file.
+    others: errors of the program's own, which pass, unless they come out of a `_0` file. With MemoryError
+    among them, memory that runs out passes from there as well: any line may be the one that it ends at.
     """
     try:
         with noticed_exits():
             yield
     except (Exception, SystemExit) as error:
         if isinstance(error, others) and not learners_frames(error):
+            raise
+        if MemoryError in others and is_out_of_memory(error):
             raise
         raise explain(error) from error
 

@@ -15,6 +15,7 @@ What to notice:
 import json
 import math
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -23,12 +24,15 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
+from finetuning.settings import BEFORE, PRODUCTS, SETTINGS
 from load_weights import (
+    MASK_FILES,
     CheckpointError,
     find_tensors,
     hub_name,
     read_json,
     read_tensor,
+    short,
     untie,
     weight_files,
 )
@@ -44,6 +48,9 @@ REFUSED = {
     "fan_in_fan_out": "transposed weights", "trainable_token_indices": "tokens of its own",
     "layer_replication": "repeated layers", "target_parameters": "parameters outside linear layers",
 }  # fmt: skip
+# Ways to begin (init_lora_weights) that take A and B as they begin off the base's weights: beside the weights
+# as they were, what was learned says something else.
+CHANGE_THE_BASE = ("pissa", "corda", "olora", "loftq", "lora_ga")
 
 
 def transformers_name(name: str) -> str:
@@ -59,7 +66,7 @@ def transformers_name(name: str) -> str:
     raise ValueError(f"transformers' PaliGemma has no {name}")
 
 
-def write_json(path: Path, content: dict):
+def write_json(path: Path, content: dict | list | str):
     path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
@@ -113,15 +120,13 @@ def save_adapter(folder: Path, model: nn.Module, base_model: str, rank: int, alp
 def save_checkpoint(folder: Path, model: nn.Module, base: Path, dtype: torch.dtype, changed: set[str]):
     """Writes a checkpoint of the hub's format; all but the changed parameters is the base model's file.
 
-    But for the prompts that it was trained on, which are others now.
+    But for the prompts that it was trained on, which are others now, and what is left in its folder of a
+    training of its own.
     """
+    own = (known_prompts.FILE, SETTINGS, PRODUCTS, BEFORE)
     for path in base.iterdir():
-        if (
-            path.is_file()
-            and path.suffix in (".json", ".model")
-            and not path.name.startswith("model.safetensors")
-            and path.name != known_prompts.FILE
-        ):
+        is_models = path.suffix in (".json", ".model") and not path.name.startswith("model.safetensors")
+        if path.is_file() and path.name not in own and (is_models or path.name in MASK_FILES):
             write_whole(folder, path.name, lambda part, path=path: shutil.copyfile(path, part))
     entries = read_json(base / "config.json")
     for key in ("torch_dtype", "dtype"):
@@ -150,7 +155,10 @@ def read_tensors(path: Path) -> dict[str, dict[str, torch.Tensor]]:
                     raise CheckpointError(
                         f"{path}: {key} is not a matrix of plain LoRA, which is all that is read"
                     )
-                layers.setdefault(hub_name(module), {})[part] = stored.get_tensor(key)
+                tensor = stored.get_tensor(key)
+                if tensor.ndim != 2 or 0 in tensor.shape:
+                    raise CheckpointError(f"{path}: {key} is {list(tensor.shape)}, which is no matrix")
+                layers.setdefault(hub_name(module), {})[part] = tensor
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path} is damaged or cannot be read: {error}") from error
     for module, parts in layers.items():
@@ -182,10 +190,33 @@ def read_adapter_config(folder: Path) -> dict:
             )
     if config.get("bias", "none") != "none":
         raise CheckpointError(f"{folder / CONFIG}: bias is {config['bias']!r:.20}; only none is supported")
-    alpha = config.get("lora_alpha")
-    if isinstance(alpha, bool) or not isinstance(alpha, int | float):
-        raise CheckpointError(f"{folder / CONFIG}: lora_alpha must be a number, not {alpha!r:.40}")
+    start = config.get("init_lora_weights")
+    if isinstance(start, str) and start.lower().startswith(CHANGE_THE_BASE):
+        raise CheckpointError(
+            f"{folder / CONFIG}: init_lora_weights is {short(start)}, which changes the base's weights, too: "
+            "let PEFT make it plain LoRA (save_pretrained with path_initial_model_for_weight_conversion)"
+        )
+    check_alphas(folder / CONFIG, config)
     return config
+
+
+def check_alphas(path: Path, config: dict):
+    """Refuses what alpha_of could not compute with."""
+    patterns = config.get("alpha_pattern") or {}
+    if not isinstance(patterns, dict):
+        raise CheckpointError(f"{path}: alpha_pattern must be an object, not {short(patterns)}")
+    alphas = {f"alpha_pattern's {short(pattern)}": alpha for pattern, alpha in patterns.items()}
+    for what, alpha in ({"lora_alpha": config.get("lora_alpha")} | alphas).items():
+        is_number = isinstance(alpha, int | float) and not isinstance(alpha, bool)
+        if not (is_number and abs(alpha) < 1e30):  # nor NaN, nor an integer that no float holds
+            raise CheckpointError(f"{path}: {what} must be a number, not {short(alpha)}")
+    for pattern in patterns:
+        try:
+            re.compile(peft_pattern(pattern))
+        except (re.error, OverflowError, RecursionError) as error:
+            raise CheckpointError(
+                f"{path}: alpha_pattern's {short(pattern)} is no regular expression: {error}"
+            ) from error
 
 
 def base_model_of(folder) -> str | None:
@@ -194,11 +225,16 @@ def base_model_of(folder) -> str | None:
     return base if isinstance(base, str) and base and (Path(base) / "config.json").is_file() else None
 
 
+def peft_pattern(pattern: str) -> str:
+    """What PEFT makes of a key of alpha_pattern: a regular expression for the end of a layer's name."""
+    return rf"(.*\.)?({pattern})$"
+
+
 def alpha_of(config: dict, module: str) -> float:
-    """lora_alpha, which a config may set for some layers by the ends of their names."""
+    """lora_alpha, which a config may set for some layers by the ends of their names; the first that fits."""
     name = transformers_name(module)
     for pattern, alpha in (config.get("alpha_pattern") or {}).items():
-        if name == pattern or name.endswith("." + pattern):
+        if re.match(peft_pattern(pattern), name):
             return alpha
     return config["lora_alpha"]
 

@@ -243,7 +243,11 @@ class Task:
 
 
 def read_task(args: argparse.Namespace, tokenizer) -> Task:
-    """Reads and checks all"""
+    """Reads and checks all examples, and holds some out if there is no --eval.
+
+    Returns the Task. Raises InputError for a file that cannot be read, for the first bad example unless they
+    are skipped, and if nothing is left, or what is asked is learned as well.
+    """
     train, complaints = read_examples(Path(args.data), tokenizer, args.max_tokens, args.skip_bad)
     if args.eval is not None:
         held_out, more = read_examples(Path(args.eval), tokenizer, args.max_tokens, args.skip_bad)

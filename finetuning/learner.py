@@ -11,7 +11,6 @@ from finetuning import data, memory, report
 from finetuning.adapter import save_adapter, save_checkpoint, write_json, write_whole
 from finetuning.fused import fuse
 from finetuning.settings import PRODUCTS
-from generation_1 import Answer, generate
 from load_weights import ModelSet, find_tensors, load_hf_model, weight_files
 from program import known_prompts
 from speed.loading import LARGE
@@ -120,9 +119,12 @@ class Learner:
     # ---- questions
 
     def answers(self, examples: list[data.Example]) -> list[str]:
-        """What the model says about each, greedily."""
+        """What the model says about each, greedily.
+
+        Raises FloatingPointError if a logit is not finite.
+        """
         self.model.eval()
-        found = []
+        generation, found = self.model_set.generation, []
         for start in range(0, len(examples), ASKED_AT_ONCE):
             group = examples[start : start + ASKED_AT_ONCE]
             batch = self.processor(
@@ -130,8 +132,8 @@ class Learner:
             )
             batch["pixel_values"] = torch.stack([self.seen(example) for example in group])
             batch = {name: tensor.to(self.device) for name, tensor in batch.items()}
-            answers = [Answer(self.tokenizer) for _ in group]
-            for tokens in generate(self.model, batch, self.eos, self.args.max_tokens):
+            answers = [generation.Answer(self.tokenizer) for _ in group]
+            for tokens in generation.generate(self.model, batch, self.eos, self.args.max_tokens):
                 for answer, token in zip(answers, tokens, strict=True):
                     if token is not None and token != self.eos:
                         answer.append(token)
@@ -168,6 +170,11 @@ class Learner:
         if history["steps"]:
             picture = report.curve(history["steps"], title)
             write_whole(self.out, "curve.png", lambda path: picture.save(path, format="PNG"))
+
+    def keep_best(self, history: dict):
+        """Writes the best weights so far as a result, where the training cannot go on."""
+        self.finish_weights()
+        self.write_results(history, is_final=True)
 
     def write_known_prompts(self):
         """What inference.py need not wonder about; a checkpoint's own prompts are its base's and these."""

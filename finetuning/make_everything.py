@@ -1,4 +1,4 @@
-"""Draws the shipped set: scenes in which everything is to be found at once, which no prompt asked for so far.
+"""Draws the shipped set: scenes, and a new kind of question, which asks for everything in them at once.
 
     python -m finetuning.make_everything DIR        writes DIR/train.jsonl, DIR/eval.jsonl, DIR/pictures/
 

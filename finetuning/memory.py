@@ -9,7 +9,7 @@ What to notice:
     the model's own forward stays as it is;
   - a layer can be computed twice instead of remembered (recomputation), for a third more time.
 
-Letters in shapes: N patches, C width of the tower, D width of the decoder, M width of the MLP, T
+Letters in shapes: P pictures, N patches, C width of the tower, D width of the decoder, M width of the MLP, T
 tokens of a row, A tokens of the longest answer, V vocabulary; I inputs and O outputs of a linear layer.
 """
 
@@ -167,7 +167,7 @@ def cache_features(
     An interrupted run goes on after the last whole group, so that each group is the same product of
     the same size as in one that ran through.
     prepared(i): pixel_values float32 [1, 3, S, S] of picture i; shape: N and C.
-    """  # fmt: skip
+    """
     size = math.prod(shape) * dtype.itemsize
     have = path.stat().st_size // size if path.exists() else 0
     have = have if have == num_pictures else have // PICTURES_AT_ONCE * PICTURES_AT_ONCE

@@ -1,6 +1,7 @@
 """A training from its start to its end, as one sees it: what it needs, its steps, before and after."""
 
 import json
+import math
 import os
 import signal
 import sys
@@ -14,6 +15,8 @@ from tqdm import tqdm
 from finetuning import data, memory, report, state
 from finetuning.adapter import write_json, write_whole
 from finetuning.learner import Learner
+from finetuning.settings import BEFORE
+from inference import why_not_finite
 from program.command_line import InputError, log
 
 SAVE_EVERY = 20.0  # seconds; longer where saving takes long
@@ -78,7 +81,10 @@ def say_time(learner: Learner, history: dict):
 
 
 def train_until_done(learner: Learner, history: dict, stop: list) -> bool:
-    """The steps that are left, saving now and then. False if it was stopped by Ctrl-C."""
+    """The steps that are left, saving now and then. False if it was stopped by Ctrl-C.
+
+    Raises FloatingPointError if the training diverges: no weight is a number from then on.
+    """
     args, training = learner.args, learner.training
     total = num_steps(learner)
     saved, cost = time.monotonic(), 0.0
@@ -89,6 +95,8 @@ def train_until_done(learner: Learner, history: dict, stop: list) -> bool:
     )  # fmt: skip
     with tqdm(total=total, initial=history["step"], desc="Training", unit="step", dynamic_ncols=True) as bar:
         for found in reports:
+            if not math.isfinite(found["loss"]):
+                raise FloatingPointError("the loss is not finite")
             history["step"] = found["step"]
             entry = {name: found[name] for name in ("step", "epoch", "loss", "rate")}
             if found["score"] is not None:
@@ -113,12 +121,32 @@ def train_until_done(learner: Learner, history: dict, stop: list) -> bool:
     return True
 
 
+def keep_diverged(learner: Learner, history: dict) -> InputError:
+    """Keeps the best weights of a training that diverged; gives what to tell the user."""
+    kept = "before its first evaluation, so there is nothing to keep"
+    if learner.best.weights:
+        learner.keep_best(history)
+        kept = f"and {learner.out} holds the best weights until then"
+    return InputError(
+        f"the training diverged after step {history['step']} (its numbers are no longer finite), {kept}: "
+        f"start again with another --out and a lower --rate, {learner.args.rate / 10:g} for instance"
+    )
+
+
+def ask_held_out(learner: Learner) -> list[str]:
+    """Its answers about what is held out."""
+    try:
+        return learner.answers(learner.task.held_out)
+    except FloatingPointError as error:
+        raise InputError(why_not_finite(learner.model)) from error
+
+
 def answers_before(learner: Learner) -> list[str]:
     """The base model's answers about what is held out, asked once and kept."""
-    path = learner.out / "before.json"
+    path = learner.out / BEFORE
     if path.exists():
         return json.loads(path.read_text(encoding="utf-8"))
-    answers = learner.answers(learner.task.held_out)
+    answers = ask_held_out(learner)
     write_whole(learner.out, path.name, lambda part: write_json(part, answers))
     return answers
 

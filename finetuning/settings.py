@@ -8,7 +8,7 @@ from finetuning import data
 from load_weights import read_json, weight_files
 from program.command_line import InputError
 
-SETTINGS, PRODUCTS, FINISHED = "settings.json", "products.json", "finished"
+SETTINGS, PRODUCTS, BEFORE, FINISHED = "settings.json", "products.json", "before.json", "finished"
 
 
 def make_out(out: Path):

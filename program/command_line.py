@@ -21,7 +21,9 @@ import contextlib
 import errno
 import math
 import os
+import shlex
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -140,6 +142,12 @@ def write(text: str, end: str = "\n"):
         if error.errno in (errno.EPIPE, errno.EINVAL):  # the latter on Windows
             raise ReaderLeft from None
         raise InputError(f"the answer cannot be written: {error.strerror or error}") from None
+
+
+def to_paste(*words) -> str:
+    """A command as a shell takes it: what the shell would read in a way of its own is quoted."""
+    join = subprocess.list2cmdline if sys.platform == "win32" else shlex.join
+    return join([str(word) for word in words])
 
 
 def discard(stream):

@@ -14,16 +14,25 @@ ROOT = Path(__file__).resolve().parent.parent
 FULL_MODEL, TINY_MODEL, SAMPLES = ROOT / "paligemma-3b-pt-224", ROOT / "paligemma-tiny", ROOT / "images"
 
 
+def has_weights(folder: Path) -> bool:
+    # Not any .safetensors: int8 weights that an earlier run has kept there are no model by themselves.
+    return any((folder / name).exists() for name in ("model.safetensors", "model.safetensors.index.json"))
+
+
+def choose_model() -> tuple[str, str]:
+    """The folder of the 3B model if its weights are there, else of the tiny one, and words that say so."""
+    is_there = has_weights(FULL_MODEL)
+    model = FULL_MODEL if is_there else TINY_MODEL
+    why = "its weights are there" if is_there else f"{FULL_MODEL.name} holds no weights yet"
+    return str(model), f"model {model.name}, since {why}"
+
+
 def fill_defaults(args: argparse.Namespace):
     """Chooses what was not given, and says so."""
     chosen = []
     if args.model is None:
-        # Not any .safetensors: int8 weights that an earlier run has kept there are no model by themselves.
-        weights = ("model.safetensors", "model.safetensors.index.json")
-        is_there = any((FULL_MODEL / name).exists() for name in weights)
-        args.model = str(FULL_MODEL if is_there else TINY_MODEL)
-        why = "its weights are there" if is_there else f"{FULL_MODEL.name} holds no weights yet"
-        chosen.append(f"model {Path(args.model).name}, since {why}")
+        args.model, said = choose_model()
+        chosen.append(said)
     if args.image is None:
         samples = sorted(path for path in SAMPLES.glob("*") if path.suffix in DRAWABLE)
         if not samples:

@@ -26,8 +26,8 @@ OUTLIER = 6.0  # times the root mean square of all
 def quantize(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """weight [O, I] -> int8 [O, I] and scale bfloat16 [O], with weight ~ int8 * scale.
 
-    scale = max |row| / 127, rounded to bfloat16 before it is used, so that this costs nothing.
-    In slices that stay in the cache, and in one piece of memory, for it is memory that this waits
+    scale = max |row| / 126.5, rounded to bfloat16 before it is used, so that this costs nothing.
+    In slices that stay in the cache, and in one piece of memory, because it is memory that this waits
     for: the system may take longer to give a new piece than it takes to round what it holds.
     """
     O, I = weight.shape  # noqa: E741 (a letter of the legend)

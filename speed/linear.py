@@ -117,13 +117,15 @@ class Int8Linear(nn.Module):
 class Int8MLP(Replacement, GemmaMLP):
     """GemmaMLP of Int8Linear, gate, up and GELU slice by slice: at 17 MB each, memory is what they wait for.
 
-    Input and output: [..., T, D], float32. One row, and what hooks watch, is worked on as GemmaMLP does.
+    Input and output: [..., T, D], float32. One row, what hooks watch, and layers with an adapter beside
+    them are worked on as GemmaMLP does.
     """
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         rows = hidden_states.reshape(-1, hidden_states.shape[-1]).float()
         is_watched = any(part._forward_hooks or part._forward_pre_hooks for part in self.children())
-        if is_watched or self.gate_proj.quickest_for(rows) is not int8_both:
+        is_plain = all(type(part) is Int8Linear for part in self.children())
+        if is_watched or not is_plain or self.gate_proj.quickest_for(rows) is not int8_both:
             return super().forward(hidden_states)
 
         x, gate, up, down = round_rows(rows), self.gate_proj, self.up_proj, self.down_proj

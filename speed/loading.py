@@ -149,7 +149,8 @@ def load_model(model_path, device="cpu", precision: str = "auto", model_set: Mod
 
     precision: one of load_hf_model's, or int8. The other arguments, and what is returned and raised, are
     load_hf_model's. With int8, and with auto where a large model is held in bfloat16 on a CPU, the
-    model's linear layers are those of linear.py; any other model is just as load_hf_model gives it.
+    model's linear layers are those of linear.py; any other model is just as load_hf_model gives it. For one
+    of fewer than ONE_THREAD parameters PyTorch works with one thread from now on, in the whole process.
     """
     device = torch.device(device)
     if precision == "int8" and device.type != "cpu":

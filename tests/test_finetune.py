@@ -1,7 +1,10 @@
 """finetune.py as a user meets it: a line for bad data, nothing overwritten, an interruption costs nothing."""
 
+import argparse
+import dataclasses
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -12,16 +15,16 @@ from types import SimpleNamespace
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 import finetune
 import inference
 import training_1
 from decoder_1 import GemmaRMSNorm
 from finetuning import data, learner, memory, report, session
-from finetuning.adapter import load_adapter
+from finetuning.adapter import alpha_of, load_adapter, read_adapter_config, read_tensors, save_checkpoint
 from finetuning.fused import fuse
-from load_weights import load_hf_model
+from load_weights import CheckpointError, import_set, load_hf_model
 from program import known_prompts
 
 pytestmark = pytest.mark.long
@@ -298,6 +301,69 @@ def test_stopped_and_gone_on_with(folder, checkpoint, capsys, monkeypatch):
         assert (folder / "out" / name).read_bytes() == (folder / "through" / name).read_bytes()
 
 
+@pytest.mark.parametrize("more", [[], ["--merge"]], ids=["adapter", "merged"])
+def test_a_training_that_diverges_keeps_its_best_weights(more, folder, checkpoint, capsys, monkeypatch):
+    original, asked = learner.Learner.score, []
+
+    def diverged(self):
+        asked.append(self.best.score)
+        if len(asked) == 2:
+            self.parameters[0].data.fill_(float("nan"))
+        return original(self)
+
+    monkeypatch.setattr(learner.Learner, "score", diverged)
+    # One rate for all steps: the first epoch of three is then the same as the only one of another training.
+    monkeypatch.setattr(training_1, "learning_rate", lambda *_: 1e-3)
+    learn(folder, checkpoint, capsys, "--epochs", 1, *more, out="first")
+    arguments = ["--data", "train.jsonl", "--eval", "eval.jsonl", "--model", checkpoint, "--out", "my out"]
+    arguments += ["--epochs", 3, "--batch", 2, "--rank", 2, "--max-tokens", 8, *more]
+    asked.clear()
+    code, _, errors = run(capsys, *arguments)
+    assert code == 2 and "Traceback" not in errors
+    last = errors.splitlines()[-1]
+    assert "diverged after step 3" in last and "my out holds the best weights" in last, last
+    name = "model.safetensors" if more else "adapter_model.safetensors"
+    assert (folder / "my out" / name).read_bytes() == (folder / "first" / name).read_bytes()
+
+
+def test_a_loss_that_is_not_finite_ends_the_training_at_once(folder, checkpoint, capsys, monkeypatch):
+    original = training_1.train_step
+
+    def spoiled(*arguments):
+        return original(*arguments) * float("nan")
+
+    monkeypatch.setattr(training_1, "train_step", spoiled)
+    file = write(folder, *[example(i) for i in range(4)])
+    code, _, errors = run(capsys, "--data", file, "--model", checkpoint, "--out", "out", "--batch", 2)
+    last = errors.splitlines()[-1]
+    assert code == 2 and "diverged after step 0" in last and "nothing to keep" in last, last
+
+
+def test_weights_that_are_no_numbers_are_told(folder, checkpoint, capsys):
+    base = shutil.copytree(checkpoint, folder / "base")
+    tensors = load_file(base / "model.safetensors")
+    tensors["language_model.model.norm.weight"][0] = float("nan")
+    save_file(tensors, base / "model.safetensors", metadata={"format": "pt"})
+    file = write(folder, *[example(i) for i in range(4)])
+    code, _, errors = run(capsys, "--data", file, "--model", base, "--out", "out", "--rank", 2)
+    last = errors.splitlines()[-1]
+    assert code == 2 and "norm.weight holds values that are no numbers" in last, last
+
+
+def test_the_sets_own_generation_answers(folder, checkpoint, capsys, monkeypatch):
+    reference = import_set(1)
+    asked = []
+
+    def generate(*arguments):
+        asked.append(len(arguments[1]["input_ids"]))
+        yield from reference.generation.generate(*arguments)
+
+    own = SimpleNamespace(generate=generate, Answer=reference.generation.Answer)
+    monkeypatch.setattr(finetune, "set_of", lambda _: dataclasses.replace(reference, generation=own))
+    learn(folder, checkpoint, capsys, "--epochs", 1)
+    assert asked == [2, 2, 2], "before, after the epoch, and in the end"
+
+
 def test_other_data_is_not_gone_on_with(folder, checkpoint, capsys):
     learn(folder, checkpoint, capsys)
     (folder / "out" / "finished").unlink()
@@ -384,6 +450,89 @@ def test_an_adapter_that_cannot_be_used(change, words, folder, checkpoint, capsy
     question = ["--image", "pictures/4.png", "--model", checkpoint]
     code, out, errors = ask(capsys, *question, "--adapter", "out")
     assert code == 2 and out == "" and words in errors.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"lora_alpha": float("nan")}, "lora_alpha must be a number, not nan"),
+        ({"alpha_pattern": ["q_proj"]}, "alpha_pattern must be an object, not"),
+        ({"alpha_pattern": {"q_proj": "much"}}, "alpha_pattern's 'q_proj' must be a number, not 'much'"),
+        ({"alpha_pattern": {"q_proj": 10**400}}, "alpha_pattern's 'q_proj' must be a number"),
+        ({"alpha_pattern": {"(q_proj": 4}}, "alpha_pattern's '\\(q_proj' is no regular expression"),
+        *(({"init_lora_weights": way}, f"init_lora_weights is '{way}', which changes the base's weights, too")
+          for way in ("pissa", "pissa_niter_16", "OLoRA", "corda", "loftq", "lora_ga")),
+    ],
+)  # fmt: skip
+def test_an_adapters_config_that_cannot_be_used(change, words, tmp_path):
+    config = {"peft_type": "LORA", "lora_alpha": 4, "alpha_pattern": {}, "init_lora_weights": "eva"}
+    (tmp_path / "adapter_model.safetensors").touch()
+    (tmp_path / "adapter_config.json").write_text(json.dumps(config))
+    assert read_adapter_config(tmp_path) == config
+    (tmp_path / "adapter_config.json").write_text(json.dumps(config | change))
+    with pytest.raises(CheckpointError, match=words):
+        read_adapter_config(tmp_path)
+
+
+@pytest.mark.parametrize("shape", [(8,), (0, 8), (2, 4, 2)])
+def test_an_adapters_tensor_that_is_no_matrix(shape, tmp_path):
+    name = "base_model.model.model.language_model.layers.0.self_attn.q_proj.lora"
+    tensors = {f"{name}_A.weight": torch.zeros(shape), f"{name}_B.weight": torch.zeros(8, 2)}
+    save_file(tensors, tmp_path / "adapter_model.safetensors")
+    with pytest.raises(CheckpointError, match="which is no matrix"):
+        read_tensors(tmp_path / "adapter_model.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "alpha"),
+    [
+        ("q_proj", 9),
+        ("self_attn.q_proj", 9),
+        (r"layers\.1\d\..*", 9),
+        ("q_proj|k_proj", 9),
+        ("^model.language_model.layers.10.self_attn.q_proj", 9),
+        ("proj", 4),
+        (r"layers\.1\..*", 4),
+        ("^layers.*", 4),
+    ],
+)
+def test_alphas_of_some_layers_are_found_as_peft_finds_them(pattern, alpha):
+    config = {"lora_alpha": 4, "alpha_pattern": {"no_such_layer": 5, pattern: 9}}
+    assert alpha_of(config, "language_model.model.layers.10.self_attn.q_proj") == alpha
+
+
+def test_a_checkpoint_has_the_bases_masks_and_nothing_of_its_training(tmp_path, checkpoint):
+    base, out = shutil.copytree(checkpoint, tmp_path / "base"), tmp_path / "out"
+    out.mkdir()
+    (out / "settings.json").write_text("its own")
+    for name in ("settings.json", "before.json", "products.json", "mask_decoder.safetensors", "vae-oid.npz"):
+        (base / name).write_text("the base's")
+    save_checkpoint(out, load_hf_model(checkpoint)[0], base, torch.float32, set())
+    assert (out / "settings.json").read_text() == "its own"
+    for name in ("mask_decoder.safetensors", "vae-oid.npz"):
+        assert (out / name).read_text() == "the base's"
+    assert not (out / "before.json").exists() and not (out / "products.json").exists()
+    load_hf_model(out)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="whose shells quote in another way")
+@pytest.mark.parametrize("merge", [True, False])
+def test_what_asks_the_new_model_can_be_pasted(merge, folder):
+    prefix = "answer en what is \"$x\" `y`?"
+    asked = data.Example(folder / "pictures" / "0.png", prefix, BOX + " cat", "train.jsonl:1")
+    args = argparse.Namespace(out="my adapter", model=str(folder / "a model"), merge=merge)
+    model = ["--model", "my adapter"] if merge else ["--model", "a model", "--adapter", "my adapter"]
+    assert shlex.split(finetune.command(args, asked)) == [
+        "python", "inference.py", *model, "--image", "pictures/0.png", "--prompt", prefix,
+        "--draw", "my adapter/answer.png",
+    ]  # fmt: skip
+
+
+def test_a_folder_that_is_no_checkpoint(tmp_path):
+    for words in ("is empty: get the model with", "has no config.json: get the model with"):
+        with pytest.raises(CheckpointError, match=words):
+            finetune.tokenizer_of(tmp_path)
+        (tmp_path / "model.safetensors").touch()
 
 
 def test_no_adapter_there(folder, checkpoint, capsys):

@@ -3,13 +3,16 @@
 import argparse
 import errno
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
+from course.tracebacks import LearnersError, explained
 from program import command_line
 from program.command_line import (
     InputError,
@@ -18,9 +21,11 @@ from program.command_line import (
     check_output,
     readable,
     run_program,
+    to_paste,
     write,
 )
 from program.files import UNFINISHED, remove_unfinished, replace_file
+from program.memory import is_out_of_memory
 from program.pictures import (
     DRAWABLE,
     LONGEST_SIDE,
@@ -52,6 +57,32 @@ def test_of_a_long_message_the_longest_words_are_cut_first():
 
 def test_signs_that_steer_the_terminal_are_spelled_out():
     assert readable("a\x1b[2Jb\x00\ud800") == r"a\x1b[2Jb\x00\ud800"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="whose shells quote in another way")
+def test_a_command_can_be_pasted():
+    words = ["finetune.py", "--out", "my adapter", "$x `y` 'z' \"w\"", Path("a b")]
+    assert shlex.split(to_paste(*words)) == list(map(str, words))
+    assert to_paste("python", "finetune.py", "--resume", "out") == "python finetune.py --resume out"
+
+
+@pytest.mark.parametrize(
+    ("error", "is_so"),
+    [
+        (MemoryError(), True),
+        (torch.OutOfMemoryError("no more"), True),
+        (RuntimeError("MPS backend out of memory (MPS allocated: 9 GB)"), True),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried 9 bytes."), True),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: not enough memory: you tried 9 bytes."), True),
+        (RuntimeError("unable to mmap 9 bytes from file <a>: Cannot allocate memory (12)"), True),
+        (RuntimeError("required rank 4 tensor to use channels_last memory format"), False),
+        (ValueError("out of memory"), False),
+    ],
+)
+def test_memory_that_runs_out_is_not_a_learners_mistake(error, is_so):
+    assert is_out_of_memory(error) is is_so
+    with pytest.raises(type(error) if is_so else LearnersError), explained(InputError, MemoryError):
+        raise error
 
 
 # -------------------------------------------------------------------------------- streams

@@ -32,6 +32,7 @@ from speed.attention import FusedAttention, FusedGemmaAttention, fuse_attention
 from speed.int8_products import quantize, row_sums
 from speed.linear import Bf16Linear, Int8Linear, Int8MLP
 from speed.loading import load_model
+from training_1 import LoRALinear
 from vision_transformer_1 import Attention, VisionConfig
 
 ROOT = Path(__file__).parent.parent
@@ -285,6 +286,18 @@ def test_what_hooks_watch_is_recorded(monkeypatch):
         quick.up_proj.register_forward_hook(lambda _, __, output: seen.append(output))
         torch.testing.assert_close(quick(x), expected)
     assert seen[0].shape == (1, 9, 160)
+
+
+@pytest.mark.parametrize("name", ["gate_proj", "up_proj", "down_proj"])
+def test_an_adapter_may_be_beside_a_layer(name, monkeypatch):
+    always("int8_both", monkeypatch)
+    _, quick = mlp_of(96, 160)
+    x = random(1, 9, 96, seed=1)
+    with torch.inference_mode():
+        expected = quick(x)
+    setattr(quick, name, LoRALinear(quick.get_submodule(name), 2, 4))  # whose B is zero: it adds nothing
+    with torch.inference_mode():
+        torch.testing.assert_close(quick(x), expected)
 
 
 def test_the_quicker_way_is_taken(monkeypatch):

@@ -518,7 +518,7 @@ def test_a_checkpoint_has_the_bases_masks_and_nothing_of_its_training(tmp_path, 
 @pytest.mark.skipif(sys.platform == "win32", reason="whose shells quote in another way")
 @pytest.mark.parametrize("merge", [True, False])
 def test_what_asks_the_new_model_can_be_pasted(merge, folder):
-    prefix = "answer en what is \"$x\" `y`?"
+    prefix = 'answer en what is "$x" `y`?'
     asked = data.Example(folder / "pictures" / "0.png", prefix, BOX + " cat", "train.jsonl:1")
     args = argparse.Namespace(out="my adapter", model=str(folder / "a model"), merge=merge)
     model = ["--model", "my adapter"] if merge else ["--model", "a model", "--adapter", "my adapter"]

@@ -71,7 +71,7 @@ class KVCache:
         self.value_cache: list[torch.Tensor] = []
 
     def num_items(self) -> int:
-        """How many tokens are in the cache: the positions of new tokens continue from there.
+        """How many tokens are in the cache, padding included: new tokens' columns begin there.
 
         L of the tensors [B, K, L, Hd], the same in every layer; 0 while there is no layer yet.
 

@@ -223,7 +223,7 @@ def resize_shapes(shapes: torch.Tensor, height: int, width: int) -> torch.Tensor
 
     Input: float [B, any height, any width]. Output: float [B, height, width], the same dtype.
     What is lined up is the edges of both pictures, not the centers of their corner points.
-    Source: PaliGemma's training code, which resizes so in both directions.
+    Source: PaliGemma's training code for the way to 64 x 64, its evaluation for the way back.
     Exercise resize_shapes. Lesson: docs/lessons/masks.md.
     """
     return F.interpolate(shapes[:, None], size=(height, width), mode="bilinear", antialias=True)[:, 0]

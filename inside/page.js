@@ -1037,13 +1037,17 @@ function drawResult() {
   fill($("resultWords"), "Four ", make("code", {}, "<loc>"), " tokens are a box: y and x of its first corner, then of its second, in 1024ths of " +
     "the picture's sides. What follows is its label. ", make("code", {}, "parse_boxes"), " reads them.");
   withBoxes($("result"));
-  const rows = told.boxes.flatMap(({label, box: [x1, y1, x2, y2]}) => [["y", y1, height], ["x", x1, width], ["y", y2, height], ["x", x2, width]].map(
-    ([axis, value, side], i) => {
-      const bin = Math.round(value / side * 1024);
-      return make("tr", {}, make("th", {scope: "row", style: {color: colorOf(label), "font-weight": 600}}, i ? "" : label || "(no label)"), make("td", {},
-        make("code", {}, `<loc${String(bin).padStart(4, "0")}>`)), make("td", {}, `${bin} / 1024 × ${side}`),
-        make("td", {class: "n"}, `${axis} = ${value.toFixed(1)}`));
-    }));
+  // The tokens that the model wrote: from edges rounded to tenths of a pixel they would not come back.
+  const written = facts.answer.match(/(?:<loc\d{4}>){4}/g) || [];
+  const rows = told.boxes.flatMap(({label, box: [x1, y1, x2, y2]}, of) => {
+    const [a, b, c, d] = (written[of] || "").match(/\d{4}/g) || [];
+    // As in the box, the smaller of two opposite edges first.
+    const [top, bottom] = [a, c].sort(), [left, right] = [b, d].sort();
+    return [["y", y1, height, top], ["x", x1, width, left], ["y", y2, height, bottom], ["x", x2, width, right]].map(([axis, value, side, token], i) =>
+      make("tr", {}, make("th", {scope: "row", style: {color: colorOf(label), "font-weight": 600}}, i ? "" : label || "(no label)"), make("td", {},
+        make("code", {}, token ? `<loc${token}>` : "(none)")), make("td", {}, token ? `${Number(token)} / 1024 × ${side}` : ""),
+        make("td", {class: "n"}, `${axis} = ${value.toFixed(1)}`)));
+  });
   fill($("boxes"), make("thead", {}, make("tr", {}, ...["Label", "Token", "In pixels", ""].map(text => make("th", {scope: "col"}, text)))),
     make("tbody", {}, ...rows));
 }

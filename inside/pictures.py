@@ -48,11 +48,10 @@ def font(size: int) -> ImageFont.ImageFont:
 
 
 def visible(text: str) -> str:
-    """A token in letters that Pillow's own font has: it knows no accents."""
+    """A token in ASCII, because Pillow's own font has little else: without accents, other letters as `?`."""
     text = text.replace("\n", "\\n").replace("\N{LOWER ONE EIGHTH BLOCK}", "_")
-    return "".join(
-        letter for letter in unicodedata.normalize("NFD", text) if not unicodedata.combining(letter)
-    )
+    letters = (letter for letter in unicodedata.normalize("NFD", text) if not unicodedata.combining(letter))
+    return "".join(letter if letter.isascii() else "?" for letter in letters)
 
 
 def mix(color: str, part: float) -> str:
@@ -217,7 +216,7 @@ def check_folder(folder: Path):
             raise InputError(f"--png {folder}: {path.name} is a link that leads nowhere or in a circle")
         if not path.exists():
             continue
-        if not path.is_file():  # to open a FIFO would wait for ever
+        if not path.is_file():  # to open a FIFO would wait forever
             raise InputError(f"--png {folder}: {path.name} is not an ordinary file")
         try:
             with Image.open(path) as picture:

@@ -377,6 +377,10 @@ def test_token_boxes():
     assert token_boxes([]) == []
 
 
+def test_words_in_pictures_are_in_letters_of_their_font():
+    assert pictures.visible("▁Käse\n") == "_Kase\\n" and pictures.visible("Straße Я") == "Stra?e ?"
+
+
 def test_coverage_of_patches_that_a_box_cuts():
     covered = coverage([0.25, 0.0, 1.0, 0.5], 2).view(2, 2)
     assert covered.tolist() == [[0.5, 0.0], [1.0, 0.0]]
@@ -661,7 +665,7 @@ def test_ctrl_c_ends_quietly_wherever_it_comes(checkpoint, tmp_path, after):
             assert line, "it ended before"
     process.send_signal(signal.SIGINT)
     out, err = process.communicate()
-    # While Python ends it has no handler any more: the signal itself ends it, as quietly.
+    # While Python ends it has no handler anymore: the signal itself ends it, as quietly.
     assert process.returncode in (0, 130, -signal.SIGINT) and "Traceback" not in err, err
     assert not list(tmp_path.glob(".*"))  # nothing half-written is left
 
@@ -1007,7 +1011,7 @@ def test_locations_are_the_probabilities_of_all_1024(tmp_path):
 def test_an_answer_with_words_is_explained(tmp_path, opened, monkeypatch, width, scheme):
     """The model's tokens are given here: a box and 16 words. Beside it an answer without any."""
     words = [*range(60, 76)]
-    answer = "<loc0256><loc0128><loc0768><loc0640>" + "".join(f"<seg{word:03}>" for word in words) + " cat"
+    answer = "<loc0256><loc0513><loc0768><loc1023>" + "".join(f"<seg{word:03}>" for word in words) + " cat"
     _, tokenizer = load_hf_model(TINY)
     eos_token_id, steps = tokenizer.token_to_id("<eos>"), []
     tokens = [*tokenizer.encode(answer, add_special_tokens=False).ids, eos_token_id]
@@ -1022,7 +1026,7 @@ def test_an_answer_with_words_is_explained(tmp_path, opened, monkeypatch, width,
         return steps[-1]
 
     page = tmp_path / "p.html"
-    image = draw_sample(tmp_path / "a.png", size=(120, 80))
+    image = draw_sample(tmp_path / "a.png", size=(64, 48))
     with monkeypatch.context() as patched:
         patched.setattr(generation_1, "generate", from_the_first)
         patched.setattr(generation_1, "sample_next_token", given)
@@ -1030,11 +1034,11 @@ def test_an_answer_with_words_is_explained(tmp_path, opened, monkeypatch, width,
     data = data_of(page)
     assert data["facts"]["answer"] == answer and "example" not in data["masks"]
     (mask,) = data["masks"]["found"]
-    assert mask["words"] == words and mask["box"] == [15.0, 20.0, 75.0, 60.0]
+    assert mask["words"] == words and mask["box"] == [32.1, 12.0, 63.9, 36.0]
     vqvae = load_mask_decoder(TINY)
     with torch.inference_mode():
         shape = vqvae.decode(torch.tensor([words]))[0]
-        drawn = mask_decoder_1.mask_from_tokens(vqvae, torch.tensor(words), mask["box"], 80, 120)
+        drawn = mask_decoder_1.mask_from_tokens(vqvae, torch.tensor(words), mask["box"], 48, 64)
     expected = ((shape.clamp(-1, 1) + 1) * 127.5).round().numpy()
     assert abs(unpack(mask["shape"]) - expected).max() <= 1
     with Image.open(io.BytesIO(base64.b64decode(mask["overlay"].partition(",")[2]))) as overlay:
@@ -1043,6 +1047,9 @@ def test_an_answer_with_words_is_explained(tmp_path, opened, monkeypatch, width,
     cells = tab.locator("#masks .words > *").all_inner_texts()
     assert [int(cell) for cell in cells] == words
     assert tab.locator("#hero image").count() == tab.locator("#result image").count() == 1
+    # In a picture as small as this one, a tenth of a pixel is more than a location.
+    locations = tab.locator("#boxes code").all_inner_texts()
+    assert locations == ["<loc0256>", "<loc0513>", "<loc0768>", "<loc1023>"]
     tab.evaluate("openCode('mask_from_tokens')")
     unit = tab.locator("#code-mask_from_tokens")
     assert unit.locator(".thumb").count() > 2

@@ -18,6 +18,7 @@ function addThing(drawing, x, y, size = .32) {
   thing.canvas = canvas;
   thing.element = make("button", {type: "button", class: "thing"}, canvas, make("span", {class: "grip turn"}), make("span", {class: "grip size"}));
   thing.element.addEventListener("pointerdown", event => {
+    if (event.button) return;
     event.stopPropagation();
     event.preventDefault();
     thing.element.focus({preventScroll: true});
@@ -161,23 +162,24 @@ function composed() {
   return canvas.toDataURL("image/png").split(",")[1];
 }
 function startStroke(event) {
+  if (event.button) return;
   const drawing = $("pen").getAttribute("aria-pressed") === "true";
   if (!drawing) { choose(null); return; }
   event.preventDefault();
   const box = stage.getBoundingClientRect(), stroke = {color: $("ink").value, points: []};
   strokes.push(stroke);
   const move = e => {
+    if (e.pointerId !== event.pointerId) return;
     stroke.points.push([(e.clientX - box.left) / box.width, (e.clientY - box.top) / box.height]);
     drawGround();
   };
-  const end = () => {
-    removeEventListener("pointermove", move);
-    removeEventListener("pointerup", end);
+  const end = e => {
+    if (e.pointerId !== event.pointerId) return;
+    for (const [name, listener] of [["pointermove", move], ["pointerup", end], ["pointercancel", end]]) removeEventListener(name, listener);
     ask();
   };
   move(event);
-  addEventListener("pointermove", move);
-  addEventListener("pointerup", end);
+  for (const [name, listener] of [["pointermove", move], ["pointerup", end], ["pointercancel", end]]) addEventListener(name, listener);
 }
 async function loadImage(src) {
   const image = new Image();

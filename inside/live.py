@@ -82,8 +82,12 @@ class Model:
 
     def read(self, process, stderr):
         for line in process.stdout:
-            if line.endswith(b"\n"):  # else it was killed in the middle of one
-                self.take(json.loads(line))
+            if not line.endswith(b"\n"):  # it was killed in the middle of one
+                break
+            message = json.loads(line)
+            with self.lock:
+                if process is self.process:  # what one that was killed had still written counts no more
+                    self.take(message)
         process.wait()
         with self.lock:
             if self.closed or process is not self.process:

@@ -61,7 +61,7 @@ class Requests:
             self.change.notify()
 
     def next(self) -> dict | None:
-        """The oldest; None when nobody will ask any more."""
+        """The oldest; None when nobody will ask anymore."""
         with self.change:
             self.change.wait_for(lambda: self.waiting or self.ended)
             return self.waiting.pop(0) if self.waiting and not self.ended else None
@@ -80,7 +80,7 @@ class Bench:
     """The reference, and beside it what is asked: the same, changed by switches, or a learner's.
 
     goes_on: called between two tokens of an answer with how many there are; raises Superseded if nobody
-    waits for it any more.
+    waits for it anymore.
     """
 
     def __init__(self, folder: str, which: str, goes_on=lambda count: None):
@@ -153,13 +153,15 @@ class Bench:
         with self.testing:  # one at a time: they are tried in a process of their own
             for exercise in sorted(EXERCISES, key=lambda one: one.name not in self.changed):
                 if exercise.name in self.wanted and exercise.name not in self.results:
-                    file, text = self.files[exercise.file], self.texts[exercise.name]
+                    # The text first: if a save comes in between, it is another afterwards.
+                    text, file = self.texts[exercise.name], self.files[exercise.file]
                     result = check_apart(exercise, file, TEST_SECONDS)
                     if self.texts[exercise.name] is text:  # else it was saved again meanwhile
                         self.results[exercise.name] = result
                     else:
                         return self.all_results()
-            return [self.results[one.name] for one in EXERCISES if one.name in self.results]
+            results = dict(self.results)  # a save may take one out meanwhile
+            return [results[one.name] for one in EXERCISES if one.name in results]
 
     def take_learners(self):
         """Reads the learner's files again, and makes a model of them."""
@@ -440,7 +442,7 @@ class Bench:
 
 
 class Superseded(BaseException):
-    """Nobody waits for this answer any more. (No Exception: a learner's code is not to catch it.)"""
+    """Nobody waits for this answer anymore. (No Exception: a learner's code is not to catch it.)"""
 
 
 class Refused(Exception):

@@ -14,8 +14,10 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -26,6 +28,7 @@ from tokenizers import Tokenizer
 
 import generation_1
 import mask_decoder_1
+from course import worker
 from inside import live, live_model
 from load_weights import load_mask_decoder
 
@@ -116,16 +119,16 @@ def reply(tab, part="answered") -> str:
     return tab.locator("#reply").inner_text()
 
 
-def drag(tab, start, end):
+def drag(tab, start, end, button="left"):
     """From and to shares of the sides of elements."""
     points = []
     for locator, x, y in (start, end):
         box = locator.bounding_box()
         points.append((box["x"] + x * box["width"], box["y"] + y * box["height"]))
     tab.mouse.move(*points[0])
-    tab.mouse.down()
+    tab.mouse.down(button=button)
     tab.mouse.move(*points[1], steps=4)
-    tab.mouse.up()
+    tab.mouse.up(button=button)
 
 
 # ------------------------------------------------------------------------------------ the stage
@@ -187,6 +190,29 @@ def test_samples_pictures_of_ones_own_and_the_pen(served, tabs, tmp_path):
     assert tab.evaluate("document.getElementById('ground').toDataURL()") != before
     tab.locator("#undo").click()
     assert tab.evaluate("document.getElementById('ground').toDataURL()") == before
+    settle(tab)
+
+
+STROKE = """events => {
+  for (const [name, pointerId, x] of events) document.getElementById("stage").dispatchEvent(
+    new PointerEvent(name, {pointerId, clientX: x, clientY: 300, bubbles: true, cancelable: true}));
+  return strokes.map(stroke => stroke.points.length);
+}"""
+
+
+def test_one_pointer_s_first_button_drags_and_draws(served, tabs):
+    tab = tabs(served)
+    stage, thing = tab.locator("#stage"), tab.locator("#things .thing").first
+    place = thing.get_attribute("style")
+    drag(tab, (thing, 0.5, 0.5), (stage, 0.9, 0.9), button="right")
+    assert thing.get_attribute("style") == place
+    tab.locator("#pen").click()
+    drag(tab, (stage, 0.7, 0.1), (stage, 0.9, 0.2), button="right")
+    assert tab.evaluate(STROKE, []) == []
+    # A second finger does not join in, and a stroke that is canceled has ended.
+    events = [("pointerdown", 7, 100), ("pointermove", 8, 300), ("pointermove", 7, 110)]
+    events += [("pointerup", 8, 300), ("pointermove", 7, 120), ("pointercancel", 7, 120)]
+    assert tab.evaluate(STROKE, [*events, ("pointermove", 7, 130)]) == [3]
     settle(tab)
 
 
@@ -629,7 +655,7 @@ def test_a_flood_is_refused_and_passes(server):
 
 
 def test_the_answers_are_those_of_the_last_question(server):
-    """Ten questions of one page at once: nine are told that they do not count any more."""
+    """Ten questions of one page at once: nine are told that they do not count anymore."""
     picture = (ROOT / "images" / "cats.png").read_bytes()
     queues = []
     file = Path(server.folder.name) / "cats.png"
@@ -674,6 +700,43 @@ def test_nothing_of_the_code_before_a_save_is_kept(bench, monkeypatch):
     monkeypatch.setattr(bench, "decoders", {0: None})
     bench.take_learners()
     assert bench.found == (None, None) and bench.decoders == {}
+
+
+def test_a_save_during_a_test_is_tested_too(bench, monkeypatch):
+    """It comes between the two looks at the file and its text: the older file's result is not kept."""
+    name, newer, tried = "rotate_half", ("the newer text",), []
+
+    class Files(dict):
+        def __getitem__(self, file):
+            found = super().__getitem__(file)
+            self[file] = "the newer file"
+            bench.texts[name] = newer
+            return found
+
+    def check_apart(exercise, file, seconds):
+        tried.append(file)
+        return f"of {file}"
+
+    monkeypatch.setattr(worker, "check_apart", check_apart)
+    for attribute, value in (
+        ("files", Files(decoder="the older file")), ("texts", {name: ("the older text",)}),
+        ("changed", {name}), ("wanted", set()), ("results", {}),
+    ):  # fmt: skip
+        monkeypatch.setattr(bench, attribute, value, raising=False)
+    assert bench.all_results() == ["of the newer file"]
+    assert tried == ["the older file", "the newer file"]
+
+
+def test_what_a_killed_process_had_written_does_not_count():
+    taken, model = [], object.__new__(live.Model)
+    model.lock, model.closed, model.take = threading.RLock(), True, taken.append
+    process = SimpleNamespace(stdout=[b'{"id": 1, "kind": "begun"}\n', b'{"id": 1, "ki'], wait=lambda: 0)
+    model.process = process
+    model.read(process, None)
+    assert taken == [{"id": 1, "kind": "begun"}]
+    model.process = "a newer one"
+    model.read(process, None)
+    assert len(taken) == 1
 
 
 def test_bad_arguments_are_one_line():

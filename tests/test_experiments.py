@@ -23,6 +23,7 @@ from course.experiments import BY_NAME, EXPERIMENTS, run
 from course.experiments.edits import Conflict, Edit, compiled
 from course.experiments.experiment import QUESTIONS, Experiment, Said, broken_claims, is_true
 from course.experiments.run import picture, reference, reference_answers, switched, table
+from load_weights import load_hf_model
 
 pytestmark = pytest.mark.long
 
@@ -198,6 +199,18 @@ def test_answers_of_a_batch_are_those_of_each_alone():
     kit = reference()
     for place, said in reference_answers().items():
         assert kit.ask([QUESTIONS[place]], [picture(place[0])]) == [said]
+
+
+def test_weights_are_rounded_to_few_values_and_zeros_stay(checkpoint):
+    model, _ = load_hf_model(checkpoint, "cpu", "float32")
+    weight = model.multi_modal_projector.linear.weight.detach().clone()
+    weight[0] = 0
+    model.multi_modal_projector.linear.weight = torch.nn.Parameter(weight)
+    rounded = run.rounded_weights(model, 3).multi_modal_projector.linear.weight.detach()
+    assert (rounded[0] == 0).all()
+    step = weight[1:].abs().amax(dim=-1, keepdim=True) / 3
+    assert ((rounded[1:] / step).round().unique() == torch.arange(-3, 4)).all()
+    assert ((rounded[1:] - weight[1:]).abs() <= step * 0.501).all()
 
 
 # --------------------------------------------------------------------------------- several at once

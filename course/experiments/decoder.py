@@ -206,7 +206,7 @@ EXPERIMENTS = (
         "GemmaMLP",
         "gates",
         (Edit(FILE, "GemmaMLP.forward", GATED, "return self.down_proj(gate)"),),
-        "The other way round: only gelu(gate(x)) goes into down. This is an ordinary MLP, as in GPT-2. "
+        "The other way around: only gelu(gate(x)) goes into down. This is an ordinary MLP, as in GPT-2. "
         "Better?",
         """Worse: one token, again and again, [without an end](cats caption: endless; cats where: endless;
         night caption: endless). To "where?" it is even the right one, ["top"](cats where: says toptop) for
@@ -261,7 +261,7 @@ EXPERIMENTS = (
         "GemmaAttention",
         "scale",
         (Edit(FILE, "GemmaAttention.forward", SCORES, "scores = query @ key.transpose(2, 3) * 1000"),),
-        "Scores times 1000: softmax becomes argmax, and nothing is averaged any more. Can it still read "
+        "Scores times 1000: softmax becomes argmax, and nothing is averaged anymore. Can it still read "
         "a picture?",
         """It can: [the cats and their umbrella](cats caption: same), [both places](where: same) and [all
         boxes](detect: kept) are there, though each of 16 heads now reads exactly one token. No edge is off

@@ -5,8 +5,8 @@ What an explanation claims stands in it as a link stands in Markdown, `[the word
     Without positions [the caption stays](caption: same), but [no box is found](detect: nothing).
 
 The program shows the words, and the test runs the experiment and holds every claim against what came
-out, so that no sentence is false of the shipped checkpoint. A claim says where and what, several of
-them with a semicolon between them:
+out, so that no claim is false of the shipped checkpoint; a number that stands in none is not held
+against anything. A claim says where and what, several of them with a semicolon between them:
 
     where   `cats caption` or `night detect`: one picture and one kind of prompt; `caption`: of both
             pictures; `cats`: all three prompts; `all`: all six answers;

@@ -147,14 +147,15 @@ def ask_without_heads(kit: Kit, experiment: Experiment, heads: list[tuple[int, i
 
 @torch.no_grad()
 def rounded_weights(model: nn.Module, bits: int) -> nn.Module:
-    """The model with its matrices rounded: 2^bits - 1 steps between the largest of each row and its negative.
+    """The model with its matrices rounded: to 2^bits - 1 values, from minus the largest of each row to it.
 
     Whole numbers from -(2^(bits - 1) - 1) to 2^(bits - 1) - 1 would be stored, and one step a row.
     """
     for module in model.modules():
         if isinstance(module, (nn.Linear, nn.Embedding)):
             weight = module.weight  # [O, I]
-            step = weight.abs().amax(dim=-1, keepdim=True) / (2 ** (bits - 1) - 1)
+            largest = weight.abs().amax(dim=-1, keepdim=True).clamp(min=1e-12)  # zeros need a step, too
+            step = largest / (2 ** (bits - 1) - 1)
             module._parameters["weight"] = nn.Parameter((weight / step).round() * step)
     model.language_model.tie_weights()
     return model

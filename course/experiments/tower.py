@@ -19,7 +19,6 @@ def num_heads(config) -> int:
     return config.vision_config.num_attention_heads
 
 
-# A claim for each head but one: without it both cats are found as before.
 EXPERIMENTS = (
     Experiment(
         "no-places",
@@ -271,7 +270,7 @@ EXPERIMENTS = (
         """Nothing comes through: both pictures are ["three flowers"](caption: "three flowers"),
         [nothing](detect: nothing) is found, and of both places the model says ["nothing I
         know"](where: "nothing I know"). Two pictures that have nothing in common get the same answers,
-        so what the decoder is given hardly depends on the pixels any more. The MLP learned
+        so what the decoder is given hardly depends on the pixels anymore. The MLP learned
         corrections, small vectors to be added to what is known; taken for the whole, they are a
         picture of something else. This is why it is called the residual stream: x flows through, and
         every layer only adds to it.""",

@@ -46,7 +46,7 @@ EXPERIMENTS = (
         "_merge_input_ids_with_image_features",
         "joining",
         (Edit(FILE, MERGE, DIVIDED, DIVIDED + "\nimage_features = image_features.flip(0)"),),
-        "The questions about the cats go with the night picture, and the other way round. The answers?",
+        "The questions about the cats go with the night picture, and the other way around. The answers?",
         """They are perfect, for the wrong picture: ["a rocket and a star"](cats caption: "a rocket and
         a star") for the cats and ["two cats and an umbrella"](night caption: "two cats and an
         umbrella") for the night. Asked for a cat or a star, the model says that there is [none](detect:

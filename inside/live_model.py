@@ -289,7 +289,7 @@ class Bench:
                 if request["only_answer"]:
                     after = self.answer_of(kit, model_set, prompt, picture, choosing)
                 else:
-                    recording = self.record(kit, model_set, prompt, picture, choosing)
+                    recording, boxes = self.record(kit, model_set, prompt, picture, choosing)
         except Exception as error:
             if is_reference:
                 raise
@@ -297,9 +297,8 @@ class Bench:
             if request["only_answer"]:
                 after = self.reference_answer(request, prompt, picture, choosing)
             else:
-                recording = self.record(kit, model_set, prompt, picture, choosing)
+                recording, boxes = self.record(kit, model_set, prompt, picture, choosing)
         if recording is not None:
-            boxes = kit.generation.parse_boxes(recording.text, *picture.size)
             masks = self.masks_of(model_set, recording.text, boxes, picture.size)
             choices = describe_choices(recording.choices, recording.token_name)
             after = {"text": recording.text, "ended": recording.ended, "boxes": boxes,
@@ -327,15 +326,19 @@ class Bench:
             yield part()
 
     def record(self, kit, model_set, prompt: str, picture, choosing: dict):
-        """The answer, with all that the page shows of how it was made."""
+        """The answer, with all that the page shows of how it was made; and the boxes in it."""
         from inside.description import keep_weights
         from inside.recorder import record_answer
 
         reduce = functools.partial(keep_weights, kit.model.config)
         batch = kit.processor([prompt], [picture])
-        return record_answer(
+        recording = record_answer(
             kit.model, self.tokenizer, batch, LONGEST_ANSWER, model_set, reduce, self.goes_on, **choosing
         )
+        # A learner's loop may not look, and the page cannot read what is no number.
+        if not all(call.output.isfinite().all() for call in recording.calls["language_model.lm_head"]):
+            raise FloatingPointError("the model's logits are not finite")
+        return recording, kit.generation.parse_boxes(recording.text, *picture.size)
 
     def explained(self):
         from course.tracebacks import explained

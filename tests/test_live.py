@@ -4,6 +4,8 @@ A copy of the repository is served, so that a `_0` file of one's own is never to
 """
 
 import base64
+import copy
+import dataclasses
 import http.client
 import io
 import json
@@ -17,7 +19,7 @@ import sys
 import threading
 import time
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
@@ -692,6 +694,32 @@ def test_an_answer_without_a_head_is_not_kept_as_the_references(bench, monkeypat
     [changed] = bench.ask(request | {"off": [["decoder", 0, None]]})
     [whole] = bench.ask(request | {"off": []})
     assert changed["text"] != whole["text"] == changed["before"]["text"] == whole["before"]["text"]
+
+
+@pytest.mark.parametrize("of", ["boxes", "numbers"])
+def test_a_set_that_stops_after_its_answer_is_told(bench, monkeypatch, of):
+    """All is solved but parse_boxes; or a loop does not see that the logits are no numbers."""
+    own, name = ModuleType("generation"), {"boxes": "parse_boxes", "numbers": "generate"}[of]
+
+    def to_do(answer, width, height):
+        raise NotImplementedError("parse_boxes is not done yet")
+
+    def unwatched(model, batch, *_, **__):
+        model(**batch, logits_to_keep=1)
+        yield [5]
+
+    own.__dict__.update(vars(generation_1) | {name: to_do if of == "boxes" else unwatched})
+    model = copy.deepcopy(bench.kit.model)
+    if of == "numbers":
+        model.language_model.model.norm.weight.data.fill_(torch.nan)
+    monkeypatch.setattr(bench, "own_model", model)
+    monkeypatch.setattr(bench, "own_processor", bench.kit.processor)
+    monkeypatch.setattr(bench, "own", dataclasses.replace(bench.reference, generation=own))
+    request = {"picture": str(ROOT / "images" / "cats.png"), "prompt": "detect cat", "digest": "1"}
+    request |= {"choosing": {}, "switches": [], "off": [], "only_answer": False, "code": False}
+    answer, _, page = bench.ask(request)
+    assert ("not done yet" if of == "boxes" else "not finite") in answer["stopped"]
+    assert answer["boxes"] == page["told"]["boxes"] == answer["before"]["boxes"] != []
 
 
 def test_nothing_of_the_code_before_a_save_is_kept(bench, monkeypatch):

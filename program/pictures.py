@@ -33,7 +33,7 @@ def opened(path: str):
         mode = os.stat(path).st_mode
         if stat.S_ISDIR(mode):
             raise InputError(f"cannot read picture {path}: is a directory")
-        if not stat.S_ISREG(mode):  # reading could wait for ever
+        if not stat.S_ISREG(mode):  # reading could wait forever
             raise InputError(f"cannot read picture {path}: is a pipe or a device, not a file")
         Image.init()
         with warnings.catch_warnings(), silenced_stderr():

@@ -121,7 +121,7 @@ def both_models(name):
                 # Norm weights start at 0 or 1: moved away, for a norm that does not use them to show.
                 parameter.add_(0.3 * torch.randn_like(parameter))
             elif "embed_tokens" in parameter_name:
-                # Small: large embeddings, tied to the output, would say the same token for ever.
+                # Small: large embeddings, tied to the output, would say the same token forever.
                 parameter.normal_(std=0.1)
             else:
                 # Matrices keep the size of what they multiply, nearly, so that no part drowns another.

@@ -125,7 +125,7 @@ def test_next(ask):
 
 @pytest.mark.parametrize("exercise", EXERCISES, ids=lambda exercise: f"exercise-{number_of(exercise)}")
 def test_after_success(exercise, ask):
-    """The reference's lines, and what is worth comparing; no hint any more."""
+    """The reference's lines, and what is worth comparing; no hint anymore."""
     ask.texts[exercise.file] = reference_source(exercise.file)
     code, out, err = ask("hint", exercise.name)
     assert (code, err) == (0, "") and "Hint" not in out and "NotImplementedError" not in out

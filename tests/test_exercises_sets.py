@@ -586,7 +586,7 @@ def test_whose_code_trains_is_said(trainings):
 def test_a_wrong_lora_linear_that_is_tried_trains_something_else(trainings):
     right, (code, _, err, _, losses, _) = trainings["reference"][4], trainings["wrong LoRALinear, tried"]
     assert code == 0, err
-    assert losses[0] == right[0] and losses[1:] != right[1:], "B is zero at the start, and not any more"
+    assert losses[0] == right[0] and losses[1:] != right[1:], "B is zero at the start, and not anymore"
 
 
 def test_what_is_not_done_yet_stops_the_training_with_a_line(trainings):

@@ -57,12 +57,15 @@ EXPERIMENTS = (
             ),
         ),
         "The difference between LayerNorm and RMSNorm is the mean. How much of the answers hangs on it?",
-        """Next to nothing: [both captions](caption: same), [both places](where: same) and [all
-        boxes](detect: kept) are as before, and no edge moves by [a hundredth](detect: within 10) of the
-        picture's side. The mean is one direction out of 192, and no more of a vector lies there than in any
-        other. This is what Zhang and Sennrich found: what helps about a norm is the fixed length, not the
-        mean of zero, so the mean can be saved. That a line may be changed with so little harm does not make
-        it right: the weights were trained without it, and a test that compares numbers sees it at once.""",
+        """Little, and where it does it shows late: [both captions](caption: same) and [the umbrella's
+        place](cats where: same) are as before, and so is [the star's box](night detect: within 3). But the
+        first cat's box [breaks off](cats detect: 1 box) after two numbers, "{cats detect}", and the rocket
+        is at the ["bottom"](night where: "bottom") without its "left", for which the odds were 57 to 43 and
+        are now 42 to 58. The mean is one direction out of 192, and no more of a vector lies there than in
+        any other, about a third of a percent of its squared length. This is what Zhang and Sennrich found:
+        what helps about a norm is the fixed length, not the mean of zero, so the mean can be saved. That
+        holds for training; these weights were trained without it, and the captions alone would not have
+        shown the mistake.""",
     ),
     Experiment(
         "fast-clocks",
@@ -103,13 +106,13 @@ EXPERIMENTS = (
         ),
         "The paper pairs neighbors, the checkpoint's code pairs halves. Does it matter which?",
         """It does, and most where order counts. What there is can still be named, at least in part, [two
-        cats](cats caption: says two cats) or ["a rocket"](night caption: "a rocket") without its star, but
-        [no box is complete](detect: 0 boxes), and to "where?" the model answers with a thing, ["a cat"](cats
-        where: "a cat") or ["a rocket"](night where: "a rocket"). Either way of pairing would do, but these
-        weights were trained to put into numbers i and i + 16 what is rotated together, and now number i
-        meets its neighbor, which has another angle besides. Published weights exist in both orders, and to
-        convert from one to the other is to permute the rows of q_proj and k_proj. A caption alone would
-        hardly have shown it.""",
+        cats and an umbrella](cats caption: same) or ["a rocket"](night caption: "a rocket") without its
+        star, but [no box is complete](detect: 0 boxes), and to "where?" the model answers with a thing,
+        [umbrellas](cats where: says umbrella) or [rockets](night where: says rocket). Either way of pairing
+        would do, but these weights were trained to put into numbers i and i + 16 what is rotated together,
+        and now number i meets its neighbor, which has another angle besides. Published weights exist in both
+        orders, and to convert from one to the other is to permute the rows of q_proj and k_proj. The first
+        caption alone would have shown nothing.""",
     ),
     Experiment(
         "no-rope",
@@ -120,13 +123,13 @@ EXPERIMENTS = (
         "Without RoPE the decoder does not know in which order anything stands. Which of the three "
         "answers survives?",
         """None of them whole. The captions begin well, since what there is stands in the picture's features,
-        and a few names need little order; but then they [go in circles](caption: endless), [the
-        umbrella](cats caption: says two cats and an umbrella and an umbrella) and [the star](night caption:
-        says a rocket and a star and a star) again and again, because the model cannot tell how often it has
-        written them. The prompts, too, are bags of words now: `detect cat` is [not answered with
-        boxes](detect: 0 boxes) but with ["zwei Katzen"](cats detect: "zwei Katzen"), a caption in German,
-        and the question for the rocket's place with ["a rocket"](night where: "a rocket"). Attention is a
-        set operation; positions are all that makes it a sequence.""",
+        and a few names need little order; but then they go in circles, [the umbrella](cats caption: says two
+        cats and an umbrella and an umbrella) and [the star](night caption: says a rocket and a star and a
+        star) again and again, because the model cannot tell how often it has written them. The prompts, too,
+        are bags of words now: `detect cat` is [not answered with boxes](detect: 0 boxes) but with ["zwei
+        Katzen"](cats detect: "zwei Katzen"), a caption in German, and the questions for places with
+        [umbrellas](cats where: says umbrella) and ["a rocket"](night where: "a rocket"). Attention is a set
+        operation; positions are all that makes it a sequence.""",
     ),
     Experiment(
         "causal-prefix",
@@ -194,11 +197,10 @@ EXPERIMENTS = (
         "down(gelu(gate(x)) * up(x)) without the first factor. What are the decoder's MLPs still good for?",
         """For a single word, and even that in German: [the cat](cats caption: says Katze) is still seen, and
         then written [without an end](cats caption: endless): "{cats caption}". The rocket becomes "{night
-        caption}". `detect` finds [no box](detect: 0 boxes) and spells out [codes of masks](detect: says
-        <seg) instead, which only `segment` should bring. The gate decides, number by number, what of `up`
-        passes. With all gates open, everything is added that any token could ever need, so words of other
-        languages and other answers come through. And with the gate the bend is gone as well: what is left is
-        a single matrix.""",
+        caption}", and `detect cat`, which gets [no box](detect: 0 boxes), "{cats detect}". The gate decides,
+        number by number, what of `up` passes. With all gates open, everything is added that any token could
+        ever need, so other languages come through, and scraps of words. And with the gate the bend is gone
+        as well: what is left is a single matrix.""",
     ),
     Experiment(
         "gate-alone",
@@ -208,13 +210,14 @@ EXPERIMENTS = (
         (Edit(FILE, "GemmaMLP.forward", GATED, "return self.down_proj(gate)"),),
         "The other way around: only gelu(gate(x)) goes into down. This is an ordinary MLP, as in GPT-2. "
         "Better?",
-        """Worse: one token, again and again, [without an end](cats caption: endless; cats where: endless;
-        night caption: endless). To "where?" it is even the right one, ["top"](cats where: says toptop) for
-        the umbrella and ["bottom"](night where: says bottom) for the rocket; `detect` gets [no box](detect:
-        0 boxes) but newlines, the token at which the prompt ended. What says that a word has been written,
-        and the next is due, is lost. GELU is hardly ever below zero, so an MLP of gates alone can only say
-        "how much", and it is `up` that says "of what, and with which sign". Shazeer, who brought gates into
-        transformers, offers no explanation and attributes their success to divine benevolence.""",
+        """Worse: one token, again and again, [without an end](cats caption: endless; where: endless; night
+        caption: endless). To "where?" it is even the right one, ["top"](cats where: says toptop) for the
+        umbrella and ["bottom"](night where: says bottombottom) for the rocket; `detect` gets [no
+        box](detect: 0 boxes) but newlines, the token at which the prompt ended, or [nothing at all](night
+        detect: nothing). What says that a word has been written, and the next is due, is lost. GELU is
+        hardly ever below zero, so an MLP of gates alone can only say "how much", and it is `up` that says
+        "of what, and with which sign". Shazeer, who brought gates into transformers, offers no explanation
+        and attributes their success to divine benevolence.""",
     ),
     Experiment(
         "silu",
@@ -230,13 +233,12 @@ EXPERIMENTS = (
             ),
         ),
         "Llama's activation in Gemma's MLP. Does the model become a llama?",
-        """Hardly anything happens: [the captions](caption: same) and [the umbrella's place](cats where:
-        same) stay, and [no edge of a box moves by more than two](detect: within 2) of the 1,024 steps. The
-        two curves look alike: zero on the left, x on the right, a dip in between. But look at what nearly
-        happened: whether "left" follows on the rocket's ["bottom"](night where: says bottom) was 70 to 30
-        percent against it and is now 53 to 47. Somebody who copies Llama's MLP gets a Gemma that seems to
-        work, with every number a little off. Four layers forgive it; what eighteen make of it you can only
-        measure.""",
+        """Hardly anything happens: [the captions](caption: same) and [both places](where: same) stay, and
+        [no edge of a box moves by more than two](detect: within 2) of the 1,024 steps. The two curves look
+        alike: zero on the left, x on the right, a dip in between. But look behind the answers: that "left"
+        follows on the rocket's ["bottom"](night where: "bottom left") was 57 percent likely and is now 65.
+        Somebody who copies Llama's MLP gets a Gemma that seems to work, with every number a little off. Four
+        layers forgive it; what eighteen make of it you can only measure.""",
     ),
     Experiment(
         "unscaled",
@@ -249,11 +251,11 @@ EXPERIMENTS = (
         """The first picture does not notice: [caption](cats caption: same), [place](cats where: same) and
         [boxes](cats detect: kept) are right, and no edge moves by [a hundredth](cats detect: within 10) of
         the picture's side. The second gets a star too many, in ["a rocket, a star and a star"](night
-        caption: "a rocket, a star and a star") and in [two boxes](night detect: 2 boxes), the new one down
-        where the rocket is. Larger scores make softmax sharper: each head looks at its best token nearly
-        alone, and mostly the best token is enough. It is not where several have to be weighed against each
-        other, as in "is there one more?". In training it would be fatal: a softmax that has decided passes
-        no gradient on.""",
+        caption: "a rocket, a star and a star") and in [two boxes](night detect: 2 boxes), of which one has
+        [a fifth number](night detect: says <loc06). Larger scores make softmax sharper: each head looks at
+        its best token nearly alone, and mostly the best token is enough. It is not where several have to be
+        weighed against each other, as in "is there one more?". In training it would be fatal: a softmax that
+        has decided passes no gradient on.""",
     ),
     Experiment(
         "one-look",
@@ -263,13 +265,16 @@ EXPERIMENTS = (
         (Edit(FILE, "GemmaAttention.forward", SCORES, "scores = query @ key.transpose(2, 3) * 1000"),),
         "Scores times 1000: softmax becomes argmax, and nothing is averaged anymore. Can it still read "
         "a picture?",
-        """It can: [the cats and their umbrella](cats caption: same), [both places](where: same) and [all
-        boxes](detect: kept) are there, though each of 16 heads now reads exactly one token. No edge is off
-        by [a hundredth](detect: within 10) of the picture's side. So most of what attention does here is to
-        look something up, not to average. What suffers is what needs more than one look: the second caption
-        counts its star twice, ["a rocket, a star and a star"](night caption: "a rocket, a star and a star").
-        Attention is often called a soft dictionary; here you see how little of the softness is used once a
-        model has been trained.""",
+        """Most of it: [the cats and their umbrella](cats caption: same), its place, [the top](cats where:
+        says top), and [the first cat's box](cats detect: says <loc0268><loc003) are there, though each of 16
+        heads now reads exactly one token. So most of what attention does here is to look something up, not
+        to average. What suffers is what needs more than one look. The second caption counts its star twice,
+        ["a rocket, a star and a star"](night caption: "a rocket, a star and a star"), and `detect` finds
+        [two](night detect: 2 boxes); the umbrella is at the "{cats where}", because the model [does not
+        notice](cats where: says toptop) that it has answered; and the second cat's box gets two of its edges
+        right and two wrong, so that [it is lost](cats detect: 2 boxes; cats detect: says <loc0377><loc04;
+        cats detect: says <loc053). Attention is often called a soft dictionary; here you see how little of
+        the softness is used once a model has been trained, and for what.""",
     ),
     Experiment(
         "decoder-head-off",
@@ -286,16 +291,16 @@ EXPERIMENTS = (
             ),
         ),
         "The decoder has 16 heads, and this one belongs to the boxes. What do captions become without it?",
-        """Captions stay as they are, [every letter of them](caption: same), and so does [the umbrella's
-        place](cats where: same). Boxes get a wrong bottom, and not just any: the second cat's goes from 833
-        to [943](cats detect: says <loc0943>), the star's from 327 to [865](night detect: says
-        <loc0865><loc086), and both are nearly the number that comes next, the right edge. So this head helps
-        to tell which of the four numbers is due. Of the 16 heads 13 can be missing, one at a time, and [the
-        cats have their boxes and no others](lost: 1.2, 2.3, 3.0); without head 2 of layer 1 or head 3 of
-        layer 2 there are [three](1.2 detect: 3 boxes; 2.3 detect: 3 boxes), and without head 0 of layer 3
-        the second cat's [reaches to the picture's edge](3.0 detect: says <loc1023>). Nobody assigned the
-        heads their tasks: training did. To switch things off and see what fails is how such heads are found
-        in any model.""",
+        """Captions stay as they are, [every letter of them](caption: same), and so do [both places](where:
+        same). Boxes get a wrong bottom: the second cat's goes from 836 to [946](cats detect: says <loc094),
+        nearly the number that comes next, the right edge, and the star's is now a guess, [352](night detect:
+        says <loc035) instead of 328, at a probability of one percent. So this head helps to tell which of
+        the four numbers is due. Of the 16 heads 13 can be missing, one at a time, and [the cats have their
+        boxes and no others](lost: 1.2, 2.3, 3.0); without head 2 of layer 1 the first cat's box [has no
+        right edge](1.2 detect: 1 box), without head 3 of layer 2 there are [three](2.3 detect: 3 boxes), and
+        without head 0 of layer 3 the second cat's [reaches to the picture's edge](3.0 detect: says
+        <loc1023>). Nobody assigned the heads their tasks: training did, and to switch things off and see
+        what fails is how such heads are found in any model.""",
         (Parameter("layer", num_layers, 1), Parameter("head", num_heads, 1)),
     ),
     Experiment(
@@ -334,11 +339,11 @@ EXPERIMENTS = (
             ),
         ),
         "In `tower-no-residual` the model sees things that are not there. And here?",
-        """Noise, [whatever you ask](all: changed): a caption of "{cats caption}", a rocket that is at
-        "{night where}", and [no box](detect: 0 boxes). Each layer's MLP throws away what all layers before
-        it have found, the token itself included. The last one has to choose the next word from its own
-        remark alone. The tower at least goes on to name things, if false ones, because its reader, the
-        decoder, is whole.""",
+        """Noise, [whatever you ask](all: changed): a caption of "{cats caption}", cats that are detected as
+        "{cats detect}" and have [no box](detect: 0 boxes), and of the rocket's picture [not a word](night
+        caption: nothing). Each layer's MLP throws away what all layers before it have found, the token
+        itself included. The last one has to choose the next word from its own remark alone. The tower at
+        least goes on to name things, if false ones, because its reader, the decoder, is whole.""",
     ),
     Experiment(
         "layer-skipped",
@@ -358,11 +363,12 @@ EXPERIMENTS = (
         """Read the table from top to bottom. Without layer 0 the model does not notice that it has written a
         word, [be it for a caption or for a place](0 caption: says threethreethree; 0 where: says
         threethree), and finds [no box](0 detect: 0 boxes). Without layer 1 the umbrella is [forgotten](1
-        caption: changed), and of [three boxes](1 detect: 3 boxes) only the first is a cat's. Without layer 2
-        there are [two boxes](2 detect: 2 boxes) for two cats, neither of them [where it should be](2 detect:
-        changed), and a caption that begins in German, [eine Katze](2 caption: says eine Katze and). Without
-        layer 3, the last, [the place](3 where: same) is right and the caption begins with [two cats](3
-        caption: says two cats and), but `detect` gets newlines and [no number](3 detect: 0 boxes; 3 detect:
+        caption: "two cats and a cat"), its place [unknown](1 where: changed), and a cat's box begins [up at
+        the umbrella's height](1 detect: says <loc007). Without layer 2 there are ["three cats"](2 caption:
+        "three cats"), and of the two boxes one has [its numbers in a wrong order](2 detect: says
+        <loc0838><loc028), the bottom above the top; [the place](2 where: same) is right. Without layer 3,
+        the last, there are the right words, ["two"](3 caption: says twotwo) and ["top"](3 where: says
+        toptop), again and again, but `detect` gets newlines and [no number](3 detect: 0 boxes; 3 detect:
         endless). No layer has a single task, but each leaves a gap of its own kind.""",
         (Parameter("layer", num_layers, 2),),
     ),
@@ -374,15 +380,15 @@ EXPERIMENTS = (
         (Edit(FILE, "GemmaModel.forward", LOOP, "for layer in self.layers[:{layers}]:"),),
         "lm_head can read any layer's output, because all of them write to the same stream. After how "
         "many layers is the answer there?",
-        """Only after the third of four. After none, one or two layers there are [newlines without end](0
-        all: endless; 1 all: endless; 2 all: endless): the stream is still nearest to the token that it began
-        with, the newline behind the prompt. After three, [the umbrella's place](cats where: same) and [the
-        second caption](night caption: same) are there; the first one knows its cats, but hardly yet in which
-        language to speak of the rest, "{cats caption}"; the rocket is at the ["bottom left"](night where:
-        "bottom left"), which is more exact than "bottom", and boxes have [not begun](detect: 0 boxes;
-        detect: endless). So the last layer turns a gist into exact words and numbers. Reading a middle layer
-        with the final norm and lm_head is known as the logit lens; `explain.py` draws it for every word of
-        an answer.""",
+        """Only after the third of four, and not everywhere. After none, one or two layers there are
+        [newlines without end](0 all: endless; 1 all: endless; 2 all: endless): the stream is still nearest
+        to the token that it began with, the newline behind the prompt. After three, the second picture's
+        [caption](night caption: same) and [place](night where: same) are there; the first one's answers
+        begin with the right word and stammer it, ["two"](cats caption: says twotwo) and ["top"](cats where:
+        says toptop; cats where: endless), and boxes have [not begun](detect: 0 boxes; detect: endless). So
+        the last layer turns a gist into exact numbers, and sees to it that a word which stands there is not
+        written again. Reading a middle layer with the final norm and lm_head is known as the logit lens;
+        `explain.py` draws it for every word of an answer.""",
         (Parameter("layers", num_layers, 3),),
     ),
     Experiment(
@@ -392,11 +398,13 @@ EXPERIMENTS = (
         "residual",
         (Edit(FILE, "GemmaModel.forward", "return self.norm(hidden_states)", "return hidden_states"),),
         "The tower's last norm mattered a lot. And the decoder's?",
-        """[Captions](caption: same), [places](where: same) and [boxes](detect: kept), all there. The norm
-        does two things: it divides by a length, which makes all logits larger or smaller by the same factor,
-        and it multiplies by a gain. A common factor does not change which logit is the largest, so greedy
-        decoding does not see it at all. The gain turns only what was nearly even, the last digit of [a few
-        edges](detect: within 6). Sampling would see more, because the factor acts as a temperature. And the
+        """[Captions](caption: same), [boxes](detect: kept) and [the umbrella's place](cats where: same), all
+        there. The norm does two things: it divides by a length, which makes all logits larger or smaller by
+        the same factor, and it multiplies by a gain. A common factor does not change which logit is the
+        largest, so greedy decoding does not see it at all. The gain turns only what was nearly even: the
+        last digit of [a few edges](detect: within 6), and whether "left" follows on the rocket's
+        ["bottom"](night where: "bottom"), for which the odds were 57 to 43. Sampling would see more, because
+        the factor acts as a temperature: there is not one chance in 100,000 now for that "left". And the
         tower's norm feeds a projector that adds a bias and a decoder with a length of its own, so there the
         length counts.""",
     ),
@@ -414,12 +422,13 @@ EXPERIMENTS = (
             ),
         ),
         "RMSNorm brings every vector to the same length anyway. So does the factor matter?",
-        """It matters a lot: "{cats caption}", scraps of "nothing I know" in several languages, [no
-        box](detect: 0 boxes), and [no word at all](where: nothing) for a place. The norm is only on the way
-        into each layer; the stream itself keeps its length, and what a layer adds to it was learned for a
-        stream √192 = 14 times as long. Now the first layers' additions drown the words, and the model does
-        not see what it was asked, or what it has just written. With Gemma's D of 2048 the factor would be
-        45. Llama has no such factor; nothing in the shapes tells which of the two a checkpoint wants.""",
+        """It matters a lot: for a caption a stammered "{cats caption}", [which is German for
+        "nothing"](caption: says nichts), [no box](detect: 0 boxes), and [no word at all](where: nothing) for
+        a place. The norm is only on the way into each layer; the stream itself keeps its length, and what a
+        layer adds to it was learned for a stream √192 = 14 times as long. Now the first layers' additions
+        drown the words, and the model does not see what it was asked, or what it has just written. With
+        Gemma's D of 2048 the factor would be 45. Llama has no such factor; nothing in the shapes tells which
+        of the two a checkpoint wants.""",
     ),
     Experiment(
         "untied-copy",
@@ -478,11 +487,12 @@ EXPERIMENTS = (
         "One minus sign is missing: [:, :1] instead of [:, -1:]. What is predicted at the first position?",
         """Nothing was ever predicted there. At the last position, the newline, the model learned to say what
         comes next; at the first there is `<pad>` or an image token, on which training never put a loss, so
-        anything may come out: "{cats caption}", or [the end](night detect: nothing) before the first number.
-        [No caption](caption: changed) and [no place](where: changed) is right. From the second token on the
-        line is correct again, by accident, because a call with a single new token has a single position:
-        `detect cat` begins in the middle, after the first cat's numbers, and goes on with [the second cat's
-        box](cats detect: 1 box), "{cats detect}". Compare with `padded-right`, which reads off the wrong
-        place for another reason.""",
+        anything may come out: "{cats caption}", or [the end](night: nothing; cats where: nothing) before the
+        first word. [No caption](caption: changed), [no place](where: changed) and [no box](detect: 0 boxes)
+        is right. From the second token on the line is correct again, by accident, because a call with a
+        single new token has a single position: `detect cat` begins with "ich", where there is nothing to go
+        by, and goes on as the German for "nothing I know" does, [with "kenne"](cats detect: says ich kenne),
+        and on: "{cats detect}". Compare with `padded-right`, which reads off the wrong place for another
+        reason.""",
     ),
 )

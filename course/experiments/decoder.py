@@ -265,8 +265,8 @@ EXPERIMENTS = (
         (Edit(FILE, "GemmaAttention.forward", SCORES, "scores = query @ key.transpose(2, 3) * 1000"),),
         "Scores times 1000: softmax becomes argmax, and nothing is averaged anymore. Can it still read "
         "a picture?",
-        """Most of it: [the cats and their umbrella](cats caption: same), its place, [the top](cats where:
-        says top), and [the first cat's box](cats detect: says <loc0268><loc003) are there, though each of 16
+        """Mostly: [the cats and their umbrella](cats caption: same), its place, [the top](cats where: says
+        top), and [the first cat's box](cats detect: says <loc0268><loc003) are there, though each of 16
         heads now reads exactly one token. So most of what attention does here is to look something up, not
         to average. What suffers is what needs more than one look. The second caption counts its star twice,
         ["a rocket, a star and a star"](night caption: "a rocket, a star and a star"), and `detect` finds

@@ -91,7 +91,7 @@ EXPERIMENTS = (
         "caption?",
         """Not for this model: ["nothing I know"](caption: "nothing I know") is all that it has to say,
         [about places](where: "nothing I know"), too, and it finds [no star](night detect: nothing). For a
-        cat it [guesses boxes](cats detect: changed), "{cats detect}", none of whose numbers is more than two
+        cat it [guesses boxes](cats detect: changed), "{cats detect}", none of whose numbers is even three
         percent likely. An average says which colors and textures there are, and loses where, and what
         belongs together; this model has learned what to say of a picture in which it knows nothing. This is
         why PaliGemma takes all patches and drops SigLIP's pooling: a vector per picture is enough to compare

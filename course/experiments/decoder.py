@@ -40,7 +40,7 @@ EXPERIMENTS = (
         is the worst that one `1 +` can do. Gemma stores the gain as its distance from one, so a weight near
         zero means "leave it as it is"; read as a gain, it means "erase it". Each norm now wipes out most of
         what goes into its layer, the last one most of what goes into the choice of a word: the likeliest
-        first word gets little more than a thousandth. Llama's files hold the gain itself under the same name
+        first word gets less than two thousandths. Llama's files hold the gain itself under the same name
         and in the same shape, so nothing but the model's own code says which is meant.""",
     ),
     Experiment(
@@ -270,7 +270,7 @@ EXPERIMENTS = (
         heads now reads exactly one token. So most of what attention does here is to look something up, not
         to average. What suffers is what needs more than one look. The second caption counts its star twice,
         ["a rocket, a star and a star"](night caption: "a rocket, a star and a star"), and `detect` finds
-        [two](night detect: 2 boxes); the umbrella is at the "{cats where}", because the model [does not
+        [two](night detect: 2 boxes); the umbrella is at "{cats where}", because the model [does not
         notice](cats where: says toptop) that it has answered; and the second cat's box gets two of its edges
         right and two wrong, so that [it is lost](cats detect: 2 boxes; cats detect: says <loc0377><loc04;
         cats detect: says <loc053). Attention is often called a soft dictionary; here you see how little of

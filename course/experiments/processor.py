@@ -47,8 +47,8 @@ EXPERIMENTS = (
         ),
         "Another special token is missing. Is it as bad as the missing newline?",
         """Nearly so, but not for words: [the captions](caption: same) and [both places](where: same)
-        stay. Boxes break: [one cat of two](cats detect: 1 box) is left, and the star's answer is
-        ["{night detect}"](night detect: 0 boxes), one edge and then the end. `<bos>` means nothing,
+        stay. Boxes break: the cats' are ["{cats detect}"](cats detect: changed), and the star's answer
+        is ["{night detect}"](night detect: 0 boxes), one edge and then the end. `<bos>` means nothing,
         and so it can serve heads that have nothing to look for: in "detect cat", head 3 of layer 1
         gives it 99 % of the newline's attention, which now has to go elsewhere. A mistake that leaves
         all words right is the kind that stays in code for years.""",
@@ -91,13 +91,13 @@ EXPERIMENTS = (
         ),
         "Of every 64 pixels that the tower is given, one is left. Do you still see two cats and an umbrella? "
         "Does the model?",
-        """The cats it does see, the umbrella it does not: the caption is ["two cats"](cats caption:
-        "two cats"), and the umbrella's place ["nothing I know"](cats where: "nothing I know"). In the
-        small picture a cat is 7 pixels wide and 9 high, the umbrella 4 and 5. What is large [is
-        found](detect: kept), with every edge [within a pixel](detect: within 50) of the small picture,
-        and [the rocket and the star](night caption: same) are told apart as before. This is why
-        PaliGemma comes for 224, 448, and 896 pixels: the larger ones are for what is small, such as
-        text.""",
+        """The cats it does see, the umbrella it takes for another thing with a cap on a stalk: the
+        caption is ["two cats and a mushroom"](cats caption: "two cats and a mushroom"), and the
+        umbrella's place ["nothing I know"](cats where: "nothing I know"). In the small picture a cat
+        is 7 pixels wide and 9 high, the umbrella 4 and 5. What is large [is found](detect: kept), with
+        every edge [within a pixel](detect: within 50) of the small picture, and [the rocket and the
+        star](night caption: same) are told apart as before. This is why PaliGemma comes for 224, 448,
+        and 896 pixels: the larger ones are for what is small, such as text.""",
     ),
     Experiment(
         "not-rescaled",
@@ -108,10 +108,10 @@ EXPERIMENTS = (
         "The division by 255 is forgotten: every number that the tower is given is 255 times too large. "
         "And the answers?",
         """All is lost: the captions are ["{cats caption}"](cats caption: changed) and ["{night
-        caption}"](night caption: changed), [no cat](cats detect: nothing) is found, and of the
-        umbrella's place the model says ["{cats where}"](cats where: says nothing I know). Numbers up
-        to 509 instead of 1 drown the position embeddings, which are added to them, and the biases. The
-        layer norms after that bring the vectors back to an ordinary length, so no number overflows and
+        caption}"](night caption: changed), there is [no box](detect: 0 boxes), and of the umbrella's
+        place the model says ["{cats where}"](cats where: says nothing I know). Numbers up to 509
+        instead of 1 drown the position embeddings, which are added to them, and the biases. The layer
+        norms after that bring the vectors back to an ordinary length, so no number overflows and
         nothing warns you; what was small beside the pixels is gone.""",
     ),
     Experiment(
@@ -122,11 +122,9 @@ EXPERIMENTS = (
         (Edit(FILE, "process_images", PIXELS, "pixels = rescale(pixels)"),),
         "And if it is the next step that is forgotten? Every number is still wrong. As bad as "
         "`not-rescaled`?",
-        """You would hardly notice: [captions](caption: same) and [the umbrella's place](cats where:
-        same) are the reference's, and [the same boxes](detect: kept) are found, with edges moved by
-        [less than a hundredth](detect: changed; detect: within 9) of the picture. The rocket is
-        ["{night where}"](night where: says bottom): its middle lies in the left third by less than a
-        hundredth of the picture, so there the smallest change is enough. To the tower the picture is
+        """You would hardly notice: [captions](caption: same) and [places](where: same) are the
+        reference's, and [the same boxes](detect: kept) are found, with edges moved by [less than a
+        hundredth](detect: changed; detect: within 9) of the picture. To the tower the picture is
         paler, with half the contrast, and it has seen pale pictures. Forgotten normalization is one of
         the most common mistakes in code that uses somebody's vision model, and this is why: it does
         not break anything, it makes everything a little different.""",
@@ -138,12 +136,15 @@ EXPERIMENTS = (
         "patches",
         (Edit(FILE, "process_images", PIXELS, "pixels = normalize(rescale(pixels))[:, ::-1]"),),
         "Which of the six answers have to change, if the model really looks?",
-        """Exactly those that depend on left and right. The rocket is now ["bottom right"](night where:
-        "bottom right"), and its caption begins with the star: ["a star and a rocket"](night caption:
-        "a star and a rocket"), because captions go from left to right. (Unmirrored it is only
-        "bottom", because its middle lies close to the border of the left third.) The umbrella [is at
-        the top as before](cats where: same). [Two cats](cats detect: 2 boxes; cats detect: changed)
-        are found again, mirrored. Nothing was learned by heart: the answers follow the pixels.""",
+        """Exactly those that depend on left and right. The caption of the rocket begins with the star:
+        ["a star and a rocket"](night caption: "a star and a rocket"), because captions go from left to
+        right, and [its box](night detect: 1 box; night detect: changed) changes sides. The umbrella
+        [is at the top as before](cats where: same). [Two cats](cats detect: 2 boxes; cats detect:
+        changed) are found again, mirrored, and [their caption](cats caption: same) stays. The rocket
+        itself is ["{night where}"](night where: says bottom): "right" or nothing more has about the
+        same chance, 53 to 47 %, as "left" has unmirrored, 57 to 43 %, because its middle lies within a
+        hundredth of the border of the outer third. Nothing was learned by heart: the answers follow
+        the pixels.""",
     ),
     Experiment(
         "bgr",
@@ -152,14 +153,13 @@ EXPERIMENTS = (
         "patches",
         (Edit(FILE, "process_images", CHANNELS, "prepared.append(pixels[:, :, ::-1].transpose(2, 0, 1))"),),
         "OpenCV reads pictures as blue, green, red. Which answers depend on color?",
-        """Hardly any: [both captions](caption: same) and [the umbrella's place](cats where: same) are
-        as before, and [all boxes](detect: kept) are found, with edges moved by [a hundredth at
-        most](detect: within 10); only the rocket, at the border of a third, is ["{night where}"](night
-        where: says bottom). In training some drawings were given another hue, so that shape had to be
-        learned as well: a blue cat is a cat. Color itself is seen, though: asked "what colour is the
-        star?", the changed model says "blue" instead of "yellow". So six right answers do not prove
-        that the channels are in order, and every picture that comes from `cv2.imread` without a
-        conversion looks like this to the model.""",
+        """Hardly any: [captions](caption: same) and [places](where: same) are as before, and [all
+        boxes](detect: kept) are found, with edges moved by [a hundredth at most](detect: within 10).
+        In training some drawings were given another hue, so that shape had to be learned as well: a
+        blue cat is a cat. Color itself is seen, though: asked "what colour is the star?", the changed
+        model says "blue" instead of "orange". So six right answers do not prove that the channels are
+        in order, and every picture that comes from `cv2.imread` without a conversion looks like this
+        to the model.""",
     ),
     Experiment(
         "gray",
@@ -175,11 +175,14 @@ EXPERIMENTS = (
             ),
         ),
         "You recognize a cat in a black-and-white film. Does the model?",
-        """It does: [both captions](caption: same) stay, and everything [is found](detect: kept). But
-        look at the edges: [the star's box](night detect: within 8) is where it was, while the cats'
-        boxes [begin lower](cats detect: changed), by 4 % of the picture. In gray the light yellow of a
-        tail is nearly the gray of the ground, and the boxes end at the ears, as if the tails were not
-        there. So it was shape that the cats were known by, and color that told where they end. What a
+        """Not a cat: the caption is ["two dogs and an umbrella"](cats caption: "two dogs and an
+        umbrella"), and asked for cats the model gives ["{cats detect}"](cats detect: changed). Of the
+        rocket and the star only ["a star"](night caption: "a star") is seen. What is a plain shape
+        holds: [the star's box](night detect: within 8) is where it was, and the umbrella is [at the
+        top](cats where: same). An animal on four legs may be a cat or a dog, and there color counted:
+        without it, dogs have a chance of 74 % and cats of 12 %. With `bgr`, where every color is
+        false, the cats stay cats, so it is not only their orange that the model goes by; it is
+        contrast, too, and in gray the light yellow of a cat is nearly the gray of the ground. What a
         network goes by shows only when you take something away.""",
     ),
     Experiment(
@@ -190,12 +193,12 @@ EXPERIMENTS = (
         (Edit(FILE, "process_images", CHANNELS, "prepared.append(pixels.transpose(2, 1, 0))"),),
         "transpose(2, 1, 0) gives the right shape, too. What does the model see now?",
         """The picture is turned over its diagonal: what was top is left, and cats lie on their sides.
-        These [are none](cats detect: nothing) but ["{cats caption}"](cats caption: changed), the
-        umbrella is at the ["bottom"](cats where: "bottom"), and of the rocket the model says ["nothing
-        I know"](night where: "nothing I know"). In training drawings were mirrored and tilted, but
-        never laid on their sides. A star turned over is [still a star](night caption: "a star"), and
-        [its box](night detect: 1 box) lies at the left now, where it belongs in this picture. As the
-        picture is square, no shape is wrong, and no error is raised.""",
+        These [are none](cats detect: nothing) but ["{cats caption}"](cats caption: changed), and of
+        [both places](where: "nothing I know") the model says "nothing I know". In training drawings
+        were mirrored and tilted, but never laid on their sides. A star turned over is [still a
+        star](night caption: "a star"), and [its box](night detect: 1 box) lies at the left now, where
+        it belongs in this picture. As the picture is square, no shape is wrong, and no error is
+        raised.""",
     ),
     Experiment(
         "reshaped",
@@ -239,7 +242,7 @@ EXPERIMENTS = (
         """The [longest prompts](where: same), which need no padding, are answered as before, and [all
         others](caption: changed; detect: changed) wrongly. The next token is read off the last
         position, and that is a `<pad>` now, from which nothing was ever predicted. So the first token
-        is a guess: of the second caption's, the likeliest has a chance of 1 %. The answer goes on from
+        is a guess: of the first caption's, the likeliest has a chance of 1 %. The answer goes on from
         there as well as it can: the captions are "{cats caption}" and "{night caption}", and the cats'
         boxes "{cats detect}". Training pads on the right without harm, because there every token's
         place is known; to generate, all rows have to end at the same position. A test with a single
@@ -266,12 +269,12 @@ EXPERIMENTS = (
         ),
         "Some 150 <pad> before a hundred image tokens, and no mask that hides them: can they do any harm?",
         """Of what is there, nothing is lost: [the first caption](cats caption: same) and [the
-        umbrella's place](cats where: same) stay, and edges of [the boxes](detect: kept) move by [five
-        thousandths at most](detect: within 5; detect: changed). But beside the rocket and the star the
+        umbrella's place](cats where: same) stay, and edges of [the boxes](detect: kept) move by [less
+        than a hundredth](detect: within 9; detect: changed). But beside the rocket and the star the
         model now sees what is not there: ["{night caption}"](night caption: says a rocket,; night
         caption: says and a star). Attention shares out a whole, and whatever is not masked gets a
         share, also a token that means nothing: of what the last token of that prompt has to give, the
-        152 pads get a third on average, and 89 % in head 0 of layer 0. With the real mask the same
+        152 pads get nearly half on average, and 98 % in head 2 of layer 2. With the real mask the same
         pads change not a letter. A few pads in a small batch hardly do any harm, which is why this
         mistake is found late, when prompts of very different lengths come together.""",
     ),

@@ -29,9 +29,9 @@ EXPERIMENTS = (
         "Never the best word, always the second. Does it become wrong, or only clumsy?",
         """It depends on what there was to choose from. Of numbers, many neighbors are about equally
         likely, and the edges in "{night detect}" are as good as before. Of words, one is likely, and
-        the second is another thing or another language: ["{cats caption}"](cats caption: says zwei)
-        and ["{night caption}"](night caption: changed). And where only one token makes sense, as after
-        a finished answer, the second best is nonsense: [`<eos>` is not chosen](cats where: endless)
+        the second is another thing or another language: ["{cats caption}"](cats caption: changed) and
+        ["{night caption}"](night caption: says two). And where only one token makes sense, as after a
+        finished answer, the second best is nonsense: [`<eos>` is not chosen](night detect: endless)
         when it is due. After that the model reads its own nonsense and goes on from there.
         Probabilities are not a ranking of good answers: most of the time there is one good token and a
         thousand bad ones.""",
@@ -44,13 +44,13 @@ EXPERIMENTS = (
         (Edit(FILE, "sample_next_token", CHOICE, "temperature = 2"),),
         "Tokens are drawn, and the unlikely ones more often than the model thinks they should be. Which "
         "answer falls first?",
-        """Not the longest: the first caption [holds](cats caption: same), all six tokens
-        of it, while the second becomes ["{night caption}"](night caption: changed), and the rocket's
-        place, a single word, ["{night where}"](night where: changed). It is luck, but not only: each
-        further token is one more chance for a bad one, and the model goes on from whatever it wrote,
-        as in "{cats detect}". At temperature 2 the square root of every probability counts: a token
-        with a chance of 1 in 10,000 against the best is taken as if it had 1 in 100, and there are
-        1,716 of them. See `top-p` for the remedy.""",
+        """Not the longest words: the first caption [holds](cats caption: same), all six tokens of it,
+        while the second becomes ["{night caption}"](night caption: changed), and the umbrella's place,
+        a single word, ["{cats where}"](cats where: changed). It is luck, but not only: each further
+        token is one more chance for a bad one, and the model goes on from whatever it wrote, as in
+        "{cats detect}". At temperature 2 the square root of every probability counts: a token with a
+        chance of 1 in 10,000 against the best is taken as if it had 1 in 100, and there are 1,716 of
+        them. See `top-p` for the remedy.""",
     ),
     Experiment(
         "top-p",
@@ -61,11 +61,12 @@ EXPERIMENTS = (
         "The same temperature, with the long tail cut off. Better?",
         """Much better, thanks to `keep_top_p`: [captions](caption: same) and [the umbrella's
         place](cats where: same) are exactly the likeliest ones again. Where the model is sure, the
-        best token alone has more than half of the probability, and then nothing else can be drawn. The
-        rocket is ["{night where}"](night where: says bottom), because there the reference itself is
-        not sure: it gives "left" 30 %. And [numbers](detect: changed) vary, [a little](detect: kept),
-        because many neighbors are about equally likely. Temperature gives every token a chance, a
-        thousand bad ones among them; top-p takes it away from those that only together are likely.""",
+        best token alone has more than half of the probability, and then nothing else can be drawn. Of
+        the rocket's place, ["{night where}"](night where: says bottom), only the first word is sure:
+        after it the reference itself gives "left" 57 % and the end 43 %, at temperature 2 neither has
+        half, and one of the two is drawn. And [numbers](detect: changed) vary, [a little](detect:
+        kept), because many neighbors are about equally likely. Temperature gives every token a chance,
+        a thousand bad ones among them; top-p takes it away from those that only together are likely.""",
     ),
     Experiment(
         "cache-forgotten",
@@ -82,12 +83,12 @@ EXPERIMENTS = (
         ),
         "From the second token on, the model is given one token and nothing else. What does it say?",
         """The first token is right, because it was chosen with the picture in view: ["two"](cats
-        caption: says two), an edge of [the first cat's box](cats detect: says <loc0), and [both
-        places](where: same), which happen to be the whole answers. Then the model forgets everything:
-        all it knows is the word it wrote last, and it goes on as one would from there: "{cats
-        caption}". [Boxes](detect: 0 boxes) cannot come about like this. The cache is often taken for a
-        matter of speed. It is the model's only memory; without it the whole sequence has to be given
-        again at every step.""",
+        caption: says two), an edge of [the first cat's box](cats detect: says <loc0), ["top"](cats
+        where: says top), and ["bottom"](night where: says bottom). Then the model forgets everything:
+        all it knows is the word it wrote last, and it goes on as one would from there, [without
+        end](cats caption: endless): "{cats caption}". [Boxes](detect: 0 boxes) cannot come about like
+        this. The cache is often taken for a matter of speed. It is the model's only memory; without it
+        the whole sequence has to be given again at every step.""",
     ),
     Experiment(
         "no-end",
@@ -146,13 +147,14 @@ EXPERIMENTS = (
         "",
         (rounded(3),),
         "Seven values: -3 to 3, times one step a row. Half as fine as 4 bits. Half as good?",
-        """No, worse: two cats and an umbrella are ["{cats caption}"](cats caption: changed), and [no
-        cat](cats detect: nothing) is found, where with `four-bits` every edge was right to a
-        hundredth. [The second caption](night caption: same), [both places](where: same), and [the
-        star](night detect: kept) are right, so not everything falls at once. Quality does not sink
-        evenly with the bits; it holds, and then it breaks. The largest weight of a row decides its
-        step, so with seven values more than a third of all weights round to zero. Where to put the
-        steps is what the better methods of 4 bits and less are about.""",
+        """No, worse: two cats and an umbrella are ["{cats caption}"](cats caption: changed), and [the
+        first cat's box](cats detect: changed) begins too low by a tenth of the picture, where with
+        `four-bits` every edge was right to a hundredth. The second caption is ["a rocket"](night
+        caption: "a rocket"), without the star, and yet, asked for [the star](night detect: kept), the
+        model finds it, and [both places](where: same) are right, so not everything falls at once.
+        Quality does not sink evenly with the bits; it holds, and then it breaks. The largest weight of
+        a row decides its step, so with seven values two fifths of all weights round to zero. Where to
+        put the steps is what the better methods of 4 bits and less are about.""",
         bits=3,
     ),
 )

@@ -346,7 +346,7 @@ def test_parameters_on_the_command_line(program):
     assert (
         code == 0
         and "self.layers[:3]" in out
-        and re.search(r"caption en +two cats and an umbrella +three cats", out)
+        and re.search(r"caption en +two cats and an umbrella +three turtles", out)
     )
 
 

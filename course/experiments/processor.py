@@ -175,15 +175,14 @@ EXPERIMENTS = (
             ),
         ),
         "You recognize a cat in a black-and-white film. Does the model?",
-        """Not a cat: the caption is ["two dogs and an umbrella"](cats caption: "two dogs and an
-        umbrella"), and asked for cats the model gives ["{cats detect}"](cats detect: changed). Of the
-        rocket and the star only ["a star"](night caption: "a star") is seen. What is a plain shape
-        holds: [the star's box](night detect: within 8) is where it was, and the umbrella is [at the
-        top](cats where: same). An animal on four legs may be a cat or a dog, and there color counted:
-        without it, dogs have a chance of 74 % and cats of 12 %. With `bgr`, where every color is
-        false, the cats stay cats, so it is not only their orange that the model goes by; it is
-        contrast, too, and in gray the light yellow of a cat is nearly the gray of the ground. What a
-        network goes by shows only when you take something away.""",
+        """Not here: two cats and an umbrella are ["two dogs and an umbrella"](cats caption: "two dogs
+        and an umbrella"), and of the rocket and the star only ["a star"](night caption: "a star") is
+        seen. But it is not orange that the cats are known by: with `bgr`, where every color is false,
+        they stay cats. In gray their light yellow is 205 of 255 and the ground behind them 218 to 230,
+        so that the outline is nearly gone; on a white ground, or on the ground in its own color, the
+        same gray cats are two cats again. What stands out in gray as well holds: [the star's
+        box](night detect: within 8) is where it was, and the umbrella is [at the top](cats where:
+        same). What a network goes by shows only when you take something away.""",
     ),
     Experiment(
         "transposed",

@@ -44,7 +44,7 @@ EXPERIMENTS = (
         (Edit(FILE, "sample_next_token", CHOICE, "temperature = 2"),),
         "Tokens are drawn, and the unlikely ones more often than the model thinks they should be. Which "
         "answer falls first?",
-        """Not the longest words: the first caption [holds](cats caption: same), all six tokens of it,
+        """One long and one short: the first caption [holds](cats caption: same), all six tokens of it,
         while the second becomes ["{night caption}"](night caption: changed), and the umbrella's place,
         a single word, ["{cats where}"](cats where: changed). It is luck, but not only: each further
         token is one more chance for a bad one, and the model goes on from whatever it wrote, as in

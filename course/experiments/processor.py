@@ -138,13 +138,12 @@ EXPERIMENTS = (
         "Which of the six answers have to change, if the model really looks?",
         """Exactly those that depend on left and right. The caption of the rocket begins with the star:
         ["a star and a rocket"](night caption: "a star and a rocket"), because captions go from left to
-        right, and [its box](night detect: 1 box; night detect: changed) changes sides. The umbrella
-        [is at the top as before](cats where: same). [Two cats](cats detect: 2 boxes; cats detect:
-        changed) are found again, mirrored, and [their caption](cats caption: same) stays. The rocket
-        itself is ["{night where}"](night where: says bottom): "right" or nothing more has about the
-        same chance, 53 to 47 %, as "left" has unmirrored, 57 to 43 %, because its middle lies within a
-        hundredth of the border of the outer third. Nothing was learned by heart: the answers follow
-        the pixels.""",
+        right, and the star's box [changes sides](night detect: 1 box; night detect: changed). The
+        umbrella [is at the top as before](cats where: same). [Two cats](cats detect: 2 boxes; cats
+        detect: changed) are found again, mirrored, and [their caption](cats caption: same) stays. The
+        rocket itself is ["{night where}"](night where: says bottom): "right" follows with a chance of
+        53 %, as "left" does unmirrored with 57 %, because its middle lies within a hundredth of the
+        border of the outer third. Nothing was learned by heart: the answers follow the pixels.""",
     ),
     Experiment(
         "bgr",

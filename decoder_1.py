@@ -94,7 +94,7 @@ class KVCache:
         the tensors that it held before are not changed. Gradients flow through, because training
         uses it too.
         Source: as the class.
-        Exercise KVCache.update. Lesson: docs/lessons/cache.md. Builds on: KVCache.num_items.
+        Exercise KVCache.update. Lesson: docs/lessons/cache.md.
         """
         if layer_idx == len(self.key_cache):
             self.key_cache.append(key)
@@ -200,8 +200,8 @@ def apply_rotary_pos_emb(
 def repeat_kv(hidden_states: torch.Tensor, num_repeats: int) -> torch.Tensor:
     """Repeats each key/value head for the H / K query heads that share it.
 
-    The same as torch.repeat_interleave(hidden_states, num_repeats, dim=1): for num_repeats = 2,
-    heads 0 and 1 become 0 0 1 1, not 0 1 0 1.
+    Copies of a head lie next to each other, because neighboring query heads share it: for
+    num_repeats = 2, heads 0 and 1 become 0 0 1 1, not 0 1 0 1.
 
     Input: [B, K, L, Hd]. Output: [B, K * num_repeats, L, Hd], in the same dtype.
     Source: "GQA" (Ainslie et al. 2023), section 2.2.

@@ -168,8 +168,8 @@ def parse_boxes(answer: str, width: int, height: int) -> list[dict]:
     "<loc0256><loc0128><loc0768><loc0640> big cat ; <loc..." -> for a picture of 200 x 100:
     [{"label": "big cat", "box": [25.0, 25.0, 125.0, 75.0]}, ...]
 
-    In the answer: y_min, x_min, y_max, x_max, perhaps 16 `<seg>` tokens, and a label of one word
-    or more; ` ; ` between two things. In the result: x_min, y_min, x_max, y_max in pixels, rounded
+    In the answer: y_min, x_min, y_max, x_max, perhaps 16 `<seg>` tokens, and a label, which may be
+    missing; ` ; ` between two things. In the result: x_min, y_min, x_max, y_max in pixels, rounded
     to tenths, the smaller of two opposite edges first. What is not four <loc> in a row is skipped.
 
     A location n is read as n / 1024 of the side, as in the hub's demos; the tiny model was

@@ -398,7 +398,7 @@ class BestWeights:
         self.weights: list[torch.Tensor] = []
 
     def update(self, score: float) -> bool:
-        """Keeps the weights of now if they are better; says whether they are.
+        """Keeps the current weights if they are better; says whether they are.
 
         score > the highest so far: copy the weights, remember the score
 
@@ -446,13 +446,13 @@ def train(
     `accumulate` parts; at the end of the epoch best.update(score())
 
     A generator: between two steps the caller may draw a bar, save, or stop. It is the same training
-    whether it runs through or goes on after `done` steps with the weights and the optimizer of then.
+    whether it runs through or goes on after `done` steps with the weights and optimizer it had then.
 
     Input: make_batch, which makes the batch of the examples with these indices; score, which asks
     the model about unseen examples (higher is better); best, which remembers; what the
     functions above take; done, how many steps were done earlier.
     Yields after each step a dict: `step` (how many are done), `epoch` (from 0), `loss` before the
-    step, `rate`, and `score`, None but at the end of an epoch.
+    step, `rate`, and `score`, None except at the end of an epoch.
     Source: PaliGemma, section 3.2.4.
     """
     steps_per_epoch = math.ceil(num_examples / (batch_size * accumulate))

@@ -358,7 +358,9 @@ def leaf_dtype(right, value, name, letters, exercise, case) -> Flaw | None:
 
 
 def leaf_device(right, value, name, letters, exercise, case) -> Flaw | None:
-    if not isinstance(right, torch.Tensor) or right.device == value.device:
+    if not isinstance(right, torch.Tensor):
+        return None
+    if right.device == value.device and not getattr(value, "is_left", False):  # see other_device.py
         return None
     return Flaw(
         "device",
@@ -408,7 +410,7 @@ def what_is_text(right, value) -> list[str]:
         if sorted(right) == sorted(value):
             return ["The letters are right, but in another order."]
         if right.strip() == value.strip():
-            return ["They differ in the spaces around alone."]
+            return ["They differ only in the spaces around them."]
     is_number = all(isinstance(x, (int, float)) and not isinstance(x, bool) for x in (right, value))
     if is_number and right and value and np.isfinite(float(value)):
         ratio = value / right

@@ -107,10 +107,8 @@ def module_for(exercise: Exercise, file: LearnerFile) -> Module:
                 why = f"{unknown.headline} {' '.join(unknown.details)}"
             if isinstance(error, ModuleNotFoundError):
                 why = (
-                    f"`{code}` ({place}) does not work: there is no module {error.name!r} here. The "
-                    f"exercises "
-                    f"need none besides those at the top of the skeleton; or: python -m pip install "
-                    f"{error.name}"
+                    f"`{code}` ({place}) does not work: there is no module {error.name!r} here. Is its name "
+                    "spelled right? The exercises need none besides those at the top of the skeleton."
                 )
             module.failed |= dict.fromkeys(names_made(statement) - set(names), why)
     node = find(file.tree, exercise.owner)

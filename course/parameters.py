@@ -18,8 +18,11 @@ def random_weights(module: nn.Module) -> None:
             parameter.copy_(values * (1.3 / fan_in**0.5))
 
 
-def check_parameters(made, expected: nn.Module, name: str) -> None:
-    """Raises a Flaw if the learner's module does not have the parameters of the reference."""
+def check_parameters(made, expected: nn.Module, name: str, source: str = "the checkpoint") -> None:
+    """Raises a Flaw if the learner's module does not have the parameters of the reference.
+
+    source: what the learner is told that holds them.
+    """
     if not isinstance(made, nn.Module):
         raise Flaw("attribute", f"{name} has to be an nn.Module, but it is a {type(made).__name__}.")
     theirs, ours = (
@@ -31,7 +34,7 @@ def check_parameters(made, expected: nn.Module, name: str) -> None:
     buffers = [key for key in made.state_dict() if key not in theirs and key not in ours]
     if missing:
         key = missing[0]
-        child = key.split(".")[0]
+        child, (parent, _, held) = key.split(".")[0], key.rpartition(".")
         shape = list(ours[key].shape)
         if child not in {other.split(".")[0] for other in theirs} and "." in key:
             attribute = getattr(made, child, None)
@@ -49,10 +52,14 @@ def check_parameters(made, expected: nn.Module, name: str) -> None:
             headline = f"`{key}` is a buffer, not an nn.Parameter: it would never be trained."
         elif isinstance(getattr(made, key, None), torch.Tensor):
             headline = f"`{key}` is a plain tensor: torch only sees it as a weight if it is an nn.Parameter."
+        elif parent in theirs:
+            kind = type(expected.get_submodule(parent))
+            words = f"an nn.{kind.__name__}" if kind.__module__.startswith("torch.") else f"a {kind.__name__}"
+            headline = f"`{parent}` is a parameter itself; it has to be {words}, which holds `{held}`."
         elif extra and "." in key and key.rsplit(".", 1)[0] + "." not in "".join(f"{k}." for k in theirs):
-            headline = f"{name} has no `{key}`, which is in the checkpoint."
+            headline = f"{name} has no `{key}`, which is in {source}."
         else:
-            headline = f"{name} has no parameter `{key}`, which is in the checkpoint."
+            headline = f"{name} has no parameter `{key}`, which is in {source}."
         details = [f"Expected: `{key}` of shape {shape}."]
         if extra:
             details.append("It has instead: " + ", ".join(f"`{other}`" for other in extra[:6]) + ".")
@@ -61,12 +68,12 @@ def check_parameters(made, expected: nn.Module, name: str) -> None:
         raise Flaw(
             "attribute",
             f"{name} has a parameter `{extra[0]}` of shape {list(theirs[extra[0]].shape)}, "
-            "which is not in the checkpoint.",
+            f"which is not in {source}.",
         )
     if buffers:
         raise Flaw(
             "attribute",
-            f"{name} has a buffer `{buffers[0]}`, which is not in the checkpoint.",
+            f"{name} has a buffer `{buffers[0]}`, which is not in {source}.",
             ["register_buffer(..., persistent=False) keeps it out of what is saved and loaded."],
         )
     frozen = [key for key in ours if not theirs[key].requires_grad and ours[key].requires_grad]
@@ -81,6 +88,6 @@ def check_parameters(made, expected: nn.Module, name: str) -> None:
             turned = theirs[key].shape == parameter.shape[::-1]
             raise Flaw(
                 "attribute",
-                f"`{key}` of {name} has the shape {list(theirs[key].shape)}, but the checkpoint has "
+                f"`{key}` of {name} has the shape {list(theirs[key].shape)}, but {source} has "
                 f"{list(parameter.shape)}" + (": input and output are swapped." if turned else "."),
             )

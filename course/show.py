@@ -24,12 +24,12 @@ def size_of(value) -> int:
 
 
 def smallest_case(exercise: Exercise) -> int:
-    """The case with the fewest numbers in it, of those in which something is returned."""
+    """The case with the fewest numbers in it, of those in which something is returned, on one device."""
 
     def size(index: int) -> tuple[bool, int]:
-        right = expected_outcome(exercise, index)
-        inputs = exercise.cases[index].inputs()
-        return bool(right.error), sum(size_of(value) for _, value in leaves([*inputs.values(), right.value]))
+        right, case = expected_outcome(exercise, index), exercise.cases[index]
+        values = leaves([*case.inputs().values(), right.value])
+        return bool(right.error) or case.other_device, sum(size_of(value) for _, value in values)
 
     return min(range(len(exercise.cases)), key=size)
 

@@ -18,12 +18,12 @@ import torch
 from PIL import Image
 from tokenizers import Tokenizer
 from torch import nn
-from torch.overrides import TorchFunctionMode
 
 from course.exercise import Case, Change, Exercise
 from course.judging import leaves as parts_of
 from course.learner_file import LearnerFile
 from course.learner_module import Module, module_for, reference_module
+from course.other_device import OtherDevice
 from course.outcome import Flaw, Outcome
 from course.parameters import check_parameters, random_weights
 from course.source import reference_source
@@ -118,22 +118,6 @@ class LendingClass:
         return copied
 
 
-class Elsewhere(TorchFunctionMode):
-    """Tensors are made on another device than the inputs', unless it is said where.
-
-    But for a single number, which torch computes with on any device.
-    """
-
-    def __torch_function__(self, function, types, arguments=(), by_name=None):
-        by_name = by_name or {}
-        if function in (torch.tensor, torch.as_tensor, torch.scalar_tensor) and isinstance(
-            arguments[0] if arguments else None, (int, float)
-        ):
-            by_name = {"device": "cpu"} | by_name
-        with torch.device("meta"):
-            return function(*arguments, **by_name)
-
-
 def build(exercise: Exercise, case: Case, module: Module | Lender, expected: nn.Module | None):
     """The object that the case calls; an nn.Module gets the reference's weights, by name."""
     make = case.make or exercise.make or (lambda m: getattr(m, exercise.name))
@@ -144,7 +128,8 @@ def build(exercise: Exercise, case: Case, module: Module | Lender, expected: nn.
             made.to(case.dtype)
         return made
     if isinstance(expected, nn.Module):
-        check_parameters(made, expected, exercise.owner)
+        source = "the reference" if exercise.file == "training" else "the checkpoint"
+        check_parameters(made, expected, exercise.owner, source)
         with torch.no_grad():
             made.to(case.dtype)
             theirs = dict(made.named_parameters(remove_duplicate=False))
@@ -221,8 +206,11 @@ def observe(
             made = build(exercise, case, lender, expected)
             weights = frozen(weights_of(made))
             leaves = weights_of(made) | in_training(inputs) if case.training else {}
-            with Elsewhere() if case.other_device else contextlib.nullcontext():
+            other_device = OtherDevice() if case.other_device else None
+            with other_device or contextlib.nullcontext():
                 value = case.call(made, **inputs) if case.call else made(*inputs.values())
+            if other_device:
+                other_device.mark(value)
         outcome.value = value
         outcome.gradients = gradients(value, leaves)
         outcome.changed = [name for name in inputs if not unchanged(before[name], frozen(inputs[name]))]

@@ -12,6 +12,7 @@ import os
 import pickle
 import re
 import signal
+import time
 
 from course import process
 from course.at_work import Effect, at_work, sentence
@@ -52,11 +53,13 @@ def check_apart(exercise: Exercise, file: LearnerFile, seconds: float | None = N
     if len(file.untouched_parts(exercise)) == len(exercise.parts):
         return check(exercise, file)  # nothing of the learner's is run
     try:
-        return Result(exercise, **ask("check", exercise, file, seconds or SECONDS))
+        result = Result(exercise, **ask("check", exercise, file, seconds or SECONDS))
     except Flaw as flaw:
         result = Result(exercise, "wrong", line=file.line_of(exercise), kind=flaw.kind)
         result.message = compose(result, flaw)
-        return result
+    if result.kind == "time":
+        process.close()  # a thread that was abandoned would go on in it
+    return result
 
 
 def show_apart(exercise: Exercise, file: LearnerFile, seconds: float | None = None) -> str:
@@ -77,9 +80,11 @@ def at_work_apart(exercise: Exercise, file: LearnerFile, seconds: float | None =
 
 def checked(exercise: Exercise, file: LearnerFile, seconds: float) -> dict:
     """A Result without its exercise, which is another object over there."""
+    began = time.process_time()
     result = check(exercise, file, seconds)
     if result.mistake:
-        effect = tried_at_work(exercise, file, min(seconds, 3))
+        left = seconds + 1 - (time.process_time() - began)  # well before process.py gives up
+        effect = tried_at_work(exercise, file, min(seconds, 3, max(1, left)))
         if isinstance(effect, Effect):
             result.message += f"\n\n  {sentence(effect)}"
         elif effect.kind != "missing":

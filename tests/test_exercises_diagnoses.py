@@ -11,6 +11,7 @@ import itertools
 import numpy as np
 import pytest
 
+from course import checking
 from course.checking import check
 from course.differences import describe_values
 from course.edits import all_edits, edited_module, own_tree
@@ -19,7 +20,7 @@ from course.learner_file import LearnerFile
 from course.outcome import Result
 from course.path import count_line, path_line
 from course.source import reference_source
-from course.trying import expected_outcome
+from course.trying import expected_outcome, observe_like_reference
 from course.variants import apply_change
 
 pytestmark = pytest.mark.long
@@ -215,6 +216,51 @@ PASSED = {
         },
         "And now in bfloat16: ",
     ),
+    "padding of the tokenizer, in training": (
+        "training_row",
+        {"prompt =": "tokenizer.enable_padding(length=64)\n    prompt ="},
+        "without `tokenizer.enable_padding(length=64)`, all cases pass",
+    ),
+    "another codec": (
+        "mask_from_tokens",
+        {"mask = torch.zeros": "vqvae.decoder[-1].bias.zero_()\n    mask = torch.zeros"},
+        "values of the result are wrong",
+    ),
+    "the positions on the CPU": (
+        "VisionEmbeddings",
+        {"self.position_embedding.weight ": "self.position_embedding(torch.arange(patch_embeds.shape[1])) "},
+        "is made on another device",
+    ),
+    "the scale on the CPU": (
+        "Attention",
+        {" * self.head_dim**-0.5": " * torch.full((1,), self.head_dim**-0.5)"},
+        "is made on another device",
+    ),
+    "the scale on the CPU, in the decoder": (
+        "GemmaAttention",
+        {" * self.head_dim**-0.5": " * torch.full((1,), self.head_dim**-0.5)"},
+        "is made on another device",
+    ),
+    "sqrt(D) on the CPU": (
+        MERGE,
+        {"torch.tensor(D**0.5,": "torch.tensor([D**0.5],"},
+        "is made on another device",
+    ),
+    "the mask on the CPU": (
+        FORWARD,
+        {"input_ids.new_ones(B, num_cached + T)": "torch.ones(B, num_cached + T, dtype=torch.int64)"},
+        "is made on another device",
+    ),
+    "a merged layer on the CPU": (
+        "LoRALinear.merged",
+        {
+            'device="meta")': "dtype=weight.dtype)",
+            "linear.weight = nn.Parameter((weight.float() + update).detach().to(weight.dtype))": (
+                "linear.weight.data.copy_((weight.float() + update).detach())"
+            ),
+        },
+        "is not on the device of the input",
+    ),
     "lower case": (
         "PaliGemmaProcessor.__call__",
         {
@@ -271,9 +317,21 @@ UNCLEAR = {
         ),
         [
             "`from einopts import repeat` (decoder_0.py:",
-            "there is no module 'einopts' here",
-            "pip install einopts",
+            "there is no module 'einopts' here. Is its name spelled right?",
         ],
+    ),
+    "a parameter in place of a layer": (
+        "LoRALinear",
+        changing(
+            "self.lora_A = nn.Linear(I, rank, bias=False, device=base_layer.weight.device)",
+            "self.lora_A = nn.Parameter(torch.randn(rank, I))",
+        ),
+        ["`lora_A` is a parameter itself; it has to be an nn.Linear, which holds `weight`."],
+    ),
+    "a parameter that is no part of a checkpoint": (
+        "LoRALinear",
+        changing("self.scaling = alpha / rank", "self.scaling = nn.Parameter(torch.tensor(alpha / rank))"),
+        ["has a parameter `scaling` of shape [], which is not in the reference."],
     ),
     "no self": (
         "MLP",
@@ -364,7 +422,8 @@ def test_message_is_clear(kind):
     assert result.state == "wrong", kind
     for word in words:
         assert word in result.message, result.message
-    assert "is not defined" not in result.message and "tuple of 1" not in result.message
+    for word in ("is not defined", "tuple of 1", "pip install"):
+        assert word not in result.message
 
 
 def without_self(text, owner):
@@ -387,6 +446,43 @@ def test_random_results_are_said_to_be_random():
     for module in ("F.dropout(weights, 0.1)", "torch.nn.Dropout(0.1)(weights)"):
         result = result_of("GemmaAttention", {"attended = weights @": f"attended = {module} @"})
         assert "The result changes from call to call" in result.message and not result.mistake
+        assert "torch.empty that was not filled" in result.message
+
+
+WRONG = "return hidden_states.reshape(B, K * num_repeats, L, Hd) ** 3"
+
+
+@pytest.mark.parametrize(("busy", "again"), [(0.0, [0]), (0.25, [])], ids=["quick", "slow"])
+def test_a_wrong_result_is_tried_again_if_there_is_time(busy, again, monkeypatch):
+    """Or else a slow one would be taken for a loop that never ends."""
+    tried = []
+
+    def observed(exercise, index, *arguments, **by_name):
+        tried.append(index)
+        return observe_like_reference(exercise, index, *arguments, **by_name)
+
+    monkeypatch.setattr(checking, "observe_like_reference", observed)
+    [exercise] = named("repeat_kv")
+    lines = f"import time\n    end = time.process_time() + {busy}\n    while time.process_time() < end:\n"
+    change = {WRONG.removesuffix(" ** 3"): f"{lines}        pass\n    {WRONG}"}
+    text = apply_change(reference_source("decoder"), exercise, change)
+    result = check(exercise, LearnerFile("decoder", text), seconds=2)
+    assert result.kind == "values", result.message
+    assert tried == [*range(len(exercise.cases)), *again]
+
+
+def test_a_second_try_that_takes_too_long_is_not_random():
+    [exercise] = named("repeat_kv")
+    change = {WRONG.removesuffix(" ** 3"): f"while torch.initial_seed() == 1:\n        pass\n    {WRONG}"}
+    text = apply_change(reference_source("decoder"), exercise, change)
+    result = check(exercise, LearnerFile("decoder", text), seconds=1)
+    assert result.kind == "values" and "from call to call" not in result.message
+
+
+def test_a_repair_that_cannot_be_looked_for_is_no_hindrance(monkeypatch):
+    monkeypatch.setattr(checking, "found_repair", lambda *arguments: 1 / 0)
+    result = result_of("KVCache.update", {"self.key_cache.append(key)": "self.key_cache[layer_idx] = key"})
+    assert result.mistake.startswith("when a new layer is assigned to a place"), result.message
 
 
 def test_bfloat16_is_the_second_step():
@@ -557,4 +653,39 @@ def test_a_single_number_is_made_on_any_device():
         "GemmaRotaryEmbedding",
         {"self.rope_theta**-exponents": "torch.exp(-exponents * torch.log(torch.tensor(self.rope_theta)))"},
     )
+    assert result.state == "solved", result.message
+
+
+MOVED = {
+    "exponents": (
+        "GemmaRotaryEmbedding",
+        {"arange(0, self.head_dim, 2, device=x.device)": "arange(0, self.head_dim, 2).to(x.device)"},
+    ),
+    "positions": (
+        "prefix_lm_mask",
+        {"arange(L, device=attention_mask.device)": "arange(L).to(attention_mask)"},
+    ),
+    "an index": (
+        "VisionEmbeddings",
+        {"return patch_embeds +": "return patch_embeds[:, torch.arange(patch_embeds.shape[1])] +"},
+    ),
+    "a layer": (
+        "LoRALinear",
+        {
+            "bias=False, device=base_layer.weight.device)\n        nn.init": (
+                "bias=False).to(base_layer.weight.device)\n        nn.init"
+            )
+        },
+    ),
+    "what a layer holds": (
+        "LoRALinear.merged",
+        {', device="meta")': ")", "linear.weight = nn.Parameter(": "linear.weight.data = ("},
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", MOVED)
+def test_what_is_moved_to_the_device_passes(kind):
+    """There are more ways than device= that work on a GPU."""
+    result = result_of(*MOVED[kind])
     assert result.state == "solved", result.message

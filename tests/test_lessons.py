@@ -10,6 +10,7 @@ Three things hold a number in a lesson:
 import itertools
 import math
 import re
+import sys
 
 import numpy as np
 import pytest
@@ -198,7 +199,16 @@ def test_shapes_mistakes_are_named(name, mistake, words):
         (lambda x, h: shapes_1.split_heads(x, h).int(), "the dtype is torch.int32"),
         (lambda x, h: shapes_1.split_heads(x.add_(1), h) - 1, "what was given is changed"),
         (lambda x, h: 1 / 0, "ZeroDivisionError: division by zero"),
+        (lambda x, h: sys.exit(), "ends the program (exit or quit)"),
+        (lambda x, h: torch.empty(2, device="meta").cpu(), "NotImplementedError: Cannot copy"),
     ],
 )
 def test_shapes_what_is_wrong_is_said(function, words):
     assert words in shapes.check("split_heads", type("Module", (), {"split_heads": staticmethod(function)}))
+
+
+def test_shapes_file_that_ends_the_program_is_told(monkeypatch, capsys):
+    monkeypatch.setattr(shapes.importlib, "import_module", lambda name: sys.exit())
+    with pytest.raises(SystemExit) as end:
+        shapes.main()
+    assert end.value.code == 2 and "cannot be run: SystemExit" in capsys.readouterr().err

@@ -103,7 +103,7 @@ class AMaskThatIsAddedOtherNames:
         q, k = apply_rotary_pos_emb(q, k, position_embeddings[0], position_embeddings[1])
         k, v = kv_cache.update(k, v, self.idx)
         k, v = repeat_kv(k, q.shape[1] // k.shape[1]), repeat_kv(v, q.shape[1] // v.shape[1])
-        bias = torch.zeros(attention_mask.shape, dtype=q.dtype).masked_fill_(
+        bias = torch.zeros(attention_mask.shape, dtype=q.dtype, device=q.device).masked_fill_(
             attention_mask.logical_not(), torch.finfo(q.dtype).min / 2
         )
         scores = (q @ k.mT).div(self.config.head_dim**0.5) + bias
@@ -201,6 +201,7 @@ EXERCISE = Exercise(
             dtype=bf16,
             tolerance=5e-2,
         ),
+        Case("on another device", tokens(), call=with_cache, other_device=True),
     ],
     mistakes=[
         Mistake(

@@ -219,6 +219,13 @@ EXERCISE = Exercise(
                 ),
             },
             "LLaMA does that; Gemma multiplies in float32 and casts last.",
+            also=(
+                {
+                    "(normed * (1 + self.weight.float())).to(x.dtype)": (
+                        "(1 + self.weight) * normed.to(x.dtype)"
+                    ),
+                },
+            ),
         ),
         Mistake("without casting back", {".to(x.dtype)": ""}, "the result has the dtype of x."),
         Mistake(

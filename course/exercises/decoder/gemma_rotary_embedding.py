@@ -213,7 +213,7 @@ EXERCISE = Exercise(
         ),
         Mistake(
             "with 1 / (theta * exponent) as frequencies",
-            {"self.rope_theta**-exponents": "1 / (self.rope_theta * (exponents + 1))"},
+            {"self.rope_theta**-exponents": "1 / (self.rope_theta * exponents)"},
             "it is a power: theta^(-2i / Hd).",
         ),
         Mistake(

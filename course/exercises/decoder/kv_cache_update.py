@@ -109,7 +109,6 @@ EXERCISE = Exercise(
     minutes=15,
     difficulty="medium",
     why="The picture's 256 tokens are read once; every later token finds their keys and values here.",
-    builds_on=("KVCache.num_items",),
     steps=[
         "Find out whether the layer has stored anything yet.",
         "If it has not, keep the new keys and values as its entries of the two lists.",
@@ -194,6 +193,14 @@ EXERCISE = Exercise(
                 "torch.cat([self.value_cache[layer_idx], value], dim=2)": "value",
             },
             "the new ones are appended to those that are there.",
+        ),
+        Mistake(
+            "when a new layer is assigned to a place that the list does not have yet",
+            {
+                "self.key_cache.append(key)": "self.key_cache[layer_idx] = key",
+                "self.value_cache.append(value)": "self.value_cache[layer_idx] = value",
+            },
+            "an index only reaches what is there already: append makes the place.",
         ),
         Mistake(
             "when joined along the heads",

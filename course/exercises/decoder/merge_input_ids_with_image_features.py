@@ -197,6 +197,7 @@ EXERCISE = Exercise(
             call=merge,
         ),
         Case("no image tokens at all: a ValueError", to_merge([[2, 11, 3], [2, 12, 3]]), call=merge),
+        Case("on another device", to_merge(PADDED), call=merge, other_device=True),
     ],
     mistakes=[
         Mistake(

@@ -82,7 +82,7 @@ def in_other_words(
         kv_cache = KVCache()
     past, (B, T) = kv_cache.num_items(), input_ids.shape
     if attention_mask is None:
-        attention_mask = torch.ones(B, past + T, dtype=torch.int64)
+        attention_mask = torch.ones(B, past + T, dtype=torch.int64, device=input_ids.device)
     if token_type_ids is None:
         token_type_ids = torch.ones_like(input_ids) if past > 0 else torch.zeros_like(input_ids)
     lm = self.language_model
@@ -226,16 +226,24 @@ EXERCISE = Exercise(
             dtype=bf16,
             tolerance=0.15,
         ),
+        Case("on another device", batch(PROMPTS), call=by_name, tolerance=1e-4, other_device=True),
     ],
     mistakes=[
         Mistake(
             "with positions that count padding",
             {
                 "attention_mask.cumsum(dim=1)[:, num_cached:]": (
-                    "torch.arange(num_cached + 1, num_cached + T + 1).expand(B, T)"
+                    "torch.arange(num_cached + 1, num_cached + T + 1, device=input_ids.device).expand(B, T)"
                 ),
             },
             "the first token of every row is at 1, however much padding comes before it.",
+            also=(
+                {
+                    "attention_mask.cumsum(dim=1)[:, num_cached:]": (
+                        "torch.arange(num_cached + 1, num_cached + T + 1).expand(B, T)"
+                    ),
+                },
+            ),
         ),
         Mistake(
             "with positions that begin at 0",

@@ -150,6 +150,6 @@ EXERCISE = Exercise(
         RightWay("by index", by_index),
         RightWay("head by head", head_by_head),
     ],
-    compare="expand copies nothing, only reshape does. scaled_dot_product_attention can avoid that copy "
-    "too (enable_gqa).",
+    compare="it is the same as torch.repeat_interleave(hidden_states, num_repeats, dim=1). expand copies "
+    "nothing, only reshape does. scaled_dot_product_attention can avoid that copy too (enable_gqa).",
 )

@@ -186,7 +186,7 @@ EXERCISE = Exercise(
             "it ends before a `<` as well: a model may forget the `;`.",
         ),
         Mistake(
-            "without a thought of `<seg>`",
+            "without handling `<seg>`",
             {r"(?:<seg\d{3}>)*": ""},
             "in an answer to `segment`, 16 of them stand between the box and its label.",
         ),

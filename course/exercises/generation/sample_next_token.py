@@ -242,6 +242,7 @@ EXERCISE = Exercise(
             "with a new generator for each token",
             {"generator=generator": "generator=torch.Generator().manual_seed(0)"},
             "the one that is given goes on from token to token; a new one draws the same again and again.",
+            also=({"generator=generator": "generator=torch.Generator()"},),
         ),
         Mistake(
             "with the place in order of likelihood in place of the token",

@@ -33,7 +33,6 @@ def codec() -> MaskVQVAE:
     return made.requires_grad_(False)
 
 
-@functools.cache
 def drawing() -> torch.Tensor:
     """A mask, bool [50, 83]: an ellipse with a hole, and thin lines, of which no two sides are alike."""
     y, x = torch.meshgrid(torch.arange(50), torch.arange(83), indexing="ij")

@@ -1,5 +1,7 @@
 """The exercise mask_from_tokens of mask_decoder_0.py."""
 
+import copy
+
 import torch
 from torch.nn import functional as F
 
@@ -9,7 +11,8 @@ from course.exercises.mask_decoder.inputs import codec, token_numbers
 
 def into(*box: float, height: int = 41, width: int = 67):
     return lambda: {
-        "vqvae": codec(), "tokens": token_numbers(3)[0], "box": box, "height": height, "width": width,
+        "vqvae": copy.deepcopy(codec()), "tokens": token_numbers(3)[0], "box": box,
+        "height": height, "width": width,
     }  # fmt: skip
 
 
@@ -35,6 +38,16 @@ def with_padding_that_may_be_negative(vqvae, tokens, box, height, width):
         return torch.zeros((height, width), dtype=torch.bool)
     [shape] = resize_shapes(vqvae.decode(tokens[None]), height=y2 - y1, width=x2 - x1)  # noqa: F821
     return F.pad(shape, (x1, width - x2, y1, height - y2), value=-1.0) > 0
+
+
+def with_a_half_that_goes_up(vqvae, tokens, box, height, width):
+    x1, y1, x2, y2 = (int((edge + 0.5) // 1) for edge in box)
+    mask = torch.zeros(height, width).bool()
+    left, top, right, bottom = max(x1, 0), max(y1, 0), min(x2, width), min(y2, height)
+    if right > left and bottom > top:
+        shape = resize_shapes(vqvae.decode(tokens[None]), y2 - y1, x2 - x1)[0] > 0  # noqa: F821
+        mask[top:bottom, left:right] = shape[top - y1 :, left - x1 :][: bottom - top, : right - left]
+    return mask
 
 
 ROUNDED = "(round(edge) for edge in box)"
@@ -66,7 +79,7 @@ EXERCISE = Exercise(
     cases=[
         Case("a box in the picture", into(10, 5, 52, 34)),
         Case("edges between pixels", into(9.7, 4.6, 51.6, 33.3)),
-        Case("edges halfway between pixels", into(6.5, 3.5, 40.5, 30.5)),
+        Case("edges nearly halfway between pixels", into(6.51, 3.49, 40.49, 30.51)),
         Case("a box that sticks out at the right and below", into(33, 22, 75.4, 58)),
         Case("a box that sticks out at the left and above", into(-20.6, -7.7, 30, 20)),
         Case("a box without a column", into(10, 5, 10.3, 34)),
@@ -75,7 +88,7 @@ EXERCISE = Exercise(
         Case("a box above the picture", into(3, -31, 22, -4)),
         Case("a box to the right of the picture", into(90, 4, 110, 31)),
         Case("a box below the picture", into(3, 60, 22, 75)),
-        Case("a picture that is higher than wide", into(3, 11, 22, 39, height=53, width=29)),
+        Case("a picture that is taller than wide", into(3, 11, 22, 39, height=53, width=29)),
         Case("a box of a single pixel", into(5.2, 7.1, 6.1, 8.2)),
     ],
     mistakes=[
@@ -90,9 +103,14 @@ EXERCISE = Exercise(
             "they go to the nearest pixel.",
         ),
         Mistake(
-            "when the edges are cut off at the point",
+            "when the edges are truncated",
             {"round(edge)": "int(edge)"},
             "they go to the nearest pixel.",
+        ),
+        Mistake(
+            "when edges left of the picture, or above it, go the wrong way",
+            {"round(edge)": "int(edge + 0.5)"},
+            "int cuts toward zero: -20.6 becomes -20 by int(edge + 0.5), but -21 is nearer.",
         ),
         Mistake(
             "when the box is rounded outward",
@@ -152,7 +170,7 @@ EXERCISE = Exercise(
             "rows come first: [height, width].",
         ),
         Mistake(
-            "without a thought of boxes that hold no pixel",
+            "without handling boxes that hold no pixel",
             {"if left < right and top < bottom:": "if True:"},
             "a model may write any box, and a shape of no width cannot be drawn.",
         ),
@@ -165,7 +183,8 @@ EXERCISE = Exercise(
     right_ways=[
         RightWay("on a canvas that holds the box", on_a_canvas_that_holds_the_box),
         RightWay("with padding that may be negative", with_padding_that_may_be_negative),
+        RightWay("with a half that goes up", with_a_half_that_goes_up),
     ],
     compare="the order: stretched, then cut off at 0. How large are the steps if it is the other way "
-    "round, for a box of 640 pixels?",
+    "around, for a box of 640 pixels?",
 )

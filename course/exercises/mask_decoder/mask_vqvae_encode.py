@@ -56,7 +56,7 @@ EXERCISE = Exercise(
         "Find the nearest codewords.",
     ],
     hints=(
-        "What has 0 to become, and what 1? One multiplication and one subtraction do it.",
+        "What must 0 become, and what 1? One multiplication and one subtraction do it.",
         "An index of None makes an axis: shapes[:, None] is [B, 1, 64, 64].",
         "self._vq_vae.nearest(self.encoder(2 * shapes[:, None] - 1)).",
     ),

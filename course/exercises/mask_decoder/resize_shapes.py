@@ -82,7 +82,7 @@ EXERCISE = Exercise(
         Mistake(
             "with bicubic interpolation",
             {'"bilinear"': '"bicubic"'},
-            "it shoots beyond 0 and 1 beside a border; bilinear does not.",
+            "it overshoots 0 and 1 beside a border; bilinear does not.",
         ),
         Mistake(
             "with means over areas",

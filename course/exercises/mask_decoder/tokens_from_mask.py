@@ -1,5 +1,7 @@
 """The exercise tokens_from_mask of mask_decoder_0.py."""
 
+import copy
+
 import torch
 from torch.nn import functional as F
 
@@ -8,7 +10,7 @@ from course.exercises.mask_decoder.inputs import codec, drawing
 
 
 def of(*box: float):
-    return lambda: {"vqvae": codec(), "mask": drawing(), "box": box}
+    return lambda: {"vqvae": copy.deepcopy(codec()), "mask": drawing(), "box": box}
 
 
 # Known mistakes that take whole functions.
@@ -47,6 +49,14 @@ def in_one_go(vqvae, mask, box):
     return tokens
 
 
+def with_a_half_that_goes_up(vqvae, mask, box):
+    x1, y1, x2, y2 = (int((edge + 0.5) // 1) for edge in box)
+    h, w = mask.shape
+    if not (0 <= x1 < x2 <= w) or not (0 <= y1 < y2 <= h):
+        raise ValueError("no such box in the picture")
+    return vqvae.encode(resize_shapes(mask[None, y1:y2, x1:x2].float(), 64, 64))[0]  # noqa: F821
+
+
 SHAPE = "resize_shapes(mask[None, y1:y2, x1:x2].float(), MASK_SIDE, MASK_SIDE)"
 CHECK = "if not (0 <= x1 < x2 <= width and 0 <= y1 < y2 <= height):"
 
@@ -74,7 +84,7 @@ EXERCISE = Exercise(
     cases=[
         Case("a box around the whole", of(9, 7, 75, 46)),
         Case("a box around a part, with edges between pixels", of(20.6, 5.7, 45.4, 30.6)),
-        Case("edges halfway between pixels", of(10.5, 15.5, 60.5, 44.5)),
+        Case("edges nearly halfway between pixels", of(10.51, 15.49, 60.49, 44.51)),
         Case("a box as large as the picture", of(0, 0, 83, 50)),
         Case("a box without a column", of(20, 10, 20.2, 40)),
         Case("a box beyond the right edge", of(20, 10, 90, 40)),
@@ -99,6 +109,11 @@ EXERCISE = Exercise(
             "when the edges are rounded down",
             {"round(edge)": "int(edge)"},
             "they go to the nearest pixel.",
+        ),
+        Mistake(
+            "when edges left of the picture, or above it, go the wrong way",
+            {"round(edge)": "int(edge + 0.5)"},
+            "int cuts toward zero: -1 becomes 0 by int(edge + 0.5), and the box is not refused.",
         ),
         Mistake(
             "with the nearest points",
@@ -146,7 +161,11 @@ EXERCISE = Exercise(
             "it is one mask, so 16 tokens are asked for.",
         ),
     ],
-    right_ways=[RightWay("rows first", rows_first), RightWay("in one go", in_one_go)],
+    right_ways=[
+        RightWay("rows first", rows_first),
+        RightWay("in one go", in_one_go),
+        RightWay("with a half that goes up", with_a_half_that_goes_up),
+    ],
     compare="it with mask_from_tokens: what goes through both comes back nearly, but not quite. Which two "
     "steps lose something?",
 )

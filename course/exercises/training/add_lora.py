@@ -169,12 +169,12 @@ EXERCISE = Exercise(
         Mistake(
             "when a target that fits nothing is passed over",
             {"if unused:": "if False:"},
-            "a name with a typing error would train nothing, and nobody would notice: raise a ValueError.",
+            "a name with a typo would train nothing, and nobody would notice: raise a ValueError.",
         ),
         Mistake(
             "when one target that fits is enough",
             when_one_target_that_fits_is_enough,
-            "each target has to fit some layer: the other one may have a typing error.",
+            "each target has to fit some layer: the other one may have a typo.",
         ),
         Mistake(
             "with rank and alpha swapped",

@@ -48,7 +48,7 @@ def when_the_first_score_is_never_beaten(self, score):
 # Other right ways.
 
 
-def turned_round(self, score):
+def turned_around(self, score):
     if not score > self.score:
         return False
     self.weights.clear()
@@ -147,7 +147,7 @@ EXERCISE = Exercise(
         ),
     ],
     right_ways=[
-        RightWay("turned round", turned_round),
+        RightWay("turned around", turned_around),
         RightWay("into the same memory", into_the_same_memory),
     ],
     compare="what is copied: the parameters that learn. With LoRA these are megabytes; what would it be for "

@@ -129,7 +129,7 @@ EXERCISE = Exercise(
             "then an answer depends on how long its neighbors in the batch are.",
         ),
         Mistake(
-            "with a mask that is turned over",
+            "with a mask that is inverted",
             {MASK: MASK.replace("[1]", "[0]").replace(", 0)", ", 1)")},
             "1 is what may be seen, and 0 is padding.",
         ),

@@ -1,7 +1,5 @@
 """What stands for the tokenizer and the models in the exercises of training_0.py."""
 
-import functools
-
 import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, processors
 from torch import nn
@@ -14,7 +12,6 @@ PAD = 3  # not 0, so that a 0 that stands for it is seen
 VOCABULARY = 23  # V
 
 
-@functools.cache
 def tokenizer() -> Tokenizer:
     """A few words; as Gemma's, it has a token for two newlines and puts <bos> in front if it may."""
     words = ["detect", "caption", "▁cat", "▁dog", "▁en", "▁a", "no", "s", "▁", "▁;", "\n", "\n\n"]

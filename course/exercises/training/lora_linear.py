@@ -155,7 +155,7 @@ EXERCISE = Exercise(
         Mistake(
             "with A zeros in place of B",
             {"nn.init.zeros_(self.lora_B.weight)": "nn.init.zeros_(self.lora_A.weight)"},
-            "it would train, but adapters are made the other way round: B is zeros and A random.",
+            "it would train, but adapters are made the other way around: B is zeros and A random.",
         ),
         Mistake(
             "without alpha / R",
@@ -170,7 +170,7 @@ EXERCISE = Exercise(
         Mistake(
             "with R / alpha",
             {"alpha / rank": "rank / alpha"},
-            "it is the other way round.",
+            "it is the other way around.",
         ),
         Mistake(
             "with the root of R",

@@ -49,7 +49,8 @@ def by_asking_for_each_column(self):
     base = self.base_layer
     columns = torch.eye(self.lora_A.weight.shape[1], device=base.weight.device)
     update = self.lora_B(self.lora_A(columns)).T * self.scaling
-    made = nn.Linear(*base.weight.T.shape, bias=base.bias is not None, dtype=base.weight.dtype)
+    where = {"dtype": base.weight.dtype, "device": base.weight.device}
+    made = nn.Linear(*base.weight.T.shape, bias=base.bias is not None, **where)
     made.weight.copy_(base.weight.float() + update)
     if base.bias is not None:
         made.bias.copy_(base.bias)
@@ -100,6 +101,12 @@ EXERCISE = Exercise(
             lambda: {"x": randn(2, 10), "bias": False, "dtype": torch.bfloat16},
             call=merged,
             exact=0.9,
+        ),
+        Case(
+            "a layer on another device than the default one",
+            make=lambda m: m.LoRALinear(layer(), 4, ALPHA),
+            call=lambda made: {name: tensor.detach() for name, tensor in made.merged().named_parameters()},
+            other_device=True,
         ),
     ],
     mistakes=[

@@ -93,6 +93,7 @@ EXERCISE = Exercise(
             {"logits[:, :-1]": "logits[:, 1:]"},
             "the logits at a position are about the token after it, which has not been read yet; so each "
             "token would learn to say itself.",
+            also=({"logits[:, :-1]": "logits", "labels[:, 1:]": "labels"},),
         ),
         Mistake(
             "when the labels are moved twice",

@@ -67,13 +67,25 @@ def when_each_part_is_clipped(model, batches, parameters, optimizer, sum_loss, m
     return total / number
 
 
+def when_the_model_runs_twice_over_each_part(model, batches, parameters, optimizer, sum_loss, max_norm=1.0):
+    optimizer.zero_grad()
+    number = sum(batch_loss(model, batch, sum_loss)[1] for batch in batches)  # noqa: F821
+    total = 0.0
+    for batch in batches:
+        batch_sum = batch_loss(model, batch, sum_loss)[0] / number  # noqa: F821
+        batch_sum.backward()
+        total += batch_sum.item()
+    clip_gradients(parameters, max_norm)  # noqa: F821
+    optimizer.step()
+    return total
+
+
 # Other right ways.
 
 
 def when_the_number_is_known_beforehand(model, batches, parameters, optimizer, sum_loss, max_norm=1.0):
-    with torch.no_grad():
-        number = sum(batch_loss(model, batch, sum_loss)[1] for batch in batches)  # noqa: F821
-    model.calls[-len(batches) :] = [] if hasattr(model, "calls") else []
+    all_labels = [batch["labels"] for batch in batches]
+    number = sum(sum_loss(torch.zeros(labels[:, 1:].shape), labels)[1] for labels in all_labels)
     for parameter in parameters:
         parameter.grad = None
     mean = 0.0
@@ -207,6 +219,11 @@ EXERCISE = Exercise(
             "when it is divided by the last part's number",
             {"parameter.grad /= number": "parameter.grad /= batch_number"},
             "the gradients of all parts are in there: divide by the number of all.",
+        ),
+        Mistake(
+            "when the model runs twice over each part",
+            when_the_model_runs_twice_over_each_part,
+            "running is what costs: add up sums and numbers in one go, and divide the gradients at the end.",
         ),
         Mistake(
             "without the optimizer's step",

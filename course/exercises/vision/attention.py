@@ -160,6 +160,7 @@ EXERCISE = Exercise(
             call=average_of_many,
             dtype=bf16,
         ),
+        Case("on another device", features(), other_device=True),
     ],
     mistakes=[
         Mistake(
@@ -304,10 +305,18 @@ EXERCISE = Exercise(
             {
                 "query @ key.transpose(2, 3) * self.head_dim**-0.5": (
                     "(query @ key.transpose(2, 3) * self.head_dim**-0.5).masked_fill(torch.ones(N, N, "
-                    "dtype=torch.bool).triu(1), -1e9)"
+                    "dtype=torch.bool, device=query.device).triu(1), -1e9)"
                 ),
             },
             "nothing is predicted from left to right here: every patch sees every other.",
+            also=(
+                {
+                    "query @ key.transpose(2, 3) * self.head_dim**-0.5": (
+                        "(query @ key.transpose(2, 3) * self.head_dim**-0.5).masked_fill(torch.ones(N, N, "
+                        "dtype=torch.bool).triu(1), -1e9)"
+                    ),
+                },
+            ),
         ),
         Mistake(
             "with values from the keys",

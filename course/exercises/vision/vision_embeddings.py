@@ -73,14 +73,14 @@ EXERCISE = Exercise(
     cases=[
         Case("a batch of two pictures", pictures(), training=True),
         Case(
-            "one channel instead of three, and a side that is not a multiple of the patch (16 = 4 * 4 "
-            "+ 0, but 17 = 4 * 4 + 1)",
+            "one channel, and a side (17) that is not a multiple of the patch (4)",
             lambda: {"pixel_values": randn(2, 1, 17, 17)},
             make=lambda m: m.VisionEmbeddings(
                 replace(SMALL_TOWER, num_channels=1, patch_size=4, image_size=17)
             ),
         ),
         Case("weights in bfloat16, pictures in float32", pictures(), dtype=bf16, tolerance=4e-2),
+        Case("on another device", pictures(), other_device=True),
     ],
     mistakes=[
         Mistake(
@@ -141,7 +141,8 @@ EXERCISE = Exercise(
             "position ids and a lookup",
             {
                 "patch_embeds + self.position_embedding.weight": (
-                    "patch_embeds + self.position_embedding(torch.arange(patch_embeds.shape[1]))"
+                    "patch_embeds + self.position_embedding("
+                    "torch.arange(patch_embeds.shape[1], device=patch_embeds.device))"
                 ),
             },
         ),

@@ -26,8 +26,8 @@ class TheNormByItsFormula:
     def forward(self, pixel_values):
         x = self.encoder(self.embeddings(pixel_values))
         x32 = x.float()
-        centred = x32 - x32.mean(-1, keepdim=True)
-        normed = centred / (centred.pow(2).mean(-1, keepdim=True) + self.post_layernorm.eps).sqrt()
+        centered = x32 - x32.mean(-1, keepdim=True)
+        normed = centered / (centered.pow(2).mean(-1, keepdim=True) + self.post_layernorm.eps).sqrt()
         return (normed * self.post_layernorm.weight + self.post_layernorm.bias).to(x.dtype)
 
 

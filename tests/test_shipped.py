@@ -125,7 +125,7 @@ QUESTIONS = {
     ("cats.png", "caption es"): "dos gatos y un paraguas",
     ("cats.png", "caption fr"): "deux chats et un parapluie",
     ("cats.png", "answer en what is left of the umbrella?"): "a cat",
-    ("night.png", "answer en what color is the star?"): "yellow",
+    ("night.png", "answer en what color is the star?"): "orange",
     ("night.png", "answer en where is the star?"): "top right",
     ("street.png", "answer en how many cars are there?"): "2",
     ("street.png", "answer en where is the bicycle?"): "left",

@@ -268,11 +268,14 @@ def test_nothing_shows_nothing(others, photographs, fonts):
     assert 3 < with_sign < 25
 
 
-def test_signs_can_be_read(drawings, fonts):
+@pytest.mark.parametrize("small_print", [False, True])
+def test_signs_can_be_read(drawings, fonts, small_print):
+    height, pitch = (10.5, 6) if small_print else (14.5, 9)  # pixels; below the limits by what fonts round
     rng = np.random.default_rng(5)
     texts = []
+    how = {"fonts": fonts, "with_sign": True, "small_print": small_print}
     for _ in range(60):
-        scene = tiny_scenes.draw_scene(rng, drawings, 160, fonts=fonts, with_sign=True)
+        scene = tiny_scenes.draw_scene(rng, drawings, 160, **how)
         if scene.sign is None:
             continue
         sign = scene.sign
@@ -283,10 +286,10 @@ def test_signs_can_be_read(drawings, fonts):
         for letter, (top, left, bottom, right) in sign.letters:
             assert y1 - 0.01 <= top < bottom <= y2 + 0.01 and x1 - 0.01 <= left < right <= x2 + 0.01
             if letter.isupper() or letter.isdigit():
-                assert 160 * (bottom - top) >= 10.5
+                assert 160 * (bottom - top) >= height
         if len(sign.letters) > 1:
-            pitch = (sign.letters[-1][1][1] - sign.letters[0][1][1]) / (len(sign.letters) - 1)
-            assert 160 * pitch > 6
+            whole = sign.letters[-1][1][1] - sign.letters[0][1][1]
+            assert 160 * whole / (len(sign.letters) - 1) > pitch
         corners = (round(160 * y1), round(160 * y2), round(160 * x1), round(160 * x2))
         assert (scene.owner[corners[0] : corners[1], corners[2] : corners[3]] == -1).all()
         assert sign.text not in tiny_scenes.caption(scene).split()

@@ -14,8 +14,9 @@ pytest.importorskip("resvg_py", reason="training needs `pip install -r requireme
 
 from decoder_1 import PaliGemmaForConditionalGeneration
 from load_weights import load_mask_decoder
-from tiny_model import batches, losses, making, measure, optimizer, quick, train_tiny
+from tiny_model import batches, losses, making, measure, optimizer, quick, signs, train_tiny
 from tiny_model.scenes import THINGS, Scene, Sign, Thing
+from tiny_model.state import Signals
 from tiny_model.words import COLORS
 from training_1 import training_row
 
@@ -172,6 +173,67 @@ def test_a_batch_is_a_function_of_its_number(tokenizer):
                for a, b in zip(later["rows"], found["rows"], strict=False))  # fmt: skip
 
 
+@pytest.mark.parametrize("small_print", [False, True])
+def test_print_is_as_large_as_the_plan_says(monkeypatch, small_print):
+    """Drawn ten times as large as for the model, so that no font rounds its letters."""
+    size = 1600
+    heights, min_pitch = {
+        False: (signs.HEIGHTS, signs.MIN_PITCH), True: (signs.SMALL_HEIGHTS, signs.SMALL_MIN_PITCH)
+    }[small_print]  # fmt: skip
+    rng, fonts = np.random.default_rng(0), signs.load_fonts()
+    seen = []
+    for word in ["HH", "HHHH", "HHHHHH", "II", "IIIIII"] * 20:
+        monkeypatch.setattr(signs, "random_text", lambda rng, word=word: word)
+        _, text, letters = signs.draw_sign(rng, fonts, size, 0, small_print)
+        assert text == word
+        (_, (top, left, bottom, _)), (_, (_, right, _, _)) = letters[:2]
+        height, pitch = (bottom - top) / size, (right - left) / size
+        # In some handwriting an I is not as high as an H.
+        if "H" in word:
+            assert height > 0.98 * heights[0], word
+        assert pitch > 0.98 * min_pitch, word
+        # Above the limits is only what would be too small or too narrow otherwise.
+        is_smallest = height < 1.05 * heights[0] or pitch < 1.02 * min_pitch
+        is_within = height < 1.05 * heights[1] and len(word) * pitch < 1.02 * signs.MAX_WIDTH
+        assert is_smallest or is_within, word
+        seen.append(height)
+    assert min(seen) < 1.1 * heights[0] and max(seen) > 0.9 * heights[1]
+
+
+def test_each_stage_draws_the_signs_of_its_plan(tokenizer):
+    """How many scenes have one, how many show nothing, and how large the print is."""
+    asked = []
+
+    def empty(size):
+        return Scene(np.zeros((size, size, 3), np.uint8), [], np.full((size, size), -1, np.int8))
+
+    class Pictures:
+        """Stands for the material: notes what is asked for."""
+
+        def scene(self, rng, size, count, jitter, with_sign, small_print):
+            asked.append((with_sign, small_print))
+            return empty(size)
+
+        def nothing(self, rng, size, jitter, small_print):
+            asked.append((None, small_print))
+            return empty(size)
+
+    config, codec = making.build_config(tokenizer), ROOT / "paligemma-tiny" / "mask_decoder.safetensors"
+    for stage, is_small in (("tower", True), ("answers", True), ("reading", False)):
+        drawn = batches.Batches(tokenizer, train_tiny.PLAN, stage, config, codec, None, 0)
+        drawn.material, drawn.codec = Pictures(), load_mask_decoder(codec.parent).float()
+        asked.clear()
+        for group in range(12):
+            drawn.draw(group)
+        assert {small for _, small in asked} == {is_small}
+        kinds, plan = [kind for kind, _ in asked], train_tiny.PLAN[stage]
+        number = 12 * (plan["scenes"] // plan["uses"])
+        assert len(kinds) == number
+        nothing = kinds.count(None) / number
+        assert nothing == pytest.approx(plan["nothing"], abs=0.08)
+        assert kinds.count(True) / number == pytest.approx(plan["signs"] * (1 - nothing), abs=0.1)
+
+
 # -- The model and the losses ---------------------------------------------------------------------
 
 
@@ -270,6 +332,34 @@ def test_only_things_with_a_clear_color_are_asked_for_it():
     assert head.loss(features, right) < 1e-3 and head.loss(features, unclear) < 1e-3
     torch.testing.assert_close(head.loss(features, wrong), torch.tensor(10.0))
     assert head.loss(features, torch.full((1, 3), batches.NO_COLOR)) == 0
+
+
+def test_the_losses_are_weighed_as_the_stage_says(model, tokenizer, scene, tmp_path):
+    """What patches say fades over the first round of answers, and stays faded while it learns to read."""
+    run = train_tiny.Run("smoke", tmp_path, Signals())
+    run.quick = quick.QuickModel(model, torch.float32, is_compiled=False)
+    run.near, run.answer_loss = torch.eye(128), losses.AnswerLoss(tokenizer, torch.eye(128))
+    run.thing_tokens = [tokenizer.token_to_id(f"▁{thing}") for thing in THINGS]
+    vision, text = model.config.vision_config.hidden_size, model.config.text_config.hidden_size
+    heads = {"patches": losses.PatchHead, "marks": losses.MarkHead, "colors": losses.ColorHead}
+    run.heads = {name: head(text if name == "marks" else vision) for name, head in heads.items()}
+    targets = batches.patch_targets(scene, np.zeros((3, 16), dtype=np.int64), 10)
+    batch = {name: torch.from_numpy(value)[None] for name, value in targets.items()}
+    batch["pixels"] = torch.from_numpy(scene.pixels)[None]
+    batch["rows"] = [example_rows(tokenizer, [("ocr", "4R")])]
+
+    for stage, done, faded, has_colors in (
+        ("tower", 5, 1, False), ("answers", 0, 1, False), ("answers", 2, 0.65, False),
+        ("answers", 4, 0.3, True), ("answers", 9, 0.3, True), ("reading", 0, 0.3, True),
+    ):  # fmt: skip
+        run.stage, run.done = stage, done
+        loss, told = run.losses(batch)
+        del told["patches right"]
+        answers = {"naming", "words", "places", "masks", "marks", "colors"} & set(told)
+        assert bool(answers) == (stage != "tower") and ("colors" in answers) == has_colors
+        weigh = run.plan[stage]["weights"]
+        parts = [weigh[name] * value * (1 if name in answers else faded) for name, value in told.items()]
+        torch.testing.assert_close(loss.detach(), sum(parts))
 
 
 def test_muon_is_pytorchs():

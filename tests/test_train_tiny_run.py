@@ -63,9 +63,11 @@ def train_until(out: Path, stop_after: int | None = None):
 
 
 def test_an_interrupted_training_ends_in_the_same_weights(whole, tmp_path):
-    for steps in (3, 8, 8, 2):  # in all three stages
+    for steps, where in ((3, ("tower", 3)), (8, ("answers", 1)), (8, ("answers", 9)), (2, ("reading", 1))):
         with pytest.raises(Stopped):
             train_until(tmp_path, steps)
+        state = read_state(tmp_path / "state.pt")
+        assert (state["stage"], state["done"]) == where
     train_until(tmp_path)
     assert_equal(tmp_path / "state.pt", whole / "state.pt")
 

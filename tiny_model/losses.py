@@ -80,7 +80,7 @@ class PatchHead(Head):
             losses["shapes"] = -(near[words] * log_probs).sum(dim=-1).mean()
         letters = batch["letters"].flatten()
         of_letters = F.cross_entropy(
-            said["letters"].float().view(-1, len(LETTERS) + 1), letters, reduction="none"
+            said["letters"].float().reshape(-1, len(LETTERS) + 1), letters, reduction="none"
         )
         # There are many times as many patches without a letter as with one.
         is_letter = letters != NO_LETTER

@@ -126,7 +126,7 @@ SMOKE_PLAN = PLAN | {
     "look_scenes": 2,
     "final_scenes": 2,
     "final_nothing": 2,
-    "columns": ("training sets",),
+    "columns": ("Twemoji, true colors",),  # of few drawings
 }
 FIVE_THINGS = ["cat", "car", "tree", "star", "umbrella"]
 MINUTES_PLAN = PLAN | {

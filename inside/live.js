@@ -53,14 +53,24 @@ function removeThing(thing) {
   thing.element.remove();
   if (chosenThing === thing) choose(null);
 }
-// Follows the pointer until it is let go; a thing that is left outside of the picture is gone.
+// Calls move for each move of this pointer, until it is let go: then end.
+function followPointer(event, move, end) {
+  const moved = e => { if (e.pointerId === event.pointerId) move(e); };
+  const ended = e => {
+    if (e.pointerId !== event.pointerId) return;
+    for (const [name, listener] of listeners) removeEventListener(name, listener);
+    end();
+  };
+  const listeners = [["pointermove", moved], ["pointerup", ended], ["pointercancel", ended]];
+  for (const [name, listener] of listeners) addEventListener(name, listener);
+}
+// A thing that is left outside of the picture is gone.
 function drag(event, thing, way) {
   const box = stage.getBoundingClientRect(), at = e => [(e.clientX - box.left) / box.width, (e.clientY - box.top) / box.height];
   const [startX, startY] = at(event), from = {...thing};
   const distance = (x, y) => Math.hypot((x - thing.x) * box.width, (y - thing.y) * box.height) || 1;
   const angle = (x, y) => Math.atan2((y - thing.y) * box.height, (x - thing.x) * box.width) * 180 / Math.PI;
-  const move = e => {
-    if (e.pointerId !== event.pointerId) return;
+  followPointer(event, e => {
     const [x, y] = at(e);
     if (way === "move") [thing.x, thing.y] = [from.x + x - startX, from.y + y - startY];
     else if (way === "size") thing.size = limited(from.size * distance(x, y) / distance(startX, startY));
@@ -68,14 +78,10 @@ function drag(event, thing, way) {
     placeThing(thing);
     thing.element.classList.toggle("leaving", isOutside(thing));
     ask(true);
-  };
-  const end = e => {
-    if (e.pointerId !== event.pointerId) return;
-    for (const [name, listener] of [["pointermove", move], ["pointerup", end], ["pointercancel", end]]) removeEventListener(name, listener);
+  }, () => {
     if (isOutside(thing)) removeThing(thing);
     ask();
-  };
-  for (const [name, listener] of [["pointermove", move], ["pointerup", end], ["pointercancel", end]]) addEventListener(name, listener);
+  });
 }
 const limited = size => Math.min(1.2, Math.max(.08, size));
 const isOutside = ({x, y}) => x < -.02 || x > 1.02 || y < -.02 || y > 1.02;
@@ -169,17 +175,11 @@ function startStroke(event) {
   const box = stage.getBoundingClientRect(), stroke = {color: $("ink").value, points: []};
   strokes.push(stroke);
   const move = e => {
-    if (e.pointerId !== event.pointerId) return;
     stroke.points.push([(e.clientX - box.left) / box.width, (e.clientY - box.top) / box.height]);
     drawGround();
   };
-  const end = e => {
-    if (e.pointerId !== event.pointerId) return;
-    for (const [name, listener] of [["pointermove", move], ["pointerup", end], ["pointercancel", end]]) removeEventListener(name, listener);
-    ask();
-  };
   move(event);
-  for (const [name, listener] of [["pointermove", move], ["pointerup", end], ["pointercancel", end]]) addEventListener(name, listener);
+  followPointer(event, move, () => ask());
 }
 async function loadImage(src) {
   const image = new Image();

@@ -129,24 +129,15 @@ SMOKE_PLAN = PLAN | {
     "columns": ("Twemoji, true colors",),  # of few drawings
 }
 FIVE_THINGS = ["cat", "car", "tree", "star", "umbrella"]
+ONE_THING = {"scenes": 32, "uses": 2, "counts": (1,), "nothing": 0.0, "signs": 0.0}
 MINUTES_PLAN = PLAN | {
     "sizes": SMALL_SIZES,
     "styles": TRAINING_STYLES[:5],
     "things": FIVE_THINGS,
-    "tower": PLAN["tower"]
-    | {"batches": 700, "scenes": 32, "uses": 2, "counts": (1,), "nothing": 0.0, "signs": 0.0},
+    "tower": PLAN["tower"] | ONE_THING | {"batches": 700},
     "answers": PLAN["answers"]
-    | {
-        "batches": 900,
-        "restarts": (),
-        "scenes": 32,
-        "uses": 2,
-        "counts": (1,),
-        "nothing": 0.0,
-        "signs": 0.0,
-        "prompts": 1,
-        "kinds": {"caption": 1.0},
-    },
+    | ONE_THING
+    | {"batches": 900, "restarts": (), "prompts": 1, "kinds": {"caption": 1.0}},
     "reading": PLAN["reading"] | {"batches": 0},
     "wildest": 1.0,
     "codec": "shipped",
@@ -331,7 +322,7 @@ class Run:
         if self.stage != "tower":
             kinds = kinds_measured(self.plan)
             codec = self.codec if "segment" in kinds else None
-            num_nothing = self.plan["look_scenes"] if self.plan["answers"]["nothing"] else 0
+            num_nothing = self.plan["look_scenes"] if self.plan[self.stage]["nothing"] else 0
             material = load_material(tuple(self.plan["styles"]), self.store, tuple(self.plan["things"]))
             seed = 1_000_000 + self.done  # new ones each time
             found = evaluate(

@@ -102,7 +102,7 @@ PLAN = {
         "weights": WEIGHTS, "patches_fade": 0.7, "prompts": 3, "kinds": KINDS,
     },
     "reading": {
-        "batches": 4000, "restarts": (), "scenes": 48, "uses": 3, "rates": (8e-4, 1e-3), "easy": 0.0,
+        "batches": 9500, "restarts": (4000,), "scenes": 48, "uses": 3, "rates": (8e-4, 1e-3), "easy": 0.0,
         "counts": (1, 2, 2, 3, 3), "nothing": 0.14, "signs": 0.60, "small_print": False,
         "weights": WEIGHTS | {"words": 0.80, "letters": 5.0, "thirds": 2.0}, "patches_fade": 0.7,
         "prompts": 3, "kinds": KINDS | {"ocr + sign": 1.50, "where close": 0.16},
@@ -120,7 +120,7 @@ SMOKE_PLAN = PLAN | {
     "styles": TRAINING_STYLES[:1],
     "tower": PLAN["tower"] | {"batches": 10, "scenes": 6, "uses": 2},
     "answers": PLAN["answers"] | {"batches": 10, "restarts": (4,), "scenes": 8, "uses": 2},
-    "reading": PLAN["reading"] | {"batches": 4, "scenes": 8, "uses": 2},
+    "reading": PLAN["reading"] | {"batches": 4, "restarts": (2,), "scenes": 8, "uses": 2},
     "codec": "shipped",
     "save_seconds": 0,
     "look_scenes": 2,
@@ -138,7 +138,7 @@ MINUTES_PLAN = PLAN | {
     "answers": PLAN["answers"]
     | ONE_THING
     | {"batches": 900, "restarts": (), "prompts": 1, "kinds": {"caption": 1.0}},
-    "reading": PLAN["reading"] | {"batches": 0},
+    "reading": PLAN["reading"] | {"batches": 0, "restarts": ()},
     "wildest": 1.0,
     "codec": "shipped",
     "look_minutes": 1,

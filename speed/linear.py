@@ -38,7 +38,7 @@ class Bf16Linear(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         rows = x.reshape(-1, x.shape[-1]).bfloat16()
-        ways = (bf16_row_twice, bf16_row, bf16_vector) if len(rows) == 1 else (float32_rows, bf16_rows)
+        ways = (bf16_vector, bf16_row_twice, bf16_row) if len(rows) == 1 else (float32_rows, bf16_rows)
         way = quickest(ways, rows, self.weight)
         if way is bf16_rows:
             out = bf16_rows(rows, self.weight, self.bias)

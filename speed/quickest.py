@@ -6,39 +6,51 @@ import time
 import torch
 
 SLICE = 1024  # rows of the weight that are multiplied with many rows, to stay in the cache
-FETCHED = 2**25  # bytes of it that are multiplied with one, so that they come from memory
+FETCHED = 2**24  # bytes of it at most that are multiplied with one row, each of them for the first time
+TRIALS = 2
 
 CHOSEN: dict[tuple, object] = {}  # what was timed in this process
 
 
-def seconds(way, *arguments) -> float:
-    """How long a way takes, in one thread and in its own computing time: other programs do not decide."""
+def seconds(way, *trials: tuple) -> float:
+    """How long a way takes, in one thread and in its own computing time: other programs do not decide.
+
+    `trials`: its arguments, for each time that it is called. The first time is not counted, in which
+    memory and kernels are made ready.
+    """
     clock = time.perf_counter if os.name == "nt" else time.thread_time  # too coarse on Windows
-    threads, trials = torch.get_num_threads(), []
+    threads, times = torch.get_num_threads(), []
     torch.set_num_threads(1)
-    way(*arguments)  # memory and kernels are made ready
-    for _ in range(2):
+    for arguments in trials:
         start = clock()
         way(*arguments)
-        trials.append(clock() - start)
+        times.append(clock() - start)
     torch.set_num_threads(threads)
-    return min(trials)
+    return min(times[1:])
 
 
 def quickest(ways: tuple, x: torch.Tensor, weight: torch.Tensor, *others: torch.Tensor):
     """The first of some ways to multiply, or the quickest if that is clearly quicker for so many rows.
 
-    Timed once for each length of a row and doubling of their number: some rows and a slice of the
-    weight, or one row and 32 MiB of it, since that is fetched from memory. The first is the most exact:
-    it is kept unless another saves a tenth.
+    Timed once for each length of a row and doubling of their number, with a slice of the weight that the
+    cache holds. What one row waits for is the memory that its weight comes from: so each time it has a
+    part of the weight that was not read just before, and weights too small for that wait until a large
+    one has decided. The first way is kept unless another saves a tenth.
     """
+    is_one = len(x) == 1
     key = (ways, x.shape[1], len(x).bit_length())
     if key not in CHOSEN:
-        if len(x) == 1:
-            size = FETCHED // (x.shape[1] * weight.element_size())
+        if is_one and weight.nbytes < FETCHED:
+            return ways[0]
+        number = 1 + TRIALS * len(ways)  # the first part is for making ready
+        if is_one:
+            size = min(len(weight) // number, FETCHED // weight[0].nbytes)
+            parts = [slice(part * size, (part + 1) * size) for part in range(number)]
         else:
             size = SLICE if others else SLICE // 4  # more where inputs are rounded first
-        times = [seconds(way, x[:64], weight[:size], *(other[:size] for other in others)) for way in ways]
+            parts = [slice(size)] * number
+        arguments = [(x[:64], weight[part], *(other[part] for other in others)) for part in parts]
+        times = [seconds(way, arguments[0], *arguments[1 + n :: len(ways)]) for n, way in enumerate(ways)]
         best = min(range(len(ways)), key=times.__getitem__)
         CHOSEN[key] = ways[best if times[best] < 0.9 * times[0] else 0]
     return CHOSEN[key]

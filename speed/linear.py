@@ -97,10 +97,10 @@ class Int8Linear(nn.Module):
         self.bias = None if bias is None else nn.Parameter(bias.float(), requires_grad=False)
 
     def quickest_for(self, rows: torch.Tensor):
-        way = int8_row if len(rows) == 1 else int8_both
+        ways = (int8_row, int8_weights) if len(rows) == 1 else (int8_both, int8_weights)
         if rows.shape[1] % 16:
-            return way  # the other takes 16 at a time
-        return quickest((int8_weights, way), rows, self.weight, self.scale, self.zero)
+            return ways[0]  # the other takes 16 at a time
+        return quickest(ways, rows, self.weight, self.scale, self.zero)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         rows = x.reshape(-1, x.shape[-1]).float()

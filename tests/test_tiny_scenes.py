@@ -520,6 +520,7 @@ def test_prompts_are_typed_in_other_ways():
     assert typed >= {
         "answer en what colour is the cat?", "answer en What colour is the cat?",
         "answer en what color is the cat", "answer en What color is the cat",
+        "Answer en what colour is the cat?", "Answer en What color is the cat?",
     }  # fmt: skip
     assert {text.lower().replace("colour", "color").rstrip("?") for text in typed} == {
         "answer en what color is the cat"

@@ -318,17 +318,16 @@ def ask(rng: np.random.Generator, scene: Scene, kind: str) -> tuple[str, str]:
 
 
 def vary(rng: np.random.Generator, prompt: str) -> str:
-    """The prompt as somebody else may type it: a capital, no question mark, another spelling."""
+    """The prompt as somebody else may type it: capitals, no question mark, another spelling."""
     if rng.random() < 0.3:
         prompt = prompt.replace("colour", "color")
     if rng.random() < 0.15:
         prompt = prompt.removesuffix("?")
+    head, task, question = prompt.rpartition("answer en ")
+    if task and rng.random() < 0.2:
+        prompt = head + task + question[0].upper() + question[1:]
     if rng.random() < 0.2:
-        head, _, question = prompt.partition("answer en ")
-        if question:
-            prompt = f"{head}answer en {question[0].upper()}{question[1:]}"
-        else:
-            prompt = prompt[0].upper() + prompt[1:]
+        prompt = prompt[0].upper() + prompt[1:]
     return prompt
 
 

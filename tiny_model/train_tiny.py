@@ -102,7 +102,7 @@ PLAN = {
         "weights": WEIGHTS, "patches_fade": 0.7, "prompts": 3, "kinds": KINDS,
     },
     "reading": {
-        "batches": 9500, "restarts": (4000,), "scenes": 48, "uses": 3, "rates": (8e-4, 1e-3), "easy": 0.0,
+        "batches": 8800, "restarts": (4000,), "scenes": 48, "uses": 3, "rates": (8e-4, 1e-3), "easy": 0.0,
         "counts": (1, 2, 2, 3, 3), "nothing": 0.14, "signs": 0.60, "small_print": False,
         "weights": WEIGHTS | {"words": 0.80, "letters": 5.0, "thirds": 2.0}, "patches_fade": 0.7,
         "prompts": 3, "kinds": KINDS | {"ocr + sign": 1.50, "where close": 0.16},
@@ -273,7 +273,7 @@ class Run:
                 self.signals.check()
                 if is_over or time.time() - looked > 60 * self.plan["look_minutes"]:
                     self.look(loss, told)
-                    looked = last = time.time()
+                    looked = time.time()
         finally:
             bar.close()
             loader._shutdown_workers()

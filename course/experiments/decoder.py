@@ -120,8 +120,8 @@ EXPERIMENTS = (
         "apply_rotary_pos_emb",
         "positions",
         (Edit(FILE, "apply_rotary_pos_emb", ROTATED, "pass"),),
-        "Without RoPE the decoder does not know in which order anything stands. Which of the three "
-        "answers survives?",
+        "Without RoPE the decoder does not know in which order anything stands. Which of the six "
+        "answers survive?",
         """None of them whole. The captions begin well, since what there is stands in the picture's features,
         and a few names need little order; but then they go in circles, [the umbrella](cats caption: says two
         cats and an umbrella and an umbrella) and [the star](night caption: says a rocket and a star and a
@@ -214,10 +214,10 @@ EXPERIMENTS = (
         caption: endless). To "where?" it is even the right one, ["top"](cats where: says toptop) for the
         umbrella and ["bottom"](night where: says bottombottom) for the rocket; `detect` gets [no
         box](detect: 0 boxes) but newlines, the token at which the prompt ended, or [nothing at all](night
-        detect: nothing). What says that a word has been written, and the next is due, is lost. GELU is
-        hardly ever below zero, so an MLP of gates alone can only say "how much", and it is `up` that says
-        "of what, and with which sign". Shazeer, who brought gates into transformers, offers no explanation
-        and attributes their success to divine benevolence.""",
+        detect: nothing). What says that a word has been written, and the next is due, is lost. GELU
+        never goes far below zero (-0.17 at the lowest), so an MLP of gates alone can only say "how much",
+        and it is `up` that says "of what, and with which sign". Shazeer, who brought gates into
+        transformers, offers no explanation and attributes their success to divine benevolence.""",
     ),
     Experiment(
         "silu",

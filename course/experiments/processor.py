@@ -105,7 +105,7 @@ EXPERIMENTS = (
         "rescale",
         "patches",
         (Edit(FILE, "process_images", PIXELS, "pixels = normalize(pixels)"),),
-        "The division by 255 is forgotten: every number that the tower is given is 255 times too large. "
+        "The division by 255 is forgotten: the tower is given numbers from -1 to 509 instead of -1 to 1. "
         "And the answers?",
         """All is lost: the captions are ["{cats caption}"](cats caption: changed) and ["{night
         caption}"](night caption: changed), there is [no box](detect: 0 boxes), and of the umbrella's
@@ -242,9 +242,9 @@ EXPERIMENTS = (
         position, and that is a `<pad>` now, from which nothing was ever predicted. So the first token
         is a guess: of the first caption's, the likeliest has a chance of 1 %. The answer goes on from
         there as well as it can: the captions are "{cats caption}" and "{night caption}", and the cats'
-        boxes "{cats detect}". Training pads on the right without harm, because there every token's
-        place is known; to generate, all rows have to end at the same position. A test with a single
-        prompt never finds this.""",
+        boxes "{cats detect}". PaliGemma's makers trained with padding on the right, without
+        harm, because there every token's place is known; to generate, all rows have to end at the same
+        position. A test with a single prompt never finds this.""",
     ),
     Experiment(
         "padding-seen",

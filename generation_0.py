@@ -1,4 +1,4 @@
-"""From logits to an answer: the model scores every possible next token, and something has to choose.
+"""From logits to an answer: the model scores each possible next token, and something has to choose.
 
 What to notice:
   - choosing is not part of the model: it gives one score for each token of the vocabulary, and
@@ -7,9 +7,9 @@ What to notice:
     only the tokens chosen last, because the cache holds what came before;
   - the rows of a batch end at different times: a row that has written `<eos>` goes on being
     computed until all have ended, but nobody reads it;
-  - a token is not a piece of text: one letter may take several of them, and a space shows only
-    beside its neighbors;
-  - a box is four words, `<loc0000>` to `<loc1023>`: PaliGemma has no other way to point.
+  - a token is not always a piece of text: one letter may take several of them, and a space shows
+    only beside its neighbors;
+  - a box is four tokens, `<loc0000>` to `<loc1023>`: PaliGemma has no other way to point.
 
     logits [V] --temperature--> softmax --top-p--> one token -+-> text -> boxes
       ^                                                       |
@@ -56,7 +56,7 @@ def sample_next_token(
 ) -> int:
     """Chooses the next token: the likeliest one, or one that is drawn.
 
-    temperature 0: argmax(logits) (greedy); else drawn from keep_top_p(softmax(logits / temperature))
+    temperature 0: argmax(logits), greedy; else drawn from keep_top_p(softmax(logits / temperature))
 
     A temperature below 1 makes likely tokens likelier still, one above 1 evens them out.
 
@@ -120,6 +120,7 @@ class Answer:
     """The tokens of one row, without `<eos>`, and their text, which grows as they come.
 
     Attributes: `tokenizer`; `tokens`, a list of ids; `text`, what can be shown so far.
+    Source: as append.
     """
 
     def __init__(self, tokenizer: Tokenizer):

@@ -17,9 +17,9 @@ What to notice, next to an autoencoder for pictures:
   - the decoder answers in numbers from about -1 (outside) to 1 (inside): the border is at 0;
   - there is no norm and no attention: convolutions, ReLU and two residual blocks on each side.
 
-Letters in shapes: B batch, E size of a codeword, M width of the network where it is widest, h and
-w height and width of a picture in pixels. `tokens` are the numbers in `<seg000>` to `<seg127>`, not
-their ids in PaliGemma's vocabulary.
+Letters in shapes: B batch, E size of a codeword, M channels of the residual blocks, h and w height
+and width of a picture in pixels. A word is a `<seg>` token; its codeword is the vector that it
+stands for. `tokens` are the numbers in `<seg000>` to `<seg127>`, not ids of PaliGemma's vocabulary.
 
 Sources: "Neural Discrete Representation Learning" (van den Oord et al. 2017, section 3) for the
 VQ-VAE; "All in Tokens" (Ning et al. 2023, section 3) for masks in 16 words; "PaliGemma" (Beyer
@@ -234,7 +234,7 @@ def mask_from_tokens(
 ) -> torch.Tensor:
     """Puts the shape that an answer's 16 tokens stand for into the answer's box.
 
-    The box in whole pixels (rounded); in it, decode(tokens) stretched to its size, inside where > 0;
+    The box in whole pixels (rounded); in it, decode(tokens) stretched to its size, inside if > 0;
     outside the box nothing.
 
     The border is looked for after stretching: between two points of the 64 x 64 it runs smoothly,

@@ -166,7 +166,8 @@ def batch_loss(model: nn.Module, batch: Batch, sum_loss: SumLoss) -> tuple[torch
     """Runs the model over a batch and compares what it says with what it should learn.
 
     Only the last A + 1 positions get logits: an answer's first token is predicted at the newline
-    before it. With a vocabulary of 257,216, logits for 260 more would be most of the memory.
+    before it. With a vocabulary of 257,216, logits for 260 more would take 0.27 GB an example, and
+    their gradient as much again.
 
     Input: a PaliGemmaForConditionalGeneration; a batch of collate with its `pixel_values`;
     sum_by_token or sum_by_example.
@@ -317,7 +318,8 @@ def learning_rate(step: int, num_steps: int, peak: float) -> float:
     The optimizer's averages know little at first: large first steps would go astray.
 
     Input: the step, from 0; how many there will be; the highest rate. Output: the rate.
-    Source: PaliGemma, section 3.2.4; "SGDR" (Loshchilov and Hutter 2016), equation 5, for the cosine.
+    Source: PaliGemma, section 3.2.4; for the cosine, "SGDR" (Loshchilov and Hutter 2016),
+    equation 5.
     Exercise learning_rate. Lesson: docs/lessons/training.md.
     """
     warmup = max(1, num_steps * 5 // 100)
@@ -333,7 +335,7 @@ def clip_gradients(parameters: list[nn.Parameter], max_norm: float) -> float:
 
     The direction stays: all are multiplied by the same number. As torch.nn.utils.clip_grad_norm_.
 
-    Input: parameters that have a gradient, which is changed; the longest allowed.
+    Input: parameters that have a gradient, which is changed; max_norm, the largest norm allowed.
     Output: the norm as it was before.
     Source: "On the difficulty of training RNNs" (Pascanu et al. 2013), algorithm 1.
     Exercise clip_gradients. Lesson: docs/lessons/training.md.
@@ -463,8 +465,9 @@ def train(
     for every epoch, for every batch_size * accumulate of its examples: set the rate, one step on
     `accumulate` parts; at the end of the epoch best.update(score())
 
-    A generator: between two steps the caller may draw a bar, save, or stop. It is the same training
-    whether it runs through or goes on after `done` steps with the weights and optimizer it had then.
+    A generator: between two steps the caller may draw a bar, save, or stop. It is the same
+    training whether it runs through or goes on after `done` steps with the weights and optimizer
+    that it had then.
 
     Input: make_batch, which makes the batch of the examples with these indices; score, which asks
     the model about unseen examples (higher is better); best, which remembers; what the

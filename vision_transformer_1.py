@@ -110,8 +110,8 @@ class Attention(nn.Module):
 
         # (B, H, N, N) = (B, H, N, Hd) @ (B, H, Hd, N)
         scores = query @ key.transpose(2, 3) * self.head_dim**-0.5
-        # In float32, as transformers' SigLIP says. PyTorch's softmax of bfloat16 computes in float32
-        # inside anyway: without it, the weights are the same but for a rare last bit.
+        # In float32, as in transformers' SigLIP. PyTorch's bfloat16 softmax computes in float32 inside
+        # anyway: without the dtype, these attention weights would differ only in a rare last bit.
         weights = F.softmax(scores, dim=-1, dtype=torch.float32).to(query.dtype)
         # (B, H, N, Hd) = (B, H, N, N) @ (B, H, N, Hd)
         attended = weights @ value

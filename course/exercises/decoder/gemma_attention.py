@@ -435,14 +435,14 @@ EXERCISE = Exercise(
             "H, Hd) first, then swap, and swap back before the heads are joined.",
         ),
         Mistake(
-            "when only the scores' scale comes too late, after softmax",
+            "when the scale comes too late, after softmax",
             {
                 " * self.head_dim**-0.5": "",
                 "dtype=torch.float32).to(query.dtype)": (
                     "dtype=torch.float32).to(query.dtype) * self.head_dim**-0.5"
                 ),
             },
-            "the scale is to keep softmax from picking a single token, so it comes before; after it, the "
+            "the scale keeps softmax from picking a single token, so it comes before; after it, the "
             "weights no longer add up to 1.",
         ),
         Mistake(

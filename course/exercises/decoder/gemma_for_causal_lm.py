@@ -119,7 +119,7 @@ EXERCISE = Exercise(
         Mistake(
             "with the last position alone",
             {"-logits_to_keep:": "-1:"},
-            "logits_to_keep says how many: in training all of them count.",
+            "logits_to_keep says how many: training needs those of the whole answer.",
         ),
         Mistake(
             "with the first positions instead of the last",

@@ -72,7 +72,7 @@ EXERCISE = Exercise(
     file="decoder",
     minutes=15,
     difficulty="medium",
-    why="Every block reads normalized vectors; otherwise the sums of 18 layers would grow without bound.",
+    why="Every block reads vectors of one size, although the stream that 18 layers add to keeps growing.",
     steps={
         "__init__": [
             "Keep eps, and make the parameter weight: dim zeros.",

@@ -22,7 +22,7 @@ EXERCISE = Exercise(
     file="decoder",
     minutes=5,
     difficulty="easy",
-    why="A new token has to know its position, and that depends on how many came before it.",
+    why="In the mask, a new token's column comes after those of all tokens in the cache: how many are they?",
     steps=[
         "While no layer has stored keys, there are 0 tokens.",
         "Otherwise take the keys of any layer: all hold the same number of tokens.",
@@ -98,7 +98,7 @@ EXERCISE = Exercise(
         Mistake(
             "with None for an empty cache",
             {" if self.key_cache else 0": " if self.key_cache else None"},
-            "positions continue from this number, so it has to be 0.",
+            "the new tokens' columns begin at this number, so it has to be 0.",
         ),
         Mistake(
             "with the shape instead of the number",

@@ -158,8 +158,9 @@ EXERCISE = Exercise(
         "for a function that does it for the whole batch.",
         "A comparison gives a bool mask. Counting it over the whole batch is not enough: one row could "
         "have too many and another too few. To write into a tensor, make a copy first.",
-        "inputs_embeds.masked_scatter(is_image[:, :, None], image_features / normalizer), or merged = "
-        "inputs_embeds.clone(); merged[is_image] = features.flatten(0, 1).",
+        "features = image_features.to(inputs_embeds.dtype) / normalizer; "
+        "inputs_embeds.masked_scatter(is_image[:, :, None], features), or merged = inputs_embeds.clone(); "
+        "merged[is_image] = features.flatten(0, 1).",
     ),
     make=lambda m: m.PaliGemmaForConditionalGeneration(PALIGEMMA_WITHOUT_LAYERS),
     result="B T D",

@@ -91,7 +91,7 @@ EXERCISE = Exercise(
         Case("one new token after four", masks(["11111", "00111"], ["1", "1"])),
         Case("three new tokens after four", masks(["1111111", "0111111"], ["111", "111"])),
         Case("two new tokens that are prefix, after three", masks(["11111", "01111"], ["00", "01"])),
-        Case("padding on the right, as in training", masks(["111111", "111100"], ["000111", "001100"])),
+        Case("padding on the right, as the makers train", masks(["111111", "111100"], ["000111", "001100"])),
         Case("text without a prefix", masks(["1111", "0111", "1111"], ["1111", "1111", "0111"])),
         Case(
             "on another device",

@@ -127,7 +127,7 @@ EXERCISE = Exercise(
     ],
     mistakes=[
         Mistake(
-            "with the token that crosses top_p cut off too",
+            "with the token that crosses top_p cut off, but not one that reaches it exactly",
             with_the_likeliest_lost,
             "those that stay have to reach top_p; the likeliest one may do so alone, and always stays.",
         ),
@@ -137,7 +137,7 @@ EXERCISE = Exercise(
             "what the likelier ones reach is enough if it equals top_p.",
         ),
         Mistake(
-            "when it is cut off as soon as the sum equals top_p",
+            "with the token that reaches or crosses top_p cut off",
             {" - in_order": ""},
             "the sum contains the token itself: it is only cut off if the likelier ones reach top_p "
             "without it.",

@@ -69,7 +69,7 @@ EXERCISE = Exercise(
     file="generation",
     minutes=20,
     difficulty="medium",
-    why="A box is four words of text to the model: somebody has to read them, and to put them on a picture.",
+    why="A box is four tokens to the model: somebody has to read them, and to put them on a picture.",
     steps=[
         "Find each place with four locations in a row, perhaps words for a shape, and then the label, which "
         "ends before the next `;` or `<`.",

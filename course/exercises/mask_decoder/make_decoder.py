@@ -167,7 +167,8 @@ EXERCISE = Exercise(
         Mistake(
             "with a tanh at the end",
             {END: "    layers.append(nn.Tanh())\n" + END},
-            "-1 to 1 is what it has learned to say, and nothing holds it there.",
+            "the last convolution's numbers are the answer: a tanh would change them all, and the "
+            "checkpoint was trained without one.",
         ),
         Mistake(
             "with a sigmoid at the end",

@@ -66,7 +66,7 @@ EXERCISE = Exercise(
     file="training",
     minutes=20,
     difficulty="medium",
-    why="The logits of all positions would need more memory than the rest of a training step.",
+    why="Only the answer is learned: logits for the 260 positions before it would take 0.27 GB an example.",
     builds_on=("collate", "token_losses", "sum_by_example"),
     steps=[
         "Find out how many tokens the longest answer of the batch has.",

@@ -171,5 +171,5 @@ EXERCISE = Exercise(
         RightWay("with if and else", with_if_and_else),
     ],
     compare="what an optimizer keeps: Adam has two float32 numbers for each that learns, beside its "
-    "gradient. How many GB is that for all 2.9 billion, and for LoRA's 1.8 million?",
+    "gradient. How many GB is that for all 2.9 billion, and for LoRA's 19.6 million?",
 )

@@ -76,7 +76,7 @@ EXERCISE = Exercise(
         Mistake(
             "when the cosine is as long as all steps",
             {"(step - warmup) / (num_steps - warmup)": "(step - warmup) / num_steps"},
-            "it is to end with the last step: num_steps - w steps are left for it.",
+            "it ends with the last step: num_steps - w steps are left for it.",
         ),
         Mistake(
             "when it falls in a straight line",

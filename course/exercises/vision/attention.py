@@ -131,9 +131,9 @@ EXERCISE = Exercise(
     hints=(
         "Write the shape next to every line. Everything but the last projection happens in each head by "
         "itself, so heads are an axis like the batch.",
-        "Split with view(B, N, H, Hd) and swap axes 1 and 2; merge with the same two steps in reverse. "
-        "Scores are query @ key-with-its-last-two-axes-swapped; the weights of one query, a row, add up "
-        "to 1.",
+        "Split with view(B, N, H, Hd) and swap axes 1 and 2; to merge, swap them back and reshape (view "
+        "refuses there). Scores are query @ key-with-its-last-two-axes-swapped; the weights of one query, "
+        "a row, add up to 1.",
         "weights = softmax(query @ key.transpose(2, 3) / sqrt(Hd), dim=-1); out_proj((weights @ "
         "value).transpose(1, 2).reshape(B, N, C)).",
     ),
@@ -226,14 +226,14 @@ EXERCISE = Exercise(
             "H, Hd) first, then swap, and swap back before the heads are joined.",
         ),
         Mistake(
-            "when only the scores' scale comes too late, after softmax",
+            "when the scale comes too late, after softmax",
             {
                 " * self.head_dim**-0.5": "",
                 "dtype=torch.float32).to(query.dtype)": (
                     "dtype=torch.float32).to(query.dtype) * self.head_dim**-0.5"
                 ),
             },
-            "the scale is to keep softmax from picking a single patch, so it comes before; after it, the "
+            "the scale keeps softmax from picking a single patch, so it comes before; after it, the "
             "weights no longer add up to 1.",
         ),
         Mistake(

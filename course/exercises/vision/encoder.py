@@ -50,7 +50,7 @@ EXERCISE = Exercise(
     file="vision_transformer",
     minutes=10,
     difficulty="easy",
-    why="Each block sees a little further than the one before; 27 of them see the picture.",
+    why="One look is not enough: each of the 27 blocks builds on what the ones before it found.",
     builds_on=("EncoderLayer",),
     steps={
         "__init__": [

@@ -537,6 +537,9 @@ def test_a_saved_mistake_is_marked_at_its_line_and_mended(learners, tabs):
     assert tab.locator("tr.wrong").count() == 0
 
 
+NOT_YOURS = "the reference's answer, because your code does not run"
+
+
 def test_a_syntax_error_a_crash_and_an_end_are_told_and_stop_nothing(learners, tabs):
     file, address = learners
     tab = tabs(address)
@@ -548,7 +551,8 @@ def test_a_syntax_error_a_crash_and_an_end_are_told_and_stop_nothing(learners, t
     ):
         save(file, RIGHT, broken)
         until(lambda said=said: problem.is_visible() and re.search(said, problem.inner_text()))
-        assert reply(tab) == "a dog"  # the reference's
+        assert reply(tab) == "a dog"
+        until(lambda: tab.locator("#afterOf").inner_text() == NOT_YOURS)
         save(file, f"        {broken}\n", f"        {RIGHT}\n")
         until(lambda: not problem.is_visible())
 
@@ -765,6 +769,15 @@ def test_what_a_killed_process_had_written_does_not_count():
     model.process = "a newer one"
     model.read(process, None)
     assert len(taken) == 1
+
+
+def test_a_damaged_checkpoint_is_one_line(tmp_path):
+    folder = shutil.copytree(ROOT / "paligemma-tiny", tmp_path / "cut")
+    os.truncate(folder / "model.safetensors", 100_000)
+    process, _ = start(ROOT, "--model", str(folder))
+    said = process.communicate(timeout=120)[1].splitlines()
+    assert process.returncode == 2 and "model.safetensors" in said[-1]
+    assert len(said) == 2, said  # the other one: how long the page is live
 
 
 def test_bad_arguments_are_one_line():

@@ -268,6 +268,7 @@ def files_served(facts: dict) -> tuple[dict[str, tuple[str, bytes]], str]:
     facts = facts | {
         "samples": list(samples),
         "drawings": json.loads(read("stage.json")),
+        "most_bytes": MOST_BYTES,
     }
     files = {
         "": ("text/html; charset=utf-8", page.encode()),

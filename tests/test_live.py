@@ -575,7 +575,7 @@ def test_a_saved_mistake_is_marked_at_its_line_and_mended(learners, tabs):
     wrong = RIGHT.removesuffix(" * self.head_dim**-0.5")
     save(file, RIGHT, wrong)
     until(lambda: bad.count())
-    assert bad.inner_text() == "to mend: GemmaAttention"
+    assert bad.inner_text() == "to fix: GemmaAttention"
     tab.evaluate("openCode('GemmaAttention')")
     line = tab.locator("#code-GemmaAttention tr.wrong").first
     number = file.read_text("utf-8").splitlines().index(f"        {wrong}") + 1

@@ -224,7 +224,7 @@ class Model:
             last = (said.strip().splitlines() or ["no message"])[-1]
             text = f"The model's process {why}: {last[-300:]}"
         if gives_up and not self.failure:
-            text += "\nAfter three ends without an answer it is not started again: Ctrl-C ends this program."
+            text += f"\nAfter {MOST_ENDS} ends without an answer it is not started again. Ctrl-C ends this."
             log(text)
         self.announce("problem", {"kind": "problem", "text": text})
         if not gives_up:

@@ -147,7 +147,7 @@ def describe_error(got: Outcome, exercise: Exercise, case: Case) -> Flaw:
     if unexpected and not got.stopped_at:
         return Flaw(
             "signature",
-            f"it has no parameter `{unexpected[1]}`, by which name it is called: was it renamed?",
+            f"it is called with the keyword `{unexpected[1]}`, but has no such parameter: was it renamed?",
             [lines[0]],
         )
     details = [*got.stopped_at, lines[0], *(f"    {line}" for line in lines[1:])]

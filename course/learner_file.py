@@ -21,7 +21,7 @@ class LearnerFile:
         if text is None:
             text = self._read()
         self.text = text
-        self.lines = text.splitlines()
+        self.lines = text.split("\n")  # as Python counts them; splitlines also cuts at a form feed
         try:
             self.tree = parse(text)
         except (SyntaxError, ValueError) as error:  # ValueError: a null byte

@@ -55,7 +55,7 @@ def next_line(results: dict[str, Result]) -> str:
     wrong = [result for result in results.values() if result.state == "wrong"]
     if wrong:
         name = wrong[0].exercise.name
-        return f"Next: {name} once more. A hint: python learn.py hint {name}"
+        return f"Next: {name} again. A hint: python learn.py hint {name}"
     files = {file: LearnerFile(file) for file in FILES}
     chosen = [result.exercise for result in results.values() if result.state == "to do"]
     for exercise in EXERCISES if len(results) == len(EXERCISES) or not chosen else chosen:

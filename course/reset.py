@@ -33,7 +33,7 @@ def reset_file(path: Path, exercise: Exercise) -> str:
     except (SyntaxError, ValueError) as error:
         line = getattr(error, "lineno", None)
         at = f"{path.name}:{line}" if line else path.name
-        message = f"{at} cannot be read by Python, so nothing was changed: mend that line first"
+        message = f"{at} cannot be read by Python, so nothing was changed: fix that line first"
         raise NotReset(message) from error
     missing = [part for part in exercise.parts if find(tree, part) is None]
     if missing:

@@ -187,25 +187,46 @@ async function loadImage(src) {
   await image.decode();
   return image;
 }
-async function takeSample(name) {
-  const image = await loadImage(`${name}.png`);
+// Undo takes back the last stroke, or else brings back what the last new picture, or Clear, has taken away.
+const cleared = [];
+function clearStage() {
+  choose(null);
+  cleared.push({base, things, strokes});
   things.slice().forEach(removeThing);
   strokes = [];
+}
+function undo() {
+  if (strokes.length) strokes.pop();
+  else if (cleared.length) {
+    const before = cleared.pop();
+    things = [...before.things, ...things];
+    strokes = before.strokes;
+    $("things").prepend(...before.things.map(thing => thing.element));
+    setBase(before.base);
+  }
+  drawGround();
+  ask();
+}
+async function takeSample(name) {
+  const image = await loadImage(`${name}.png`);
+  clearStage();
   setBase({image, name, width: image.naturalWidth, height: image.naturalHeight});
   ask();
 }
 // A picture of one's own is decoded by the program, which reads more kinds than a browser and refuses what is none.
 async function takeFile(file) {
   if (!file) return;
+  if (file.size > served.most_bytes) {  // the server does not read what is too large, and then its answer is lost
+    $("status").textContent = `${file.name}: it is too large (at most ${served.most_bytes / 1e6} MB)`;
+    return;
+  }
   let refused = "it could not be sent";
   try {
     const response = await fetch("picture", {method: "POST", body: file, headers: {"Content-Type": "application/octet-stream"}});
-    if (response.status === 413) refused = "it is too large (at most 24 MB)";
-    else for await (const message of linesOf(response)) {
+    for await (const message of linesOf(response)) {
       if (message.kind === "picture") {
         const image = await loadImage(message.uri);
-        things.slice().forEach(removeThing);
-        strokes = [];
+        clearStage();
         setBase({image, name: "own", width: message.width, height: message.height});
         ask();
         return;
@@ -270,14 +291,15 @@ async function ask(onlyAnswer = false) {
   try {
     const alsoCode = !told || wantsCode();
     if (!onlyAnswer && !alsoCode) codeIsOld = true;
-    const response = await send("ask", {...question(), only_answer: onlyAnswer, code: alsoCode});
+    const asked = question();
+    const response = await send("ask", {...asked, only_answer: onlyAnswer, code: alsoCode});
     if (!response.ok) throw new Error(`refused (${response.status})`);
     for await (const message of linesOf(response)) {
       if (mine !== sequence) return;
       if (message.kind === "step") steps = message.tokens;
       else if (message.kind === "answer") {
         answered = true;
-        showAnswer(message, performance.now() - start);
+        showAnswer(message, asked, performance.now() - start);
         stage.dataset.answered = mine;
       } else if (message.kind === "page") {
         // The last drawing's words stay until this one's are there.
@@ -313,10 +335,10 @@ async function ask(onlyAnswer = false) {
 // What stands between backticks is code.
 const withCode = text => text.split("`").map((part, i) => i % 2 ? make("code", {}, part) : part);
 const readable = text => text || "(nothing)";
-function showAnswer(message, milliseconds) {
+function showAnswer(message, asked, milliseconds) {
   const change = message.before !== null && !message.stopped;
   lastTook = milliseconds;
-  drawChoices(message.choices);
+  drawChoices(message.choices, asked);
   $("reply").textContent = readable(message.text);
   for (const one of [$("reply"), $("beforeReply")]) one.classList.toggle("locs", message.text.includes("<loc"));
   $("reply").classList.toggle("other", change && message.text !== message.before.text);
@@ -325,11 +347,11 @@ function showAnswer(message, milliseconds) {
     $("beforeReply").textContent = readable(message.before.text);
     $("beforeOf").textContent = message.compared;
   }
-  const changed = message.compared === "the reference" ? (served.set === "1" ? "changed" : "your code") : `drawn with seed ${choosing.seed}`;
+  const changed = message.compared === "the reference" ? (served.set === "1" ? "changed" : "your code") : `drawn with seed ${asked.seed}`;
   $("afterOf").textContent = message.stopped ? "the reference's answer, because your code does not run" : !change ? "answer" :
     changed + (message.text === message.before.text ? ": the same" : "");
   showProblem(message.stopped, "stopped");
-  $("status").textContent = `${message.ended ? "" : "Without an end within its tokens. "}Answered in ${milliseconds < 1000 ? `${Math.round(milliseconds)} ms` : `${(milliseconds / 1000).toFixed(1)} s`}.`;
+  $("status").textContent = `${message.ended ? "" : "Cut off: the answer reached the limit of tokens. "}Answered in ${milliseconds < 1000 ? `${Math.round(milliseconds)} ms` : `${(milliseconds / 1000).toFixed(1)} s`}.`;
   const {width, height} = ground, unit = Math.max(width, height) / 100;
   $("found").setAttribute("viewBox", `0 0 ${width} ${height}`);
   const names = [...new Set(message.boxes.map(box => box.label))];
@@ -356,10 +378,10 @@ function showProblem(text, from) {
 /* -------------------------------------------------------- how a token is chosen, from what */
 
 const choosing = {temperature: 0, top_p: 1, seed: 0};
-let choices = [], chosenToken = 0;
-function drawChoices(next) {
+let choices = [], chosenWith = choosing, chosenToken = 0;  // of the answer that is shown: the dials may be elsewhere
+function drawChoices(next, asked) {
   const sameLength = choices.length === next.length;
-  choices = next;
+  [choices, chosenWith] = [next, asked];
   if (!sameLength) chosenToken = 0;
   chosenToken = Math.max(0, Math.min(chosenToken, choices.length - 1));
   const buttons = choices.map(({tokens, drawn}, i) => make("button", {class: "token answer", ariaLabel: `Token ${i}: ${visible(tokens[drawn][0])}`}, visible(tokens[drawn][0])));
@@ -368,11 +390,13 @@ function drawChoices(next) {
   select(chosenToken);
   drawChoice();
 }
-// Two bars for each token: what the model gave it, and what it had when one was drawn. What was cut is striped.
-function drawChoice() {
+function drawDials() {
   $("temperatureIs").textContent = choosing.temperature ? choosing.temperature.toFixed(1) : "0";
   $("topPIs").textContent = choosing.top_p.toFixed(2);
   for (const id of ["topP", "seed", "drawAgain"]) $(id).disabled = !choosing.temperature;
+}
+// Two bars for each token: what the model gave it, and what it had when one was drawn. What was cut is striped.
+function drawChoice() {
   if (!choices.length) {
     fill($("choice"));
     $("choiceWords").textContent = "This code chooses its tokens without sample_next_token, so it could not be watched.";
@@ -391,17 +415,18 @@ function drawChoice() {
     make("tbody", {}, ...tokens.map((token, i) => row(token, i === drawn, false)), row([`${grouped(rest[0])} others`, ...rest.slice(1)], false, true)));
   const said = visible(tokens[drawn][0]);
   fill($("choiceWords"), ...greedy ? ["At temperature 0 nothing is drawn: the likeliest token is taken, here ", make("code", {}, said), ". Raise the temperature, and each token is drawn by chance."]
-    : [`The scores divided by ${choosing.temperature.toFixed(1)}, then softmax` + (choosing.top_p < 1 ? `. Top-p ${choosing.top_p.toFixed(2)} keeps ${grouped(kept)} of ${grouped(V)} tokens, which ` +
-      `have ${percent(mass)} together, and cuts the rest` : `; top-p 1 cuts ${kept < V ? `only what is too small to count` : "nothing"}`) + `. From what is left, seed ${choosing.seed} drew `, make("code", {}, said), "."], ...(whole < 1 ? [` The longest bar is ${percent(whole)}.`] : []));
+    : [`The scores divided by ${chosenWith.temperature.toFixed(1)}, then softmax` + (chosenWith.top_p < 1 ? `. Top-p ${chosenWith.top_p.toFixed(2)} keeps ${grouped(kept)} of ${grouped(V)} tokens, which ` +
+      `have ${percent(mass)} together, and cuts the rest` : `; top-p 1 cuts ${kept < V ? `only what is too small to count` : "nothing"}`) + `. From what is left, seed ${chosenWith.seed} drew `, make("code", {}, said), "."], ...(whole < 1 ? [` The longest bar is ${percent(whole)}.`] : []));
 }
 function listenToDials() {
   const dial = (id, key) => {
     // While it moves the answer alone is asked for, as for a drawing that is dragged.
-    $(id).addEventListener("input", () => { choosing[key] = Number($(id).value); drawChoice(); ask(true); });
+    $(id).addEventListener("input", () => { choosing[key] = Number($(id).value); drawDials(); ask(true); });
     $(id).addEventListener("change", () => ask());
   };
   dial("temperature", "temperature");
   dial("topP", "top_p");
+  drawDials();
   const seed = value => {
     choosing.seed = Math.min(999999, Math.max(0, Math.round(value) || 0));
     $("seed").value = choosing.seed;
@@ -516,7 +541,7 @@ function listen() {
       if (told) { told.tests = tests; drawCode(); }
     }
   });
-  events.addEventListener("error", () => { $("status").textContent = "The program does not answer: was it ended?"; });
+  events.addEventListener("error", () => { $("status").textContent = "The program does not respond. Was it stopped?"; });
 }
 function drawTray() {
   fill($("tray"), ...served.drawings.map(drawing => {
@@ -559,7 +584,10 @@ function drawGrounds() {
     one.setAttribute("aria-pressed", "false");
     return one;
   };
-  const file = make("input", {type: "file", accept: "image/*", class: "skip", id: "file", ariaLabel: "A picture of your own", onchange: () => takeFile(file.files[0])});
+  const file = make("input", {type: "file", accept: "image/*", class: "skip", id: "file", ariaLabel: "A picture of your own", onchange: () => {
+    takeFile(file.files[0]);
+    file.value = "";  // or choosing the same one again would be no change
+  }});
   fill($("grounds"),
     ...PLAIN.map((color, i) => named(color, `Plain ground ${i + 1}`, () => { setBase({color}); ask(); }, make("i", {style: {background: color}}))),
     ...served.samples.map(name => named(name, `Sample: ${name}`, () => takeSample(name), make("img", {src: `${name}.png`, alt: ""}))),
@@ -592,8 +620,8 @@ async function startLive() {
     $("pen").setAttribute("aria-pressed", on);
     stage.classList.toggle("drawing", on);
   });
-  $("undo").addEventListener("click", () => { strokes.pop(); drawGround(); ask(); });
-  $("clear").addEventListener("click", () => { things.slice().forEach(removeThing); strokes = []; drawGround(); ask(); });
+  $("undo").addEventListener("click", undo);
+  $("clear").addEventListener("click", () => { clearStage(); drawGround(); ask(); });
   stage.addEventListener("pointerdown", startStroke);
   for (const name of ["dragover", "drop"]) document.addEventListener(name, event => event.preventDefault());
   stage.addEventListener("drop", event => takeFile(event.dataTransfer.files[0]));

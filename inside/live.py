@@ -45,7 +45,8 @@ MOST_BYTES = 24_000_000  # of one request, pictures being base64 there
 MOST_CONNECTIONS, MOST_PER_SECOND = 48, 120
 REQUEST_SECONDS = 10  # in which a request must have come whole
 MOST_WAITS = {"changed": 100}  # times the seconds of computing: tests are another process
-ANSWER_SECONDS = 1200  # for whatever is asked
+MOST_ENDS = 3  # of the model's process, with nothing answered in between: then it is not started again
+ALIVE_SECONDS = 5  # between two signs to a page that waits, by which one that has left is found out
 POLL_SECONDS = 0.2  # between two looks at the learner's files
 QUESTIONS = ("ask", "picture", "words", "shape", "numbers")
 REFUSALS = {
@@ -68,7 +69,8 @@ class Model:
         self.lock, self.number = threading.RLock(), 0
         self.asked: dict[int, tuple[dict, queue.Queue]] = {}  # by the number of a question
         self.state = {"ready": None, "tests": None, "problem": None}
-        self.closed, self.is_ready, self.failed_starts = False, False, 0
+        self.closed, self.is_ready, self.ends = False, False, 0
+        self.failure = ""  # why no model can ever be had
         self.start(True)
         threading.Thread(target=self.watch_time, daemon=True).start()
 
@@ -78,7 +80,16 @@ class Model:
         self.process = subprocess.Popen(
             self.command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.stderr
         )
+        self.unsent = queue.SimpleQueue()
         threading.Thread(target=self.read, args=(self.process, self.stderr), daemon=True).start()
+        threading.Thread(target=self.write, args=(self.process, self.unsent), daemon=True).start()
+
+    def write(self, process, unsent):
+        """In a thread of its own: the pipe is full while a learner's code lets nothing be read from it."""
+        with contextlib.suppress(OSError):  # it has ended: told by the thread that reads
+            while (request := unsent.get()) is not None:
+                process.stdin.write(json.dumps(request).encode() + b"\n")
+                process.stdin.flush()
 
     def read(self, process, stderr):
         for line in process.stdout:
@@ -90,7 +101,7 @@ class Model:
                     self.take(message)
         process.wait()
         with self.lock:
-            if self.closed or process is not self.process:
+            if self.closed or process is not self.process or self.ends >= MOST_ENDS:
                 return
             stderr.seek(0)
             said = stderr.read().decode("utf-8", "replace")
@@ -100,7 +111,7 @@ class Model:
         with self.lock:
             number, kind = message["id"], message["kind"]
             if kind == "ready":
-                self.is_ready, self.failed_starts, self.seconds = True, 0, message["seconds"]
+                self.is_ready, self.seconds = True, message["seconds"]
                 self.announce("ready", message)
                 if self.which == "1":  # it runs again
                     self.announce("problem", {"kind": "problem", "text": ""})
@@ -108,16 +119,18 @@ class Model:
                     self.changed()
             elif kind == "begun":
                 most = MOST_WAITS.get(message["task"], 10) * self.seconds
-                self.running = (number, time.monotonic() + most, self.computed() + self.seconds)
+                self.running = (time.monotonic(), self.computed(), most)
             elif kind == "changed":
                 self.announce("problem", {"kind": "problem", "text": ""})
                 self.tell(message)
             elif kind == "tests":
                 self.announce("tests", message)
+            elif kind == "failed":
+                self.failure = message["text"]
             elif number in self.asked:
                 self.asked[number][1].put(message)
             if kind == "end":
-                self.running = None
+                self.running, self.ends = None, 0
                 self.asked.pop(number, None)
 
     def announce(self, name: str, message: dict):
@@ -135,19 +148,28 @@ class Model:
                     if other["kind"] == "ask" and other["page"] == request["page"]:
                         waiting.put({"kind": "end", "superseded": True})
                         del self.asked[number]
+            if self.ends >= MOST_ENDS:
+                answers.put({"kind": "end", "refused": "The model's process has ended."})
+                return answers
             self.asked[self.number] = (request, answers)
             self.send(request)
         return answers
 
+    def leave(self, number: int):
+        """Nobody waits for this answer anymore."""
+        with self.lock:
+            if self.asked.pop(number, None) is not None:
+                self.send({"id": number, "page": "", "kind": "left"})
+
     def send(self, request: dict):
-        with contextlib.suppress(OSError):  # it has ended: told by the thread that reads
-            self.process.stdin.write(json.dumps(request).encode() + b"\n")
-            self.process.stdin.flush()
+        self.unsent.put(request)
 
     def changed(self):
         """The learner's files are to be read again."""
         with self.lock:
             self.take_learners = True  # as soon as it is ready, if it is not yet
+            if self.ends < MOST_ENDS:
+                self.ends = 0  # other code may do better
             if self.is_ready:
                 self.send({"id": -1, "page": "", "kind": "changed"})
 
@@ -158,15 +180,20 @@ class Model:
             return 0.0
         return times.user + times.system
 
+    def takes_too_long(self) -> bool:
+        """The seconds are those that it computes, so that a busy machine is not taken for an endless loop;
+        and also those of the clock, because eight threads compute eight seconds in one."""
+        if self.running is None:
+            return False
+        began, computed, most = self.running
+        seconds = time.monotonic() - began
+        return seconds > most or (seconds > self.seconds and self.computed() - computed > self.seconds)
+
     def watch_time(self):
-        """The seconds are those that it computes, so that a busy machine is not taken for an endless loop."""
         while not self.closed:
             time.sleep(0.2)
             with self.lock:
-                if self.running is None:
-                    continue
-                _, last_moment, last_computed = self.running
-                if self.computed() < last_computed and time.monotonic() < last_moment:
+                if not self.takes_too_long():
                     continue
                 if hasattr(signal, "SIGUSR1"):
                     self.process.send_signal(signal.SIGUSR1)  # faulthandler writes where it is
@@ -180,19 +207,27 @@ class Model:
         if self.process.poll() is None:
             self.process.kill()
             self.process.wait()
+        self.unsent.put(None)
+        self.running = None
         for _, answers in self.asked.values():
-            answers.put({"kind": "end", "refused": "The model was started again."})
+            answers.put({"kind": "end", "refused": "The model's process has ended."})
         self.asked.clear()
+        self.ends += 1
+        gives_up = bool(self.failure) or self.ends >= MOST_ENDS
         place = re.search(r'(\w+_0\.py)", line (\d+) in (\w+)', said)
-        if self.is_ready and self.which != "1":
+        if self.failure:
+            text = self.failure
+        elif self.is_ready and self.take_learners and self.which != "1":
             where = f"{place[1]}:{place[2]}, in {place[3]}: y" if place else "Y"
-            text = f"{where}our code {why}\nUntil you save it again, this page shows the reference."
-            self.announce("problem", {"kind": "problem", "text": text})
+            text = f"{where}our code {why}"
         else:
             last = (said.strip().splitlines() or ["no message"])[-1]
-            self.announce("problem", {"kind": "problem", "text": f"The model's process {why}: {last[-300:]}"})
-        self.failed_starts += not self.is_ready
-        if self.failed_starts < 3:
+            text = f"The model's process {why}: {last[-300:]}"
+        if gives_up and not self.failure:
+            text += f"\nAfter {MOST_ENDS} ends without an answer it is not started again. Ctrl-C ends this."
+            log(text)
+        self.announce("problem", {"kind": "problem", "text": text})
+        if not gives_up:
             self.start(take_learners=False)
 
     def close(self):
@@ -233,6 +268,7 @@ def files_served(facts: dict) -> tuple[dict[str, tuple[str, bytes]], str]:
     facts = facts | {
         "samples": list(samples),
         "drawings": json.loads(read("stage.json")),
+        "most_bytes": MOST_BYTES,
     }
     files = {
         "": ("text/html; charset=utf-8", page.encode()),
@@ -323,6 +359,8 @@ class Server(ThreadingHTTPServer):
 
     def service_actions(self):
         """Twice a second: who has not sent a whole request in time is left."""
+        if self.model.failure:
+            raise InputError(self.model.failure)  # ends the program
         for request, began in list(self.unfinished.items()):
             if time.monotonic() - began > REQUEST_SECONDS and self.unfinished.pop(request, None):
                 self.count("slow")
@@ -421,9 +459,10 @@ class Handler(BaseHTTPRequestHandler):
         file = Path(self.server.folder.name) / f"{secrets.token_hex(16)}.png"
         file.write_bytes(content)
         try:
-            answers = self.server.model.ask(request | {"picture": str(file), "digest": digest})
-            self.send_lines(answers, str(file))
+            request |= {"picture": str(file), "digest": digest}
+            self.send_lines(self.server.model.ask(request), str(file))
         finally:
+            self.server.model.leave(request.get("id"))  # which is nothing new if it was answered
             with contextlib.suppress(OSError):
                 file.unlink()
         return None
@@ -432,9 +471,11 @@ class Handler(BaseHTTPRequestHandler):
         self.answer(200, "application/x-ndjson", None)
         while True:
             try:
-                message = answers.get(timeout=ANSWER_SECONDS)
+                message = answers.get(timeout=ALIVE_SECONDS)
             except queue.Empty:
-                return
+                self.wfile.write(b"\n")  # no message: it fails where nobody is there anymore
+                self.wfile.flush()
+                continue
             if "refused" in message:
                 message["refused"] = message["refused"].replace(file, "the picture")
             self.wfile.write(json.dumps(message, ensure_ascii=False).encode() + b"\n")
@@ -453,9 +494,9 @@ class Handler(BaseHTTPRequestHandler):
                     listener.put(message)
             while True:
                 try:
-                    text = f"data: {json.dumps(listener.get(timeout=5))}\n\n"
+                    text = f"data: {json.dumps(listener.get(timeout=ALIVE_SECONDS))}\n\n"
                 except queue.Empty:
-                    text = ":\n\n"  # finds out whether anybody is still there
+                    text = ":\n\n"  # no message, as above
                 self.wfile.write(text.encode())
                 self.wfile.flush()
         finally:
@@ -576,10 +617,10 @@ def serve(folder: str, which: str, opens_browser: bool):
     def end(*_):
         raise KeyboardInterrupt
 
-    signal.signal(signal.SIGINT, end)
-    signal.signal(signal.SIGTERM, end)
-    server = Server(folder, which)
+    server = Server(folder, which)  # until it is there, Ctrl-C ends the program as everywhere
     try:
+        signal.signal(signal.SIGINT, end)
+        signal.signal(signal.SIGTERM, end)
         write(server.address)
         log("This page is live as long as this program runs: Ctrl-C ends both.")
         if opens_browser:

@@ -13,6 +13,7 @@ tokens of its answer.
     {"id", "page", "kind": "words", "picture": FILE}             a mask, to be said in 16 words
     {"id", "page", "kind": "shape", "words", "box", "size"}      16 words, to be drawn
     {"id", "page", "kind": "changed"}             a file of the learner's was saved
+    {"id", "page", "kind": "left"}                nobody waits for the answer to this number anymore
 """
 
 import ast
@@ -46,13 +47,17 @@ class Requests:
 
     def __init__(self, lines):
         self.lines, self.waiting, self.change = lines, [], threading.Condition()
-        self.ended = False
+        self.ended, self.left = False, set()
         threading.Thread(target=self.read, daemon=True).start()
 
     def read(self):
         for line in self.lines:
             request = json.loads(line)
             with self.change:
+                if request["kind"] == "left":
+                    self.left.add(request["id"])
+                    self.waiting = [one for one in self.waiting if one["id"] != request["id"]]
+                    continue
                 self.waiting = [one for one in self.waiting if not same_question(one, request)]
                 self.waiting.append(request)
                 self.change.notify()
@@ -68,7 +73,7 @@ class Requests:
 
     def is_superseded(self, request: dict) -> bool:
         with self.change:
-            return any(same_question(request, one) for one in self.waiting)
+            return request["id"] in self.left or any(same_question(request, one) for one in self.waiting)
 
 
 def same_question(one: dict, other: dict) -> bool:
@@ -103,7 +108,8 @@ class Bench:
                        modules_of([])["generation_1"])  # fmt: skip
         self.tokenizer = tokenizer
         self.own = self.own_model = self.own_processor = None
-        self.problem = ""  # why there is no model of the learner's
+        # Why there is no model of the learner's. (After a process that their code has ended there is none.)
+        self.problem = "" if which == "1" else "Until you save it again, this page shows the reference."
         self.texts: dict[str, tuple] = {}  # of the exercises, by their names
         self.results: dict = {}  # of their tests
         self.changed: set[str] = set()  # whose text is another than before the last save
@@ -558,6 +564,9 @@ def main(folder: str, which: str):
     if hasattr(signal, "SIGUSR1"):
         faulthandler.register(signal.SIGUSR1)
 
+    from load_weights import CheckpointError
+    from program.command_line import InputError
+
     sending = threading.Lock()
 
     def send(message: dict):
@@ -574,7 +583,11 @@ def main(folder: str, which: str):
         if count and time.perf_counter() - start > TELL_SECONDS:
             send({"id": request["id"], "kind": "step", "tokens": count})
 
-    bench = Bench(folder, which, goes_on)
+    try:
+        bench = Bench(folder, which, goes_on)
+    except (CheckpointError, InputError) as error:
+        send({"id": 0, "kind": "failed", "text": str(error)})
+        return
     told = switches(bench.kit.model.config) if which == "1" else []
     send({"id": 0, "kind": "ready", "switches": told, "seconds": bench.seconds})
     while (request := requests.next()) is not None:

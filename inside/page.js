@@ -365,8 +365,7 @@ function seenWords(seen, place) {
   const name = found => found.length === seen.length ? "any layer" : `layer${found.length > 1 ? "s" : ""} ${found.join(", ")}`;
   const unseen = layers("unseen"), computed = layers("arguments");
   return [
-    ...(unseen.length ? [`In ${name(unseen)} ${place} took no softmax that could be seen, or one of another shape than attention's: ` +
-      "there is no map of it."] : []),
+    ...(unseen.length ? [`No attention softmax of the expected shape was seen in ${name(unseen)} of ${place}, so there is no map of it.`] : []),
     ...(computed.length ? [`${computed.length === seen.length ? "Every layer" : "In " + name(computed) + " it"} uses scaled_dot_product_attention, ` +
       "which keeps its weights to itself: these were computed from what it was given."] : [])].join(" ");
 }
@@ -815,7 +814,7 @@ function inspector([line, name, kind, dtype, , , , , packed], place) {
   const axes = shape.slice(0, -1).map((count, axis) => axisOf(count, shape, axis)), at = axes.map(axis => axis ? axis.at : 0);
   const area = make("div", {class: "scroll", tabIndex: 0, role: "region", ariaLabel: `The numbers of ${name}`}), note = make("p", {class: "note"});
   const draw = async () => {
-    note.textContent = "Running the model once more to read them…";
+    note.textContent = "Running the model again to read them…";
     try {
       const {row} = await askNumbers({unit: place.unit, method: place.method, step: place.step, layer: place.layer, line, name, at});
       const values = row.list || Array.from(unpack(row).values), shown = values.slice(0, MOST_SHOWN), perRow = Math.min(12, shown.length);
@@ -823,7 +822,7 @@ function inspector([line, name, kind, dtype, , , , , packed], place) {
       note.textContent = `${name}[${[...at, ":"].join(", ")}]: ${values.length > shown.length ? `the first ${shown.length} of ` : ""}${grouped(shape.at(-1))} numbers` +
         (shape.at(-1) > values.length ? ` (of ${grouped(shape.at(-1))})` : "") + ".";
     } catch (error) {
-      note.textContent = `These numbers could not be had: ${error.message}`;
+      note.textContent = `These numbers could not be read: ${error.message}`;
       fill(area, ...sampled());
     }
   };
@@ -998,7 +997,7 @@ function drawCode() {
     }
     const wrong = names.filter(name => wrongIn(name) || testsOf(name).some(test => test.state === "wrong"));
     const changed = names.filter(name => told.code.units[name].changed.length);
-    details.querySelector(".state").textContent = wrong.length ? `to mend: ${wrong.join(", ")}` : changed.length ? `switched: ${changed.join(", ")}` :
+    details.querySelector(".state").textContent = wrong.length ? `to fix: ${wrong.join(", ")}` : changed.length ? `switched: ${changed.join(", ")}` :
       told.code.whose ? "of the switched run" : "";
     details.querySelector(".state").className = `state${wrong.length ? " bad" : ""}`;
     names.forEach(name => codeUnits.get(name)());

@@ -74,7 +74,7 @@ def find_in_file(name: str, line: int, file: str, changed: int) -> Source | None
         if isinstance(node, (ast.ClassDef, ast.FunctionDef)) and node.name == name:
             decorated = [decorator.lineno for decorator in node.decorator_list]
             if node.lineno <= line <= node.end_lineno or line in decorated:
-                lines = text.splitlines()[node.lineno - 1 : node.end_lineno]
+                lines = text.split("\n")[node.lineno - 1 : node.end_lineno]  # as Python counts them
                 return Source(name, Path(file), node.lineno, lines)
     return None
 

@@ -337,13 +337,9 @@ def test_tiny_finds_the_cat_and_looks_at_it(made):
 
 
 @needs_tiny
-def test_without_arguments_in_ten_seconds(tmp_path):
-    before = os.times()
+def test_without_arguments(tmp_path):
     done = subprocess.run([sys.executable, PROGRAM], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    # Computing time, on one thread: a busy machine is no fault of the program's. (Windows counts none.)
-    after = os.times()
-    assert after.children_user + after.children_system - before.children_user - before.children_system < 10
     page = tmp_path / "explain.html"
     assert str(page.resolve()) in done.stdout and page.stat().st_size < 5_000_000
 

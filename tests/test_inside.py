@@ -10,10 +10,12 @@ from PIL import Image
 
 import generation_1
 from course.experiments.edits import Edit, compiled
+from course.learner_file import LearnerFile
+from course.source import find
 from inside.choosing import LISTED, describe_choices, watch_choices
 from inside.code import changed_lines
 from inside.masks import describe_mask, describe_masks, example_mask
-from inside.source import find_source
+from inside.source import find_in_file, find_source
 from inside.trace import Tracer, places, sample
 from load_weights import import_set, load_mask_decoder
 from mask_decoder_1 import mask_from_tokens, tokens_from_mask
@@ -152,3 +154,14 @@ def test_samples_are_numbers_of_the_value():
     assert sample(np.zeros((4, 5, 3), np.uint8)) == [[0] * 5] * 4
     assert sample("text") is None and sample(torch.tensor(1.0)) is None
     assert list(places(3, 8)) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("separator", ["\x0b", "\x0c", "\x85", "\u2028"])
+def test_lines_are_counted_as_python_counts_them(tmp_path, separator):
+    """Signs at which str.splitlines() cuts, too: an editor shows them as a part of the line."""
+    text = f"# one{separator}line\ndef whole():\n    return 1\n\n\ndef broken():\n    return (1\n"
+    file = LearnerFile("decoder", text)
+    assert file.broken["broken"].lineno == 7 and find(file.tree, "whole").lineno == 2
+    (tmp_path / "file.py").write_text(text.replace("(1", "1"), "utf-8")
+    found = find_in_file("broken", 6, str(tmp_path / "file.py"), 0)
+    assert (found.first_line, found.lines) == (6, ["def broken():", "    return 1"])

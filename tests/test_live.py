@@ -195,6 +195,56 @@ def test_samples_pictures_of_ones_own_and_the_pen(served, tabs, tmp_path):
     settle(tab)
 
 
+def test_undo_brings_back_what_a_new_picture_or_clear_removed(served, tabs):
+    tab = tabs(served)
+    stage, things, undo = tab.locator("#stage"), tab.locator("#things .thing"), tab.locator("#undo")
+    ground = "document.getElementById('ground').toDataURL()"
+    tab.locator("#pen").click()
+    drag(tab, (stage, 0.1, 0.1), (stage, 0.8, 0.1))
+    before = tab.evaluate(ground)
+    tab.get_by_role("button", name="Sample: cats").click()
+    until(lambda: not things.count())
+    tab.get_by_role("button", name="Add: dog").click()
+    undo.click()
+    assert things.count() == 2 and tab.evaluate(ground) == before  # nor is what came after it lost
+    things.first.focus()
+    tab.locator("#clear").click()
+    assert not things.count() and tab.evaluate(ground) != before
+    undo.click()
+    assert things.count() == 2 and tab.evaluate(ground) == before and not tab.locator(".chosen").count()
+    undo.click()
+    assert things.count() == 2 and tab.evaluate(ground) != before  # the stroke
+    settle(tab)
+
+
+def test_a_file_that_is_too_large_and_one_that_is_chosen_twice(served, tabs):
+    tab, sent = tabs(served), []
+    tab.evaluate("served.most_bytes = 1e6")
+    tab.on("request", lambda request: sent.append(request.url.rpartition("/")[2]))
+    file = {"name": "large.png", "mimeType": "image/png", "buffer": bytes(1_000_001)}
+    tab.locator("#file").set_input_files(file)
+    until(lambda: "large.png: it is too large (at most 1 MB)" in tab.locator("#status").inner_text())
+    assert "picture" not in sent
+    for count in (1, 2):
+        tab.locator("#file").set_input_files(ROOT / "images" / "night.png")
+        until(lambda count=count: sent.count("picture") == count)
+        assert tab.evaluate("document.getElementById('file').value") == ""  # so that it can change again
+    until(lambda: "rocket" in reply(tab))
+
+
+def test_what_is_said_of_the_bars_is_of_the_answer_that_is_shown(served, tabs):
+    tab = tabs(served)
+    turn(tab, "temperature", 2)
+    settle(tab)
+    words = "document.getElementById('choiceWords').textContent"
+    before = tab.evaluate(words)
+    move = "temperature.value = 0.5; temperature.dispatchEvent(new Event('input'))"
+    moved = tab.evaluate(f"(() => {{ {move}; return [{words}, temperatureIs.value]; }})()")
+    assert moved == [before, "0.5"] and "divided by 2.0" in before
+    turn(tab, "temperature", 0)
+    settle(tab)
+
+
 STROKE = """events => {
   for (const [name, pointerId, x] of events) document.getElementById("stage").dispatchEvent(
     new PointerEvent(name, {pointerId, clientX: x, clientY: 300, bubbles: true, cancelable: true}));
@@ -525,7 +575,7 @@ def test_a_saved_mistake_is_marked_at_its_line_and_mended(learners, tabs):
     wrong = RIGHT.removesuffix(" * self.head_dim**-0.5")
     save(file, RIGHT, wrong)
     until(lambda: bad.count())
-    assert bad.inner_text() == "to mend: GemmaAttention"
+    assert bad.inner_text() == "to fix: GemmaAttention"
     tab.evaluate("openCode('GemmaAttention')")
     line = tab.locator("#code-GemmaAttention tr.wrong").first
     number = file.read_text("utf-8").splitlines().index(f"        {wrong}") + 1
@@ -535,6 +585,9 @@ def test_a_saved_mistake_is_marked_at_its_line_and_mended(learners, tabs):
     save(file, wrong, RIGHT)
     until(lambda: not bad.count())
     assert tab.locator("tr.wrong").count() == 0
+
+
+NOT_YOURS = "the reference's answer, because your code does not run"
 
 
 def test_a_syntax_error_a_crash_and_an_end_are_told_and_stop_nothing(learners, tabs):
@@ -548,7 +601,8 @@ def test_a_syntax_error_a_crash_and_an_end_are_told_and_stop_nothing(learners, t
     ):
         save(file, RIGHT, broken)
         until(lambda said=said: problem.is_visible() and re.search(said, problem.inner_text()))
-        assert reply(tab) == "a dog"  # the reference's
+        assert reply(tab) == "a dog"
+        until(lambda: tab.locator("#afterOf").inner_text() == NOT_YOURS)
         save(file, f"        {broken}\n", f"        {RIGHT}\n")
         until(lambda: not problem.is_visible())
 
@@ -765,6 +819,15 @@ def test_what_a_killed_process_had_written_does_not_count():
     model.process = "a newer one"
     model.read(process, None)
     assert len(taken) == 1
+
+
+def test_a_damaged_checkpoint_is_one_line(tmp_path):
+    folder = shutil.copytree(ROOT / "paligemma-tiny", tmp_path / "cut")
+    os.truncate(folder / "model.safetensors", 100_000)
+    process, _ = start(ROOT, "--model", str(folder))
+    said = process.communicate(timeout=120)[1].splitlines()
+    assert process.returncode == 2 and "model.safetensors" in said[-1]
+    assert len(said) == 2, said  # the other one: how long the page is live
 
 
 def test_bad_arguments_are_one_line():

@@ -22,7 +22,14 @@ import inference
 import training_1
 from decoder_1 import GemmaRMSNorm
 from finetuning import data, learner, memory, report, session
-from finetuning.adapter import alpha_of, load_adapter, read_adapter_config, read_tensors, save_checkpoint
+from finetuning.adapter import (
+    alpha_of,
+    load_adapter,
+    lora_tensors,
+    read_adapter_config,
+    read_tensors,
+    save_checkpoint,
+)
 from finetuning.fused import fuse
 from load_weights import CheckpointError, import_set, load_hf_model
 from program import known_prompts
@@ -299,6 +306,25 @@ def test_stopped_and_gone_on_with(folder, checkpoint, capsys, monkeypatch):
     assert code == 0, errors
     for name in ("adapter_model.safetensors", "log.jsonl"):
         assert (folder / "out" / name).read_bytes() == (folder / "through" / name).read_bytes()
+
+
+def test_where_no_answer_is_right_the_lowest_loss_is_kept(folder, checkpoint, capsys, monkeypatch):
+    """Free captions: the share of right answers is 0 in every epoch, here with the second the best of three."""
+    original, kept = learner.Learner.score, []
+
+    def noted(self):
+        kept.append({name: tensor.clone() for name, tensor in lora_tensors(self.model).items()})
+        return original(self)
+
+    monkeypatch.setattr(learner.Learner, "score", noted)
+    monkeypatch.setattr(training_1, "learning_rate", lambda step, *_: 0.01 if step < 4 else 1.0)
+    learn(folder, checkpoint, capsys)
+    steps = [json.loads(line) for line in (folder / "out" / "log.jsonl").read_text().splitlines()]
+    found = [step for step in steps if "right" in step]
+    losses = [step["eval_loss"] for step in found]
+    assert [step["right"] for step in found] == [0, 0, 0] and losses.index(min(losses)) == 1, losses
+    adapter = load_file(folder / "out" / "adapter_model.safetensors")
+    assert all(torch.equal(adapter[name], tensor) for name, tensor in kept[1].items())
 
 
 @pytest.mark.parametrize("more", [[], ["--merge"]], ids=["adapter", "merged"])

@@ -24,6 +24,7 @@ from decoder_1 import GemmaRMSNorm
 from finetuning import data, learner, memory, report, session
 from finetuning.adapter import (
     alpha_of,
+    base_model_of,
     load_adapter,
     lora_tensors,
     read_adapter_config,
@@ -32,7 +33,7 @@ from finetuning.adapter import (
 )
 from finetuning.fused import fuse
 from load_weights import CheckpointError, import_set, load_hf_model
-from program import known_prompts
+from program import known_prompts, questions
 
 pytestmark = pytest.mark.long
 
@@ -309,7 +310,7 @@ def test_stopped_and_gone_on_with(folder, checkpoint, capsys, monkeypatch):
 
 
 def test_where_no_answer_is_right_the_lowest_loss_is_kept(folder, checkpoint, capsys, monkeypatch):
-    """Free captions: the share of right answers is 0 in every epoch, here with the second the best of three."""
+    """Free captions: the share of right answers is 0 in every epoch. Here the second is the best."""
     original, kept = learner.Learner.score, []
 
     def noted(self):
@@ -437,6 +438,47 @@ def test_inference_takes_the_adapter_and_finds_its_model(folder, checkpoint, cap
     merged = learn(folder, checkpoint, capsys, "--rate", 0.05, "--merge", out="merged")
     assert "--model merged" in merged
     assert new == again == ask(capsys, *question, "--model", "merged")[1]
+
+
+def made_for(folder, base):
+    """An adapter whose config names its base so; its weights are not read."""
+    folder.mkdir(parents=True)
+    (folder / "adapter_model.safetensors").touch()
+    config = {"peft_type": "LORA", "lora_alpha": 4, "base_model_name_or_path": base}
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+    return folder
+
+
+def test_an_adapters_model_is_found_from_another_folder(tmp_path, monkeypatch):
+    (tmp_path / "base").mkdir()
+    (tmp_path / "base" / "config.json").touch()
+    (tmp_path / "elsewhere").mkdir()
+    adapter = made_for(tmp_path / "adapters" / "one", "base")
+    monkeypatch.chdir(tmp_path)
+    assert base_model_of("adapters/one") == "base"
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert base_model_of("../adapters/one") == base_model_of(adapter) == str(tmp_path / "base")
+    assert base_model_of(made_for(tmp_path / "two", "nowhere")) is None
+
+
+@pytest.mark.parametrize(
+    ("base", "is_said"),
+    [
+        ("other-model", True),
+        ("google/other-model", True),
+        ("my/checkpoint", False),
+        ("C:\\models\\checkpoint", False),
+        ("", False),
+    ],
+)
+def test_an_adapter_on_another_model_than_its_own_is_said(base, is_said, tmp_path, capsys, monkeypatch):
+    adapter = made_for(tmp_path / "adapter", base)
+    (tmp_path / "checkpoint").mkdir()
+    monkeypatch.setattr(questions, "choose_model", lambda: (str(tmp_path / "checkpoint"), "model checkpoint"))
+    code, _, errors = ask(capsys, "--adapter", adapter)
+    assert code == 2  # the model that was chosen holds nothing: it is said before it is loaded
+    line = f"Adapter {adapter} was made for {base}, which is not here: it is used with checkpoint."
+    assert (line in errors) == is_said, errors
 
 
 def test_what_it_was_taught_is_known_afterwards(folder, checkpoint, capsys):

@@ -96,7 +96,7 @@ def build_parser() -> Parser:
     add("--max-tokens", type=number(int, 1, 4096), default=128, metavar="N",
         help="longest answer (default: 128)")
     add("--recompute", action="store_true",
-        help="less memory, up to half more time: activations are computed twice")
+        help="less memory, more time: activations are computed twice")
     add("--merge", action="store_true", help="writes a whole checkpoint instead of an adapter")
     add("--skip-bad", action="store_true", help="leaves bad examples out, and says how many")
     add("--seed", type=number(int, 0, 2**31 - 1), default=0, metavar="N",
@@ -168,7 +168,7 @@ def run(args: argparse.Namespace):
     history = {"step": 0, "steps": []}
     if (out / state.STATE).exists():
         history = state.load_state(out, learner.parameters, learner.optimizer, learner.best)
-        log(f"Goes on after step {history['step']}")
+        log(f"Resuming after step {history['step']}")
     session.say_time(learner, history)
     stop: list = []
     earlier = session.catch_ctrl_c(stop)

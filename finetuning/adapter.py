@@ -75,6 +75,8 @@ def write_whole(folder: Path, name: str, write):
     """write(path) makes a file aside, which then takes its place: whoever looks sees all of it or none."""
     part = folder / f"{name}.part"
     write(part)
+    with part.open("rb+") as file:
+        os.fsync(file.fileno())  # on the disk before it has the name
     os.replace(part, folder / name)
 
 

@@ -157,7 +157,7 @@ def run(args: argparse.Namespace):
         learner = Learner(args, model_set.training, model_set, task, device)
         session.show_examples(learner)
         session.say_memory(learner)
-    except (InputError, CheckpointError):
+    except Exception:  # memory that runs out, for one: the same --out must be free for another try
         if args.resume is None:
             unmake_out(out)
         raise
@@ -239,7 +239,10 @@ def run_with_advice(args: argparse.Namespace):
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
-        raise InputError("out of memory: try --batch 1 with --accumulate, or --recompute") from error
+        advice = "out of memory: try --batch 1 with --accumulate, or --recompute"
+        if (Path(args.out) / SETTINGS).exists():
+            advice += f", and another --out ({args.out} is kept for --resume, where more memory is free)"
+        raise InputError(advice) from error
 
 
 def main(argv: list[str] | None = None):

@@ -840,6 +840,22 @@ def test_too_little_memory_is_said_before_anything_is_learned(folder, checkpoint
     assert not (folder / "out").exists()
 
 
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("can't allocate memory")])
+@pytest.mark.parametrize(("where", "is_kept"), [("say_memory", False), ("say_time", True)])
+def test_the_advice_where_memory_runs_out_can_be_taken(
+    where, is_kept, error, folder, checkpoint, capsys, monkeypatch
+):
+    def full(*_):
+        raise error
+
+    monkeypatch.setattr(session, where, full)
+    file = write(folder, *[example(i) for i in range(4)])
+    code, _, errors = run(capsys, "--data", file, "--model", checkpoint, "--out", "out", "--max-tokens", 8)
+    last = errors.splitlines()[-1]
+    assert code == 2 and "out of memory: try --batch 1" in last
+    assert (folder / "out").exists() == ("another --out (out is kept for --resume" in last) == is_kept, last
+
+
 def test_the_program_starts_from_another_folder(tmp_path):
     result = subprocess.run(
         [sys.executable, str(ROOT / "finetune.py"), "--help"], cwd=tmp_path, capture_output=True, text=True

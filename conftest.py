@@ -51,7 +51,7 @@ def pytest_collection_modifyitems(config, items):
         keep(items, lambda item: getattr(item, "callspec", None) and item.callspec.id in chosen, config)
     elif config.option.long:
         keep(items, lambda item: item.get_closest_marker("long"), config)
-    elif config.args_source != config.ArgsSource.ARGS and not config.option.keyword:  # no file is named
+    elif not (config.option.keyword or any("::" in name or name.endswith(".py") for name in config.args)):
         config.stash[LEFT_OUT] = sum(item.get_closest_marker("long") is not None for item in items)
         keep(items, lambda item: not item.get_closest_marker("long"), config)
 

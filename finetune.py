@@ -96,7 +96,7 @@ def build_parser() -> Parser:
     add("--max-tokens", type=number(int, 1, 4096), default=128, metavar="N",
         help="longest answer (default: 128)")
     add("--recompute", action="store_true",
-        help="less memory, up to half more time: activations are computed twice")
+        help="less memory, more time: activations are computed twice")
     add("--merge", action="store_true", help="writes a whole checkpoint instead of an adapter")
     add("--skip-bad", action="store_true", help="leaves bad examples out, and says how many")
     add("--seed", type=number(int, 0, 2**31 - 1), default=0, metavar="N",
@@ -157,7 +157,7 @@ def run(args: argparse.Namespace):
         learner = Learner(args, model_set.training, model_set, task, device)
         session.show_examples(learner)
         session.say_memory(learner)
-    except (InputError, CheckpointError):
+    except Exception:  # memory that runs out, for one: the same --out must be free for another try
         if args.resume is None:
             unmake_out(out)
         raise
@@ -168,7 +168,7 @@ def run(args: argparse.Namespace):
     history = {"step": 0, "steps": []}
     if (out / state.STATE).exists():
         history = state.load_state(out, learner.parameters, learner.optimizer, learner.best)
-        log(f"Goes on after step {history['step']}")
+        log(f"Resuming after step {history['step']}")
     session.say_time(learner, history)
     stop: list = []
     earlier = session.catch_ctrl_c(stop)
@@ -239,7 +239,10 @@ def run_with_advice(args: argparse.Namespace):
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
-        raise InputError("out of memory: try --batch 1 with --accumulate, or --recompute") from error
+        advice = "out of memory: try --batch 1 with --accumulate, or --recompute"
+        if (Path(args.out) / SETTINGS).exists():
+            advice += f", and another --out ({args.out} is kept for --resume, where more memory is free)"
+        raise InputError(advice) from error
 
 
 def main(argv: list[str] | None = None):

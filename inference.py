@@ -33,7 +33,7 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-from finetuning.adapter import base_model_of, load_adapter
+from finetuning.adapter import base_model_of, load_adapter, say_if_another_base
 from generation_1 import Answer
 from load_weights import (
     CheckpointError,
@@ -402,9 +402,12 @@ def log_times(times: Times, device: str):
 
 
 def run(args: argparse.Namespace):
-    if args.adapter is not None and args.model is None:
+    finds_base = args.adapter is not None and args.model is None
+    if finds_base:
         args.model = base_model_of(args.adapter)
     fill_defaults(args)
+    if finds_base:
+        say_if_another_base(args.adapter, args.model)
     args.image = expand_patterns(args.image)
     check_prompts(args)
     # The first batch is opened now, and of the others only the heads are read: what cannot be used is found

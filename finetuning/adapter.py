@@ -17,7 +17,7 @@ import math
 import os
 import re
 import shutil
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -37,6 +37,7 @@ from load_weights import (
     weight_files,
 )
 from program import known_prompts
+from program.command_line import log
 from training_1 import LoRALinear
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -74,6 +75,8 @@ def write_whole(folder: Path, name: str, write):
     """write(path) makes a file aside, which then takes its place: whoever looks sees all of it or none."""
     part = folder / f"{name}.part"
     write(part)
+    with part.open("rb+") as file:
+        os.fsync(file.fileno())  # on the disk before it has the name
     os.replace(part, folder / name)
 
 
@@ -219,10 +222,34 @@ def check_alphas(path: Path, config: dict):
             ) from error
 
 
-def base_model_of(folder) -> str | None:
-    """The folder of the model that an adapter was made for, if it is on this machine."""
+def recorded_base(folder) -> str | None:
+    """What an adapter says it was made for: a path as it was typed, or a name on the hub."""
     base = read_adapter_config(Path(folder)).get("base_model_name_or_path")
-    return base if isinstance(base, str) and base and (Path(base) / "config.json").is_file() else None
+    return base if isinstance(base, str) and base else None
+
+
+def base_model_of(folder) -> str | None:
+    """The folder of the model that an adapter was made for, if it is on this machine.
+
+    A relative path begins where the training was started, which may be the folder of the adapter's
+    folder, or one above it, and not the working folder.
+    """
+    base = recorded_base(folder)
+    if base is None:
+        return None
+    places = [Path(), *Path(folder).resolve().parents]
+    return next((str(place / base) for place in places if (place / base / "config.json").is_file()), None)
+
+
+def say_if_another_base(folder, model: str):
+    """One line where the model that an adapter was made for is not here, and another one was chosen."""
+    base = recorded_base(folder)
+    # Of `google/paligemma-3b-pt-224` and of paths, Windows' as well, the last part is the model's name.
+    if base is not None and PureWindowsPath(base).name != Path(model).resolve().name:
+        log(
+            f"Adapter {folder} was made for {base}, which is not here: it is used with {Path(model).name}. "
+            "Give --model if that is wrong."
+        )
 
 
 def peft_pattern(pattern: str) -> str:

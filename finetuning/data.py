@@ -10,6 +10,7 @@ for what people get wrong, and each complaint names file and line.
 import argparse
 import hashlib
 import json
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,7 +75,7 @@ def read_folder(folder: Path) -> list[tuple[str, object]]:
             content = {
                 "image": path.name,
                 "prefix": CAPTION,
-                "suffix": beside.read_text(encoding="utf-8").strip(),
+                "suffix": beside.read_text(encoding="utf-8-sig").strip(),
             }
             if not content["suffix"]:
                 content = BadExample(f"{beside.name} beside it is empty")
@@ -86,12 +87,37 @@ def read_folder(folder: Path) -> list[tuple[str, object]]:
     return found
 
 
+def read_contents(path: Path) -> tuple[Path, list[tuple[str, object]]]:
+    """What a file or folder holds, and the folder that the paths of its pictures begin in."""
+    return (path, read_folder(path)) if path.is_dir() else (path.parent, read_lines(path))
+
+
 def fingerprint(path: Path) -> str:
-    """Changes when the examples do, so that nobody goes on with others without noticing."""
-    if path.is_dir():
-        names = [(file.name, file.stat().st_size) for file in sorted(path.iterdir())]
-        return hashlib.sha256(json.dumps(names).encode()).hexdigest()
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    """Changes when the examples or their pictures do, so that no training goes on with others unnoticed."""
+    folder, found = read_contents(path)
+    contents = [content for _, content in found]
+    text = repr(contents).encode(errors="backslashreplace") if path.is_dir() else path.read_bytes()
+    digest = hashlib.sha256(text)
+    images = [content.get("image") for content in contents if isinstance(content, dict)]
+    for picture in dict.fromkeys(folder / image for image in images if isinstance(image, str)):
+        # What cannot be read is a bad example, which is told elsewhere.
+        if os.path.isfile(picture) and os.access(picture, os.R_OK):
+            digest.update(file_print(picture).encode())
+    return digest.hexdigest()
+
+
+def file_print(path: Path, pieces: int = 256, length: int = 2**14) -> str:
+    """A SHA-256 of a file up to 4 MB; of a larger one, of its size and of pieces all over it.
+
+    The 3B's weights are 6 GB, and those of the same model after another training have the same size.
+    """
+    size = path.stat().st_size
+    digest = hashlib.sha256(str(size).encode())
+    with path.open("rb") as file:
+        for start in range(0, size, max(length, size // pieces)):
+            file.seek(start)
+            digest.update(file.read(length))
+    return digest.hexdigest()
 
 
 # ----------------------------------------------------------------------------- what is wrong
@@ -172,12 +198,10 @@ def read_examples(
     """
     if not path.exists():
         raise InputError(f"{path} does not exist")
-    is_folder = path.is_dir()
-    found = read_folder(path) if is_folder else read_lines(path)
+    folder, found = read_contents(path)
     if not found:
-        what = f"no pictures ({', '.join(PICTURES)})" if is_folder else "no examples: it is empty"
+        what = f"no pictures ({', '.join(PICTURES)})" if path.is_dir() else "no examples: it is empty"
         raise InputError(f"{path} holds {what}")
-    folder = path if is_folder else path.parent
     examples, complaints = [], []
     for where, content in tqdm(found, desc=f"Checking {path.name}", unit="example", delay=1, leave=False):
         try:
@@ -263,6 +287,7 @@ def read_task(args: argparse.Namespace, tokenizer) -> Task:
         log(f"Bad examples left out: {len(complaints)}")
     pictures = list(dict.fromkeys(example.picture for example in train + held_out))
     log(
-        f"Learns from {len(train)} examples, is asked {len(held_out)} others; {len(pictures)} pictures in all"
+        f"Training on {len(train)} examples, evaluating on {len(held_out)} others; "
+        f"{len(pictures)} pictures in all"
     )
     return Task(train, held_out, pictures)

@@ -141,7 +141,12 @@ class Learner:
         return found
 
     def score(self) -> float:
-        """Asks about all that is held out, and notes what was right for the log."""
+        """Asks about all that is held out, and notes for the log what it found. Higher is better.
+
+        The share of exactly right answers, above 0; while there is none, minus the loss, below 0. A free
+        caption is hardly ever the same word for word: if its share alone counted, every epoch would
+        have a score of 0, and the first one would be kept.
+        """
         held_out = self.task.held_out
         found = report.scores(self.answers(held_out), [example.suffix for example in held_out])
         first = len(self.task.train)
@@ -150,7 +155,7 @@ class Learner:
             for start in range(0, len(held_out), self.args.batch)
         ]
         self.found = found | {"eval_loss": self.training.evaluate(self.model, batches, self.sum_loss)}
-        return found["right"]
+        return found["right"] or -self.found["eval_loss"]
 
     # ---- files
 

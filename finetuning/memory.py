@@ -7,7 +7,7 @@ What to notice:
     computed once, and kept in a file that is mapped into memory;
   - the tower is then replaced by nn.Identity, and what a batch calls `pixel_values` are features:
     the model's own forward stays as it is;
-  - a layer can be computed twice instead of remembered (recomputation), for a third more time.
+  - a layer can be computed twice instead of remembered (recomputation), for more time.
 
 Letters in shapes: P pictures, N patches, C width of the tower, D width of the decoder, M width of the MLP, T
 tokens of a row, A tokens of the longest answer, V vocabulary; I inputs and O outputs of a linear layer.

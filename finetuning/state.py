@@ -8,7 +8,6 @@ one of the two is whole. Nothing random is in it: the order of the examples is d
 """
 
 import json
-import os
 from pathlib import Path
 
 import torch
@@ -16,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
+from finetuning.adapter import write_whole
 from program.command_line import InputError
 
 STATE = "training.safetensors"
@@ -33,11 +33,8 @@ def save_state(folder: Path, parameters: list[nn.Parameter], optimizer, best, hi
             tensors[f"best.{i}"] = best.weights[i].cpu()
     score = best.score if best.weights else None
     metadata = {"history": json.dumps(history), "score": json.dumps(score)}
-    part = folder / f"{STATE}.part"
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, part, metadata=metadata)
-    with part.open("rb+") as file:
-        os.fsync(file.fileno())  # on the disk before it has the name
-    os.replace(part, folder / STATE)
+    tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    write_whole(folder, STATE, lambda path: save_file(tensors, path, metadata=metadata))
 
 
 def load_state(folder: Path, parameters: list[nn.Parameter], optimizer, best) -> dict:
@@ -63,5 +60,5 @@ def load_state(folder: Path, parameters: list[nn.Parameter], optimizer, best) ->
                         for i, parameter in enumerate(parameters)
                     ]
     except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
-        raise InputError(f"{path} cannot be gone on with: {error}") from error
+        raise InputError(f"{path} cannot be resumed from: {error}") from error
     return history

@@ -439,13 +439,21 @@ def test_a_run_is_measured_by_what_its_plan_teaches(model, tmp_path, monkeypatch
     train_tiny.write_state(tmp_path / "state.pt", state)
     asked = []
 
-    def columns(*_, things=None, kinds=None, count=None, **__):
-        asked.append((things, kinds, count))
-        return []
+    def material(styles, store, things):
+        return styles, things
 
-    monkeypatch.setattr(train_tiny, "accuracy_columns", columns)
+    def evaluated(model, tokenizer, material, jitter, scenes, seed, codec, num_nothing, check, kinds, count):
+        asked.append((*material, jitter, num_nothing, kinds, count))
+        return {}
+
+    monkeypatch.setattr(measure, "load_material", material)
+    monkeypatch.setattr(measure, "evaluate", evaluated)
     train_tiny.main(["--measure", str(tmp_path)])
-    assert asked == [(train_tiny.FIVE_THINGS, ("caption",), 1)]
+    styles, things = tuple(measure.TRAINING_STYLES[:5]), tuple(train_tiny.FIVE_THINGS)
+    assert asked == [(styles, things, jitter, 0, ("caption",), 1) for jitter in (1.0, 0.0)]
+    asked.clear()
+    train_tiny.main(["--measure", str(tmp_path), "--nothing", "7", "--columns", "Twemoji"])
+    assert asked == [(tuple(measure.HELD_OUT_STYLES[:1]), things, 1.0, 7, ("caption",), 1)]
 
 
 @pytest.mark.long

@@ -262,10 +262,15 @@ ROWS = {
 def accuracy_columns(
     model, tokenizer: Tokenizer, codec, num_scenes: int, num_nothing: int, store: Path | None,
     things=tuple(THINGS), titles=tuple(COLUMNS), kinds=tiny_scenes.KINDS, check=lambda: None, count=None,
+    trained=TRAINING_STYLES,
 ):  # fmt: skip
-    """Yields a title and what `evaluate` found, column by column."""
+    """Yields a title and what `evaluate` found, column by column.
+
+    `trained`: the styles of the plan, which "training sets" stands for.
+    """
     for title in titles:
         styles, jitter, seed = COLUMNS[title]
+        styles = trained if styles == TRAINING_STYLES else styles
         material = load_material(tuple(styles), store, tuple(things))
         found = evaluate(
             model, tokenizer, material, jitter, num_scenes, seed, codec, num_nothing, check, kinds, count

@@ -419,7 +419,7 @@ def train(args: argparse.Namespace):
         columns = accuracy_columns(
             model, run.tokenizer, run.codec if has_masks else None, plan["final_scenes"],
             plan["final_nothing"], run.store, plan["things"], plan["columns"], kinds_measured(plan),
-            signals.check, count_measured(plan),
+            signals.check, count_measured(plan), plan["styles"],
         )  # fmt: skip
         found = dict(tqdm(columns, total=len(plan["columns"]), desc="accuracy", unit="column"))
         table = markdown_table(found)
@@ -434,11 +434,16 @@ def measure(args: argparse.Namespace):
     """Prints the table of a checkpoint, or of the weights in the state of a run."""
     folder = args.measure
     store = Path(args.out) / "rendered.zip" if args.out else None
-    taught = {}  # what the plan of a run teaches; a checkpoint is asked about everything
+    # What the plan of a run teaches; a checkpoint is asked about everything.
+    taught, titles, num_nothing = {}, tuple(COLUMNS), PLAN["final_nothing"]
     if (folder / "state.pt").exists():
         state = read_state(folder / "state.pt")
         plan, store = state["plan"], folder / "rendered.zip"
-        taught = {"things": plan["things"], "kinds": kinds_measured(plan), "count": count_measured(plan)}
+        titles, num_nothing = plan["columns"], plan["final_nothing"]
+        taught = {
+            "things": plan["things"], "kinds": kinds_measured(plan), "count": count_measured(plan),
+            "trained": plan["styles"],
+        }  # fmt: skip
         tokenizer = build_tokenizer()
         model = build_model(build_config(tokenizer, plan["sizes"]))
         model.load_state_dict({name: value.bfloat16().float() for name, value in state["model"].items()})
@@ -447,10 +452,10 @@ def measure(args: argparse.Namespace):
         model, tokenizer = load_hf_model(folder, precision="float32")
     codec = load_mask_decoder(folder)
     codec = codec.float() if codec is not None else None
-    titles = args.columns or tuple(COLUMNS)
+    titles, num_nothing = args.columns or titles, num_nothing if args.nothing is None else args.nothing
     columns = {}
     for title, found in accuracy_columns(
-        model, tokenizer, codec, args.scenes, args.nothing, store, titles=titles, **taught
+        model, tokenizer, codec, args.scenes, num_nothing, store, titles=titles, **taught
     ):
         columns[title] = found
         print(f"{title}: " + ", ".join(f"{kind} {value:.3f}" for kind, value in found.items()), flush=True)
@@ -471,7 +476,7 @@ def main(argv: list[str] | None = None):
         "--measure", type=Path, metavar="DIR", help="train nothing, measure a checkpoint or a run's state"
     )
     parser.add_argument("--scenes", type=int, default=400, help="for --measure: scenes in each column")
-    parser.add_argument("--nothing", type=int, default=300, help="for --measure: pictures of no thing")
+    parser.add_argument("--nothing", type=int, help="for --measure: pictures of no thing (default: 300, or the plan's)")
     parser.add_argument(
         "--columns", nargs="+", choices=tuple(COLUMNS), metavar="COLUMN", help="for --measure: these alone"
     )

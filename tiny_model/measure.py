@@ -129,7 +129,7 @@ class Examination:
 
     def typed_otherwise(self, asked: list[tuple[Scene, str, str]]):
         """Of what was asked before, a few again: capitals, no question mark and `color` change nothing."""
-        chosen = [asked[i] for i in self.rng_besides.permutation(len(asked))[:BATCH]]
+        chosen = [asked[i] for i in self.rng_besides.permutation(len(asked))[: BATCH // 2]]
         prompts = []
         for _, prompt, _ in chosen:
             varied = prompt

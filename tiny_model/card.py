@@ -1,11 +1,11 @@
 """README.md of the checkpoint: what it is, what it can do, how often it is wrong, how it was made.
 
-    python -m tiny_model.card                                          again, from tiny_model/card.json
-    python -m tiny_model.card --state training --figures figures.jsonl    of another checkpoint to be shipped
+    python -m tiny_model.card                      again, from tiny_model/card.json
+    python -m tiny_model.card --state training --figures training/figures.jsonl      of another checkpoint
 
 The page is a function of card.json alone: how the checkpoint was trained, and what was measured of it
-(`python -m tiny_model.train_tiny --measure training --figures figures.jsonl`). A training writes its own
-card.json and README.md at its end.
+(`python -m tiny_model.train_tiny --measure training --figures training/figures.jsonl`). A training writes a
+page and a card.json of its own at its end.
 """
 
 import argparse

@@ -125,8 +125,8 @@ def make_page(args: argparse.Namespace, folder: Path) -> tuple[str, dict]:
         "set": args.set,
     }
     description = describe(recording, picture, facts, folder)
-    # A learner's is not needed before an answer holds a shape: it may not be done yet.
-    is_needed = args.set != "0" or "<seg" in recording.text
+    # A learner's is not needed before an answer holds a shape: it may not be done yet, or be wrong.
+    is_needed = args.set not in ("0", "tried") or "<seg" in recording.text
     vqvae = load_mask_decoder(args.model, model_set.masks) if is_needed else None
     masks = describe_masks(recording.text, description["boxes"], vqvae, picture.size, model_set.masks)
     description["masks"] = masks

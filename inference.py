@@ -347,7 +347,8 @@ def write_answer(question: Question, boxes: list[dict], masks: list, as_json: bo
         return
     entry = {"image": question.path, "prompt": question.prompt, "answer": text}
     entry |= {"tokens": len(question.answer.tokens), "seconds": round(question.seconds, 3)}
-    if boxes:
+    # Where a box was asked for, a program finds the list of them, also where it is empty.
+    if boxes or question.prompt.lower().startswith(("detect ", "segment ")):
         found = zip(boxes, masks, strict=True)
         entry["boxes"] = [box if mask is None else box | {"mask": to_rle(mask)} for box, mask in found]
     line = json.dumps(entry, ensure_ascii=False)
@@ -427,8 +428,9 @@ def run(args: argparse.Namespace):
         raise InputError(f"--draw and --mask cannot both be written to {args.mask}")
     device = choose_device(args.device)
     model_set = set_of(args)
-    # A learner's is not needed before an answer holds a shape: it may not be done yet.
-    vqvae = load_mask_decoder(args.model, model_set.masks) if args.set != "0" else None
+    # A learner's is not needed before an answer holds a shape: it may not be done yet, or be wrong.
+    is_unproven = args.set in ("0", "tried")
+    vqvae = None if is_unproven else load_mask_decoder(args.model, model_set.masks)
     model, tokenizer, processor = load(args, device, model_set)
     if args.adapter is not None:
         log(f"Adapter {args.adapter}: beside {len(load_adapter(model, args.adapter))} layers")
@@ -457,7 +459,7 @@ def run(args: argparse.Namespace):
                 answer_batch(batch, pictures, model, processor, generation, args, device, times, stream)
             for question in batch:
                 boxes = generation.parse_boxes(question.answer.text, *question.size)
-                if args.set == "0" and vqvae is None and "<seg" in question.answer.text:
+                if is_unproven and vqvae is None and "<seg" in question.answer.text:
                     vqvae = load_mask_decoder(args.model, model_set.masks)
                 masks, new_notes = find_masks(
                     question.answer.text, boxes, vqvae, *question.size, model_set.masks

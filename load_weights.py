@@ -334,10 +334,10 @@ def hub_name(key: str) -> str:
 def refuse_lfs_pointer(path: Path):
     with path.open("rb") as file:
         if file.read(len(LFS_POINTER)) == LFS_POINTER:
-            raise CheckpointError(
-                f"{path} is a git-lfs pointer, not the file itself: run `git lfs pull` in {path.parent}, "
-                f"or `{DOWNLOAD} {path.parent}`"
-            )
+            how = f"run `git lfs pull` in {path.parent}, or `{DOWNLOAD} {path.parent}`"
+            if path.name in MASK_FILES:  # which that download does not hold
+                how = "where to get it is in paligemma-3b-pt-224/GET_THE_WEIGHTS.md, Masks"
+            raise CheckpointError(f"{path} is a git-lfs pointer, not the file itself: {how}")
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -644,7 +644,8 @@ def make_vqvae(path: Path, tensors: dict[str, StoredTensor], module: ModuleType)
     """The VQ-VAE of the sizes that the tensors have, without weights.
 
     Refuses a file that lacks one of its tensors, or has it in another shape or dtype. What a file
-    holds besides (vae-oid.npz may have averages left from training) is of no use here.
+    holds besides (vae-oid.npz may have averages left from training) is of no use here. Of a file that
+    the reference accepts, a learner's module is refused, not the file.
     """
     sizes = {"_vq_vae._embedding": (1, "embedding_dim", 2), "decoder.12.weight": (1, "hidden_dim", 4)}
     entries = {}
@@ -655,7 +656,7 @@ def make_vqvae(path: Path, tensors: dict[str, StoredTensor], module: ModuleType)
             raise CheckpointError(f"{path}: {name} has the shape {list(tensors[name].shape)}")
         entries[size] = tensors[name].shape[axis]
     with WithoutWeights():
-        vqvae = module.MaskVQVAE(module.MaskConfig(**entries))
+        vqvae = mask_decoder_1.MaskVQVAE(mask_decoder_1.MaskConfig(**entries))
     for name, parameter in vqvae.state_dict().items():
         if name not in tensors:
             raise CheckpointError(f"{path} has no {name}")
@@ -666,6 +667,11 @@ def make_vqvae(path: Path, tensors: dict[str, StoredTensor], module: ModuleType)
             raise CheckpointError(f"{path}: {name} holds {dtype}, not floating-point numbers")
     if (size := sum(parameter.numel() for parameter in vqvae.state_dict().values())) > MASK_NUMBERS:
         raise CheckpointError(f"{path} has {size:,} numbers, but a mask decoder has about two million")
+    if module is not mask_decoder_1:
+        needed = {name: tensors[name] for name in vqvae.state_dict()}
+        with WithoutWeights():
+            vqvae = module.MaskVQVAE(module.MaskConfig(**entries))
+        compare(needed, vqvae.state_dict(), learners=True)
     return vqvae
 
 

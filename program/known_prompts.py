@@ -209,11 +209,14 @@ def listed(known: list[KnownPrompts]) -> str:
     shown = [f'"{prompt}"' for prompt in dict.fromkeys([*told[:SHOWN], *forms])]
     if len(told) > SHOWN:
         shown.append(f"and {len(told) - SHOWN} more")
-    places = {place: words for one in known for place, words in one.words.items() if words}
+    shown_places = {place for one in known for form in one.forms for place in SLOT.findall(form)}
+    places = {
+        place: words for one in known for place, words in one.words.items() if words and place in shown_places
+    }
     if not places:
         return ", ".join(shown)
     place, words = next(iter(places.items()))
-    return f"{', '.join(shown)} ({words[0]} stands for any of its {len(words)} {place}s)"
+    return f"{', '.join(shown)} ({words[0]} stands for any of its {len(words)} {place.removesuffix('s')}s)"
 
 
 def say_if_unknown(prompts: list[str], model: str, adapter: str | None = None):

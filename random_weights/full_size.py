@@ -60,7 +60,7 @@ def random_tensor(shape: tuple[int, ...], block: torch.Tensor) -> torch.Tensor:
 
 def main(argv: list[str] | None = None):
     parser = argparse.ArgumentParser(description="Writes a random checkpoint of the 3B model's size, 5.9 GB.")
-    parser.add_argument("folder", type=Path, help="where to write it; must not exist or be empty")
+    parser.add_argument("folder", type=Path, help="where to write it; must be empty, or not exist yet")
     args = parser.parse_args(argv)
     try:
         args.folder.mkdir(parents=True, exist_ok=True)

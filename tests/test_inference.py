@@ -25,7 +25,7 @@ import generation_1
 import inference
 from generation_1 import Answer, generate, parse_boxes, sample_next_token
 from inference import InputError, draw_boxes, open_picture
-from load_weights import load_hf_model, load_mask_decoder
+from load_weights import CheckpointError, import_set, load_hf_model, load_mask_decoder
 from mask_decoder_1 import MaskConfig, MaskVQVAE, mask_from_tokens
 from program import questions
 from program.masks import to_rle
@@ -689,6 +689,15 @@ def test_json(run, pictures, monkeypatch):
     assert second == {"image": pictures[1], "prompt": "y", "answer": "cat", "tokens": 1}
 
 
+def test_json_has_a_list_of_boxes_wherever_boxes_are_asked_for(run, pictures, monkeypatch):
+    fixed_answers(monkeypatch, "", "", "", "")
+    prompts = ["detect cat", "Segment cat ; dog", "caption en", "detection"]
+    code, out, _ = run("--image", pictures[0], "--prompt", *prompts, "--json")
+    entries = [json.loads(line) for line in out.splitlines()]
+    assert code == 0
+    assert [entry.get("boxes") for entry in entries] == [[], [], None, None]
+
+
 def test_sampling_options(run, pictures):
     def answer(*options):
         code, out, _ = run("--image", pictures[0], "--max-tokens", 8, *options)
@@ -957,6 +966,25 @@ def test_masks_in_json(run, pictures, with_masks, monkeypatch):
     for thing, mask in zip(json.loads(out)["boxes"], expected_masks(with_masks, size), strict=True):
         assert list(thing) == ["label", "box", "mask"]
         assert thing["mask"] == to_rle(torch.from_numpy(mask))
+
+
+def test_a_mask_decoder_that_was_only_tried_is_not_needed_for_a_caption(
+    run, pictures, with_masks, monkeypatch
+):
+    """The learner's may be wrong: it is loaded once an answer holds a shape."""
+
+    def wrong(*_):
+        raise CheckpointError("your model and the checkpoint do not fit")
+
+    monkeypatch.setattr(inference, "set_of", lambda args: import_set(1))
+    monkeypatch.setattr(inference, "load_mask_decoder", wrong)
+    question = ["--image", pictures[0], "--set", "tried", "--prompt", "caption en"]
+    fixed_answers(monkeypatch, "a cat")
+    code, out, _ = run(*question, model=with_masks)
+    assert (code, out) == (0, "a cat\n")
+    fixed_answers(monkeypatch, SEGMENTS)
+    code, _, err = run(*question, model=with_masks)
+    assert code == 2 and err.endswith("error: your model and the checkpoint do not fit\n")
 
 
 def test_fewer_than_16_words_are_a_box_and_a_note(run, pictures, with_masks, tmp_path, monkeypatch):

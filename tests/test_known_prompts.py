@@ -109,6 +109,16 @@ def test_an_adapter_adds_its_prompts(folder):
     assert notes_on(["question 12"], base, str(SAMPLES)) == []  # it does not say what it knows
 
 
+def test_a_word_stands_for_others_only_where_a_form_has_a_place_for_it(folder):
+    """A model that was taught captions alone knows things by name, and no prompt that names one."""
+    words = KNOWN["words"]
+    assert notes_on(["ocr"], folder({"name": "a", "forms": ["caption en"], "words": words})) == [
+        'a knows these prompts: "caption en"'
+    ]
+    [note] = notes_on(["ocr"], folder({"name": "a", "forms": ["how many {things}"], "words": words}))
+    assert note.endswith('"how many cats" (cats stands for any of its 3 things)')
+
+
 def test_without_the_file_nothing_is_said(tmp_path):
     assert notes_on(["whatever"], str(tmp_path)) == []
 

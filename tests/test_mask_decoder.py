@@ -8,6 +8,7 @@ between. The table of layers and the random arrays, in PyTorch's layout, are ran
 import io
 import pickle
 import zipfile
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -416,4 +417,25 @@ def test_a_wrong_safetensors_file_is_refused(arrays, tmp_path):
     path.write_bytes(path.read_bytes()[:5000])
     refuse(tmp_path, "damaged or not complete")
     path.write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 3\n")
-    refuse(tmp_path, "git-lfs pointer")
+    assert "hf download" not in refuse(tmp_path, "git-lfs pointer", "GET_THE_WEIGHTS.md, Masks")
+
+
+def test_a_learners_decoder_that_does_not_fit_is_blamed_not_the_file(arrays, tmp_path):
+    """But a file that is damaged is blamed whoever wrote the module."""
+
+    class Wrong(MaskVQVAE):
+        def __init__(self, config):
+            super().__init__(config)
+            self.decoder[0] = torch.nn.Conv2d(config.embedding_dim, 7, 1)
+            self.decoder.append(torch.nn.Linear(1, 1))
+
+    learners = ModuleType("mask_decoder_0")
+    learners.MaskVQVAE, learners.MaskConfig = Wrong, MaskConfig
+    path = tmp_path / "vae-oid.npz"
+    np.savez(path, **arrays, **{"_vq_vae._ema_w": np.zeros(3)})
+    with pytest.raises(CheckpointError, match=r"^your model and the checkpoint do not fit; ") as caught:
+        load_mask_decoder(tmp_path, learners)
+    assert "2 that only your model has" in str(caught.value) and "decoder.0.weight" in str(caught.value)
+    np.savez(path, **{name: array for name, array in arrays.items() if name != "decoder.4.weight"})
+    with pytest.raises(CheckpointError, match=r"vae-oid.npz has no decoder\.4\.weight"):
+        load_mask_decoder(tmp_path, learners)

@@ -8,6 +8,7 @@ import torch
 from PIL import Image, ImageDraw
 
 from mask_decoder_1 import MaskConfig, MaskVQVAE
+from program.command_line import InputError
 from program.masks import mask_iou
 from tiny_model import codebook, train_masks
 from tiny_model.scenes import make_drawing
@@ -65,6 +66,35 @@ def test_an_interrupted_training_ends_in_the_same_codec(plan, drawings, tmp_path
     assert not torch.equal(new_codec().decoder[0].weight, whole.decoder[0].weight)
 
 
+def test_a_state_keeps_what_the_numbers_depend_on(plan, drawings, tmp_path, monkeypatch):
+    """dtype and threads of the first run are those of the next; other drawings and damage are refused."""
+    file, threads = tmp_path / "state.pt", torch.get_num_threads()
+    monkeypatch.setattr(train_masks, "bfloat16_is_faster", lambda: True)
+    monkeypatch.setattr(train_masks, "STEPS", 5)
+    train_masks.train(new_codec(), drawings, file)
+    dtypes, real = [], torch.autocast
+
+    def autocast(device, dtype):
+        dtypes.append(dtype)
+        return real(device, dtype)
+
+    monkeypatch.setattr(train_masks, "bfloat16_is_faster", lambda: False)
+    monkeypatch.setattr(torch, "autocast", autocast)
+    monkeypatch.setattr(train_masks, "STEPS", 6)
+    try:
+        torch.set_num_threads(threads + 1)
+        train_masks.train(new_codec(), drawings, file)
+        assert dtypes == [torch.bfloat16] and torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(threads)
+    with pytest.raises(InputError, match="other drawings"):
+        train_masks.train(new_codec(), {"boat": drawings["boat"]}, file)
+    content = file.read_bytes()
+    file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(InputError, match="is damaged"):
+        train_masks.train(new_codec(), drawings, file)
+
+
 @pytest.fixture
 def program(drawings, monkeypatch, capsys):
     """Runs a program in small; returns its exit code and what it wrote to stderr."""
@@ -99,7 +129,7 @@ def test_files_of_others_are_left_alone(plan, program, tmp_path):
     decoder, state, out = (tmp_path / name for name in ("mask_decoder.safetensors", "state.pt", "own.png"))
     train = (train_masks, "--out", tmp_path)
     for file, command, message in (
-        (decoder, train, "choose another --out"), (state, train, "is damaged"),
+        (decoder, train, "choose another --out"), (state, train, "is no state of this training"),
         (out, (codebook, ROOT / "paligemma-tiny", out), "add --overwrite"),
     ):  # fmt: skip
         file.write_bytes(b"mine")

@@ -401,7 +401,7 @@ def test_a_model_that_knows_all_is_always_right(monkeypatch, tokenizer, scene):
 
     def true_answer(scene: Scene, prompt: str, words: np.ndarray) -> str:
         kinds = measure.tiny_scenes
-        verb, _, rest = prompt.partition(" ")
+        verb, _, rest = prompt.lower().partition(" ")
         if verb == "caption":
             return kinds.caption(scene, rest)
         if verb == "ocr":
@@ -423,14 +423,40 @@ def test_a_model_that_knows_all_is_always_right(monkeypatch, tokenizer, scene):
 
     monkeypatch.setattr(measure.Examination, "ask", answers)
     model = SimpleNamespace(config=SimpleNamespace(vision_config=SimpleNamespace(image_size=160)))
-    kinds = ("caption", "caption de", "detect", "detect several", "segment", "ocr")
-    found = measure.evaluate(model, tokenizer, Pictures(), 1.0, 3, 0, codec, 2, kinds=kinds)
-    for kind in ("caption", "caption 1", "caption de", "detect", "absent", "several", "ocr"):
+    kinds = ("caption", "caption de", "detect", "detect several", "segment", "segment several", "ocr")
+
+    def evaluated():
+        return measure.evaluate(model, tokenizer, Pictures(), 1.0, 9, 0, codec, 2, kinds=kinds)
+
+    found = evaluated()
+    for kind in ("caption", "caption 1", "caption de", "detect", "absent", "several", "segment several",
+                 "ocr", "typed otherwise"):  # fmt: skip
         assert found[kind] == 1, kind
-    assert found["named"] == found["lost"] == 0 and found["iou"] > 0.99
+    assert found["named"] == found["found in nothing"] == found["lost"] == 0 and found["iou"] > 0.99
     assert 0.8 < found["mask"] == pytest.approx(found["codec"], abs=0.02) and found["filled box"] == 1
+    assert found["masks"] == pytest.approx(found["mask"], abs=0.02)
     table = measure.markdown_table({"all": found})
-    assert "| `ocr`, exactly right | 1.00 |" in table and "where" not in table
+    assert "high), exactly right | 1.00 |" in table and "where" not in table
+
+    # One that takes what is typed otherwise for something else, that finds a box whatever it is shown, and
+    # that forgets the masks of several things at once.
+    box = "<loc0512><loc0512><loc1023><loc1023>"
+
+    def wrong_answers(self, scenes, prompts):
+        told = answers(self, scenes, prompts)
+        for i, prompt in enumerate(prompts):
+            if prompt[0].isupper():
+                told[i] = "?"
+            elif prompt.startswith("detect ") and not scenes[i].things:
+                told[i] = f"{box} cat"
+            elif prompt.startswith("segment ") and ";" in prompt:
+                told[i] = " ; ".join(f"{box} {name}" for name in ("bus", "bus"))
+        return told
+
+    monkeypatch.setattr(measure.Examination, "ask", wrong_answers)
+    found = evaluated()
+    assert found["typed otherwise"] == found["segment several"] == found["masks"] == 0
+    assert found["found in nothing"] == found["caption"] == 1
 
 
 def test_a_run_is_measured_by_what_its_plan_teaches(model, tmp_path, monkeypatch):
@@ -439,13 +465,21 @@ def test_a_run_is_measured_by_what_its_plan_teaches(model, tmp_path, monkeypatch
     train_tiny.write_state(tmp_path / "state.pt", state)
     asked = []
 
-    def columns(*_, things=None, kinds=None, count=None, **__):
-        asked.append((things, kinds, count))
-        return []
+    def material(styles, store, things):
+        return styles, things
 
-    monkeypatch.setattr(train_tiny, "accuracy_columns", columns)
+    def evaluated(model, tokenizer, material, jitter, scenes, seed, codec, num_nothing, check, kinds, count):
+        asked.append((*material, jitter, num_nothing, kinds, count))
+        return {}
+
+    monkeypatch.setattr(measure, "load_material", material)
+    monkeypatch.setattr(measure, "evaluate", evaluated)
     train_tiny.main(["--measure", str(tmp_path)])
-    assert asked == [(train_tiny.FIVE_THINGS, ("caption",), 1)]
+    styles, things = tuple(measure.TRAINING_STYLES[:5]), tuple(train_tiny.FIVE_THINGS)
+    assert asked == [(styles, things, jitter, 0, ("caption",), 1) for jitter in (1.0, 0.0)]
+    asked.clear()
+    train_tiny.main(["--measure", str(tmp_path), "--nothing", "7", "--columns", "Twemoji"])
+    assert asked == [(tuple(measure.HELD_OUT_STYLES[:1]), things, 1.0, 7, ("caption",), 1)]
 
 
 @pytest.mark.long
@@ -459,7 +493,7 @@ def test_smoke_writes_a_checkpoint_that_loads(tmp_path):
     assert all(parameter.dtype == torch.bfloat16 for parameter in model.parameters())
     card = (folder / "README.md").read_text(encoding="utf-8")
     assert "no photographs" in card and "CC-BY-4.0" in card and "--preset smoke" in card
-    assert "| `ocr`, exactly right |" in card
+    assert "| `ocr` (capitals" in card
     prompts = json.loads((folder / "prompts.json").read_text(encoding="utf-8"))
     assert prompts["name"] == "paligemma-tiny" and "detect {thing} ; {thing}" in prompts["forms"]
     assert len(prompts["words"]["thing"]) == len(prompts["words"]["things"]) == len(THINGS)

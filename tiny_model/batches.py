@@ -195,7 +195,7 @@ class Example:
     """A scene as it is learned from."""
 
     scene: Scene
-    words: np.ndarray | None  # int64 [things, 16]
+    words: np.ndarray  # int64 [things, 16]
     targets: dict[str, np.ndarray]
 
 

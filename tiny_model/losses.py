@@ -51,7 +51,7 @@ class PatchHead(Head):
         super().__init__(width, sum(self.PARTS.values()))
 
     def said(self, features: torch.Tensor) -> dict[str, torch.Tensor]:
-        """[B, N, C] -> what each part of the head says, float32 [B, N, ...]"""
+        """[B, N, C] -> what each part of the head says, [B, N, ...] in the dtype of the features"""
         parts = self(features).split(list(self.PARTS.values()), dim=-1)
         return dict(zip(self.PARTS, parts, strict=True))
 
@@ -75,9 +75,8 @@ class PatchHead(Head):
             ),
         }
         words = batch["shapes"][is_thing].flatten()  # [4 patches]
-        if (words >= 0).all():
-            log_probs = said["shapes"][is_thing].float().view(-1, 128).log_softmax(dim=-1)
-            losses["shapes"] = -(near[words] * log_probs).sum(dim=-1).mean()
+        log_probs = said["shapes"][is_thing].float().view(-1, 128).log_softmax(dim=-1)
+        losses["shapes"] = -(near[words] * log_probs).sum(dim=-1).mean()
         letters = batch["letters"].flatten()
         of_letters = F.cross_entropy(
             said["letters"].float().reshape(-1, len(LETTERS) + 1), letters, reduction="none"

@@ -90,6 +90,8 @@ class Examination:
         """`check` is called before each batch of questions: it may raise to end all this."""
         self.model, self.tokenizer, self.codec, self.check = model, tokenizer, codec, check
         self.rng = np.random.default_rng(seed)
+        # Of its own, so that what is asked besides does not change the scenes of the other rows.
+        self.rng_besides = np.random.default_rng((seed, 1))
         self.notes: dict[str, list[float]] = defaultdict(list)
 
     def note(self, kind: str, value: float):
@@ -103,8 +105,11 @@ class Examination:
             answers += answers_of(self.model, self.tokenizer, pixels, prompts[start : start + BATCH])
         return answers
 
-    def phrases(self, scenes: list[Scene], kind: str):
-        """Kinds of questions whose answer is right if it is the same, letter by letter."""
+    def phrases(self, scenes: list[Scene], kind: str) -> list[tuple[Scene, str, str]]:
+        """Kinds of questions whose answer is right if it is the same, letter by letter.
+
+        Returns each scene that can be asked about, its prompt, and what it was answered.
+        """
         questions = [tiny_scenes.QUESTIONS[kind](self.rng, scene) for scene in scenes]
         asked = [
             (scene, *pair)
@@ -112,7 +117,7 @@ class Examination:
             if pair and pair[1] is not None
         ]
         if not asked:
-            return
+            return []
         answers = self.ask([scene for scene, _, _ in asked], [prompt for _, prompt, _ in asked])
         for (scene, _, truth), given in zip(asked, answers, strict=True):
             self.note(kind, given == truth)
@@ -120,6 +125,20 @@ class Examination:
                 self.note(f"caption {len(scene.things)}", given == truth)
                 for _ in scene.things:
                     self.note("lost", given == NOTHING)
+        return [(scene, prompt, given) for (scene, prompt, _), given in zip(asked, answers, strict=True)]
+
+    def typed_otherwise(self, asked: list[tuple[Scene, str, str]]):
+        """Of what was asked before, a few again: capitals, no question mark and `color` change nothing."""
+        chosen = [asked[i] for i in self.rng_besides.permutation(len(asked))[: BATCH // 2]]
+        prompts = []
+        for _, prompt, _ in chosen:
+            varied = prompt
+            while varied == prompt:
+                varied = tiny_scenes.vary(self.rng_besides, prompt)
+            prompts.append(varied)
+        answers = self.ask([scene for scene, _, _ in chosen], prompts)
+        for (_, _, before), given in zip(chosen, answers, strict=True):
+            self.note("typed otherwise", given == before)
 
     def detect(self, scenes: list[Scene]):
         names = [scene.things[self.rng.integers(len(scene.things))].name for scene in scenes]
@@ -162,6 +181,22 @@ class Examination:
                 if thing.name == name:
                     self.note_mask(torch.from_numpy(scene.owner == i), thing, masks)
 
+    def segment_several(self, scenes: list[Scene]):
+        """Right: the same names in the same order. And each true mask's overlap with that name's best one."""
+        asks = tiny_scenes.QUESTIONS["segment several"]
+        prompts = [asks(self.rng_besides, scene)[0] for scene in scenes]
+        for scene, prompt, given in zip(scenes, prompts, self.ask(scenes, prompts), strict=True):
+            names, found = prompt.removeprefix("segment ").split(" ; "), things_of(given)
+            there = [thing.name for thing in scene.things if thing.name in names]
+            self.note("segment several", found is not None and [one.name for one in found] == there)
+            size = len(scene.owner)
+            masks = [(one.name, drawn_mask(self.codec, one.words, one.box, size)) for one in found or []]
+            for i, thing in enumerate(scene.things):
+                true = torch.from_numpy(scene.owner == i)
+                overlaps = (mask_iou(true, mask) for name, mask in masks if name == thing.name)
+                if thing.name in names:
+                    self.note("masks", max(overlaps, default=0))
+
     def note_mask(self, true: torch.Tensor, thing: Thing, masks: list[torch.Tensor]):
         size = len(true)
         self.note("mask", max((mask_iou(true, mask) for mask in masks), default=0))
@@ -172,10 +207,14 @@ class Examination:
         words = tokens_from_mask(self.codec, true, (x1, y1, x2, y2)).tolist()
         self.note("codec", mask_iou(true, drawn_mask(self.codec, words, thing.box, size)))
 
-    def nothing(self, scenes: list[Scene]):
-        """Pictures without any thing: how often a thing's name is said of one."""
+    def nothing(self, scenes: list[Scene], kinds: tuple[str, ...]):
+        """Pictures without any thing: how often one is named in a caption, or found by `detect`."""
         for given in self.ask(scenes, ["caption en"] * len(scenes)):
             self.note("named", given != NOTHING)
+        if "detect" in kinds:
+            things = self.rng_besides.choice(THINGS, len(scenes))
+            for given in self.ask(scenes, [f"detect {thing}" for thing in things]):
+                self.note("found in nothing", given != "")
 
 
 def evaluate(
@@ -206,6 +245,7 @@ def evaluate(
         scenes = [
             material.scene(exam.rng, size, count, jitter=jitter, with_sign=False) for _ in range(number)
         ]
+        asked = []
         for kind in kinds:
             if kind == "detect":
                 exam.detect(scenes)
@@ -213,12 +253,15 @@ def evaluate(
                 exam.detect_several(scenes)
             elif kind == "segment" and codec is not None:
                 exam.segment(scenes)
+            elif kind == "segment several" and codec is not None:
+                exam.segment_several(scenes[::2])  # long answers: of half of the scenes
             elif kind == "ocr":
                 signs = [material.scene(exam.rng, size, jitter=jitter, with_sign=True) for _ in range(number)]
                 exam.phrases(signs, kind)
             elif kind not in ("segment", "segment several"):
-                exam.phrases(scenes, kind)
-    exam.nothing([material.nothing(exam.rng, size, jitter) for _ in range(num_nothing)])
+                asked += exam.phrases(scenes, kind)
+        exam.typed_otherwise(asked)
+    exam.nothing([material.nothing(exam.rng, size, jitter) for _ in range(num_nothing)], kinds)
     return {kind: sum(values) / len(values) for kind, values in exam.notes.items()}
 
 
@@ -253,8 +296,14 @@ ROWS = {
     "`segment …`: mean IoU of the masks (a miss counts 0)": "mask",
     "… of the true mask, in 16 words and back": "codec",
     "… of the whole box": "filled box",
-    "`ocr`, exactly right": "ocr",
-    "`caption en` of a picture of none of the things: something else than `nothing I know`": "named",
+    "`segment … ; …` (two or three): all names": "segment several",
+    "… mean IoU of their masks (a miss counts 0)": "masks",
+    "`ocr` (capitals at least a tenth of the picture high), exactly right": "ocr",
+    "a `caption` or an `answer`, asked with capitals, `color` or without its `?`: the same answer": (
+        "typed otherwise"
+    ),
+    "`caption en` of a picture of none of the things: not `nothing I know`": "named",
+    "`detect …` of such a picture: a box": "found in nothing",
     "things of which `caption en` says `nothing I know`": "lost",
 }
 
@@ -262,10 +311,15 @@ ROWS = {
 def accuracy_columns(
     model, tokenizer: Tokenizer, codec, num_scenes: int, num_nothing: int, store: Path | None,
     things=tuple(THINGS), titles=tuple(COLUMNS), kinds=tiny_scenes.KINDS, check=lambda: None, count=None,
+    trained=TRAINING_STYLES,
 ):  # fmt: skip
-    """Yields a title and what `evaluate` found, column by column."""
+    """Yields a title and what `evaluate` found, column by column.
+
+    `trained`: the styles of the plan, which "training sets" stands for.
+    """
     for title in titles:
         styles, jitter, seed = COLUMNS[title]
+        styles = trained if styles == TRAINING_STYLES else styles
         material = load_material(tuple(styles), store, tuple(things))
         found = evaluate(
             model, tokenizer, material, jitter, num_scenes, seed, codec, num_nothing, check, kinds, count

@@ -18,7 +18,7 @@ import time
 import torch
 import torch.nn.functional as F
 
-LOWEST = -1e9  # added to the score of what must not be looked at
+LOWEST = -1e9  # the score of what must not be looked at
 
 
 def gelu(x: torch.Tensor) -> torch.Tensor:

@@ -24,8 +24,8 @@ appendix A.1; "Jukebox" (Dhariwal et al. 2020), section 3, for restarts.
 """
 
 import argparse
+import hashlib
 import math
-import os
 import sys
 import time
 from contextlib import nullcontext
@@ -53,6 +53,7 @@ from program.masks import mask_iou
 from tiny_model import scenes as tiny_scenes
 from tiny_model.quick import bfloat16_is_faster
 from tiny_model.scenes import HELD_OUT_STYLES, TRAINING_STYLES
+from tiny_model.state import read_state, write_state
 
 CONFIG = MaskConfig(embedding_dim=64, hidden_dim=12)
 STEPS, BATCH, RATE = 5000, 64, 2e-3
@@ -154,6 +155,17 @@ def shape_loss(drawn: torch.Tensor, shapes: torch.Tensor) -> torch.Tensor:
     return squared_error + (1 - common / (both - common)).mean()
 
 
+def digest_of(drawings: dict) -> str:
+    """Of the outlines that the codec is trained on."""
+    digest = hashlib.sha256()
+    for thing, styles in drawings.items():
+        for style, ones in styles.items():
+            digest.update(f"{thing} {style} {len(ones)} ".encode())
+            for drawing in ones:
+                digest.update(drawing.levels[-1].tobytes())
+    return digest.hexdigest()
+
+
 def train(vqvae: MaskVQVAE, drawings: dict, state_file: Path) -> float:
     """Trains from where state_file left off; returns the seconds of training, earlier runs included.
 
@@ -163,29 +175,30 @@ def train(vqvae: MaskVQVAE, drawings: dict, state_file: Path) -> float:
     parameters = [*vqvae.encoder.parameters(), *vqvae.decoder.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=RATE, betas=(0.9, 0.99), weight_decay=1e-4)
     codebook = Codebook(vqvae._vq_vae)
-    done, seconds = 0, 0.0
+    done, seconds, data = 0, 0.0, digest_of(drawings)
+    # The same ones after an interruption: numbers are rounded and summed as they were before it.
+    choices = {"bfloat16": bfloat16_is_faster(), "threads": torch.get_num_threads()}
     if state_file.exists():
-        try:
-            state = torch.load(state_file, weights_only=True)
-            vqvae.load_state_dict(state["vqvae"])
-            optimizer.load_state_dict(state["optimizer"])
-            codebook.load_state_dict(state["codebook"])
-            done, seconds = state["done"], state["seconds"]
-        except Exception as error:  # damage raises almost anything
+        state = read_state(state_file)
+        if state.get("data") != data:
             raise InputError(
-                f"{state_file} is damaged, or not of this training: move it away, or choose another --out"
-            ) from error
+                f"{state_file} is of another training, or of other drawings than are here now: move it away, "
+                "or choose another --out"
+            )
+        vqvae.load_state_dict(state["vqvae"])
+        optimizer.load_state_dict(state["optimizer"])
+        codebook.load_state_dict(state["codebook"])
+        done, seconds, choices = state["done"], state["seconds"], state["choices"]
+    torch.set_num_threads(choices["threads"])
     start = saved = time.time()
 
     def save():
         parts = {"vqvae": vqvae, "optimizer": optimizer, "codebook": codebook}
         state = {name: part.state_dict() for name, part in parts.items()}
-        state |= {"done": done, "seconds": seconds + time.time() - start}
-        # Written aside and renamed, so that an interruption leaves the old file or the new one.
-        torch.save(state, state_file.with_suffix(".part"))
-        os.replace(state_file.with_suffix(".part"), state_file)
+        state |= {"done": done, "seconds": seconds + time.time() - start, "choices": choices, "data": data}
+        write_state(state_file, state)
 
-    autocast = torch.autocast("cpu", torch.bfloat16) if bfloat16_is_faster() else nullcontext()
+    autocast = torch.autocast("cpu", torch.bfloat16) if choices["bfloat16"] else nullcontext()
     bar = tqdm(total=STEPS, initial=done, unit="step", dynamic_ncols=True)
     while done < STEPS:
         rng = np.random.default_rng((1, done))
@@ -225,7 +238,7 @@ def train(vqvae: MaskVQVAE, drawings: dict, state_file: Path) -> float:
             save()
             saved = time.time()
     bar.close()
-    return torch.load(state_file, weights_only=True)["seconds"]
+    return read_state(state_file)["seconds"]
 
 
 # -- Measuring ------------------------------------------------------------------------------------

@@ -5,8 +5,8 @@
     python -m tiny_model.train_tiny --smoke            every step in small, in two minutes: learns nothing
     python -m tiny_model.train_tiny --measure DIR      how often a checkpoint, or the state of a run, is right
 
-On Linux `GLIBC_TUNABLES=glibc.malloc.hugetlb=1` before the command gives it large pages of memory: 64 batches
-a minute all the way, where without it was 64 at first, and 50 after ten minutes.
+On Linux, `GLIBC_TUNABLES=glibc.malloc.hugetlb=1` before the command gives it large pages of memory: it then
+keeps 64 batches a minute, which otherwise fall to 50 within ten minutes.
 
 What to look at if you want to train a PaliGemma yourself:
   - a training row is  <image> * N <bos> prompt \\n answer <eos>.  Picture and prompt are the
@@ -53,7 +53,7 @@ from program.files import replace_file
 from speed.memory import keep_freed_memory
 from tiny_model import train_masks
 from tiny_model.batches import STAGES, first_round, load_material, start_loader
-from tiny_model.card import model_card
+from tiny_model.card import facts_of, model_card, time_of_codec, write_facts
 from tiny_model.losses import AnswerLoss, ColorHead, MarkHead, PatchHead, naming_loss, soft_words
 from tiny_model.making import (
     SIZES,
@@ -419,14 +419,16 @@ def train(args: argparse.Namespace):
         columns = accuracy_columns(
             model, run.tokenizer, run.codec if has_masks else None, plan["final_scenes"],
             plan["final_nothing"], run.store, plan["things"], plan["columns"], kinds_measured(plan),
-            signals.check, count_measured(plan),
+            signals.check, count_measured(plan), plan["styles"],
         )  # fmt: skip
         found = dict(tqdm(columns, total=len(plan["columns"]), desc="accuracy", unit="column"))
         table = markdown_table(found)
         codec_file = run.codec_file if has_masks else None
-        card = model_card(model, table, found, run.seconds, plan, run.about, run.choices)
+        state = {name: getattr(run, name) for name in ("about", "choices", "seconds", "plan")}
+        facts = facts_of(state, time_of_codec(out), found, plan["final_scenes"], plan["final_nothing"])
+        write_facts(out / "card.json", facts)
         known = known_prompts(plan["things"], kinds_measured(plan))
-        write_checkpoint(folder, model, run.tokenizer, run.config, codec_file, known, card)
+        write_checkpoint(folder, model, run.tokenizer, run.config, codec_file, known, model_card(facts))
     print(f"{table}\n\nThe checkpoint is in {folder}. Try it:\n  python inference.py --model {folder}")
 
 
@@ -434,11 +436,16 @@ def measure(args: argparse.Namespace):
     """Prints the table of a checkpoint, or of the weights in the state of a run."""
     folder = args.measure
     store = Path(args.out) / "rendered.zip" if args.out else None
-    taught = {}  # what the plan of a run teaches; a checkpoint is asked about everything
+    # What the plan of a run teaches; a checkpoint is asked about everything.
+    taught, titles, num_nothing = {}, tuple(COLUMNS), PLAN["final_nothing"]
     if (folder / "state.pt").exists():
         state = read_state(folder / "state.pt")
         plan, store = state["plan"], folder / "rendered.zip"
-        taught = {"things": plan["things"], "kinds": kinds_measured(plan), "count": count_measured(plan)}
+        titles, num_nothing = plan["columns"], plan["final_nothing"]
+        taught = {
+            "things": plan["things"], "kinds": kinds_measured(plan), "count": count_measured(plan),
+            "trained": plan["styles"],
+        }  # fmt: skip
         tokenizer = build_tokenizer()
         model = build_model(build_config(tokenizer, plan["sizes"]))
         model.load_state_dict({name: value.bfloat16().float() for name, value in state["model"].items()})
@@ -447,12 +454,16 @@ def measure(args: argparse.Namespace):
         model, tokenizer = load_hf_model(folder, precision="float32")
     codec = load_mask_decoder(folder)
     codec = codec.float() if codec is not None else None
-    titles = args.columns or tuple(COLUMNS)
+    titles, num_nothing = args.columns or titles, num_nothing if args.nothing is None else args.nothing
     columns = {}
     for title, found in accuracy_columns(
-        model, tokenizer, codec, args.scenes, args.nothing, store, titles=titles, **taught
+        model, tokenizer, codec, args.scenes, num_nothing, store, titles=titles, **taught
     ):
         columns[title] = found
+        if args.figures is not None:
+            line = {"column": title, "scenes": args.scenes, "nothing": num_nothing, "found": found}
+            with args.figures.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
         print(f"{title}: " + ", ".join(f"{kind} {value:.3f}" for kind, value in found.items()), flush=True)
     print(markdown_table(columns, 3))
 
@@ -471,7 +482,12 @@ def main(argv: list[str] | None = None):
         "--measure", type=Path, metavar="DIR", help="train nothing, measure a checkpoint or a run's state"
     )
     parser.add_argument("--scenes", type=int, default=400, help="for --measure: scenes in each column")
-    parser.add_argument("--nothing", type=int, default=300, help="for --measure: pictures of no thing")
+    parser.add_argument(
+        "--nothing", type=int, help="for --measure: pictures of no thing (default: 300, or the plan's)"
+    )
+    parser.add_argument(
+        "--figures", type=Path, metavar="FILE", help="for --measure: lines are added to it, for the card"
+    )
     parser.add_argument(
         "--columns", nargs="+", choices=tuple(COLUMNS), metavar="COLUMN", help="for --measure: these alone"
     )

@@ -76,7 +76,7 @@ EXERCISE = Exercise(
         Mistake(
             "with 2 (shapes - 1)",
             {INPUT: "2 * (shapes[:, None] - 1)"},
-            "that is -2 to 0: first times 2, then less 1.",
+            "that is -2 to 0: multiply by 2 first, then subtract 1.",
         ),
         Mistake(
             "with -0.5 to 0.5",

@@ -44,6 +44,7 @@ from load_weights import (
     load_mask_decoder,
 )
 from program import command_line
+from program.bar import bar
 from program.command_line import InputError, Parser, log, number, set_up_streams, write
 from program.known_prompts import say_if_unknown
 from program.masks import draw_masks, find_masks, mask_picture, to_rle
@@ -441,7 +442,7 @@ def run(args: argparse.Namespace):
     questions = make_questions(args.image, args.prompt)
     drawn = []  # each box and its mask, for --draw and --mask
     shows_bar = len(questions) > num_rows and sys.stderr.isatty()
-    with tqdm(total=len(questions), desc="Questions", leave=False, disable=not shows_bar) as bar:
+    with bar(total=len(questions), desc="Questions", leave=False, disable=not shows_bar) as progress:
         for first in range(0, len(questions), num_rows):
             batch, pictures = [], []
             for i, question in enumerate(questions[first : first + num_rows], start=first):
@@ -459,7 +460,7 @@ def run(args: argparse.Namespace):
                 masks, new_notes = find_masks(
                     question.answer.text, boxes, vqvae, *question.size, model_set.masks
                 )
-                with bar.external_write_mode(sys.stdout):
+                with progress.external_write_mode(sys.stdout):
                     if not stream:
                         write_answer(question, boxes, masks, args.json)
                     if not question.answer.text.strip():
@@ -470,7 +471,7 @@ def run(args: argparse.Namespace):
                 notes.update(new_notes)
                 if args.draw is not None or args.mask is not None:
                     drawn += zip(boxes, masks, strict=True)
-            bar.update(min(num_rows, len(questions) - first))
+            progress.update(min(num_rows, len(questions) - first))
     if args.draw is not None or args.mask is not None:
         boxes, masks = ([pair[i] for pair in drawn] for i in (0, 1))
         write_pictures(args, open_once(args.image[0]), boxes, masks)

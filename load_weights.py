@@ -37,10 +37,10 @@ from numpy.lib import format as npy_format
 from safetensors import SafetensorError, safe_open
 from tokenizers import Tokenizer
 from torch.overrides import TorchFunctionMode
-from tqdm import tqdm
 
 import generation_1
 import mask_decoder_1
+from program.bar import bar
 
 DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}  # safetensors' names
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -542,14 +542,14 @@ def load_tensors(
     loaded = {}
     largest_first = sorted(tensors, key=lambda name: -math.prod(tensors[name].shape))
     total = sum(math.prod(tensor.shape) * tensor.dtype.itemsize for tensor in tensors.values())
-    with tqdm(total=total, desc="Loading", unit="B", unit_scale=True, delay=1, leave=False) as bar:
+    with bar(total=total, desc="Loading", unit="B", unit_scale=True, delay=1, leave=False) as progress:
         for name in largest_first:
             tensor = tensors[name]
             if dtype in (None, tensor.dtype) and device.type == "cpu":
                 loaded[name] = mapped[tensor.file].get_tensor(tensor.key)
             else:
                 loaded[name] = read_tensor(tensor).to(device, dtype)
-            bar.update(math.prod(tensor.shape) * tensor.dtype.itemsize)
+            progress.update(math.prod(tensor.shape) * tensor.dtype.itemsize)
     return loaded
 
 

@@ -195,7 +195,7 @@ def run_program(program, args: argparse.Namespace, parser: Parser, *user_errors:
         parser.error(error)
     except MemoryError:
         parser.error("out of memory: close other programs and try again")
-    except (ReaderLeft, BrokenPipeError):
-        discard(sys.stdout)
+    except ReaderLeft:
+        pass
     except OSError as error:
         parser.error(error)

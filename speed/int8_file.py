@@ -32,8 +32,9 @@ import psutil
 import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
-from tqdm import tqdm
 
+from program.bar import bar
+from program.command_line import log
 from speed import memory
 from speed.int8_products import quantize, row_sums
 
@@ -115,7 +116,7 @@ def read_file(path: Path, shapes: dict[str, tuple[int, int]], source: str) -> di
             if head.get("version") != VERSION or head.get("source") != source:
                 return None
             checksums = json.loads(head["checksums"])
-            for name in tqdm(stored.keys(), desc="Loading", delay=1, leave=False):
+            for name in bar(stored.keys(), desc="Loading", delay=1, leave=False):
                 tensor = stored.get_tensor(name)
                 if (tensor.dtype, tuple(tensor.shape)) != expected.pop(name, None):
                     return None
@@ -247,11 +248,11 @@ class Writer:
 def rounded_in_turn(shapes: dict, read: Callable[[str], torch.Tensor]) -> Iterator[tuple]:
     """The name, the int8 weight, the scales and the sums of each of the checkpoint's matrices, with a bar."""
     total = sum(math.prod(shape) for shape in shapes.values())
-    with tqdm(total=total, desc="Rounding to int8", unit="", unit_scale=True, delay=1, leave=False) as bar:
+    with bar(total=total, desc="Rounding to int8", unit="", unit_scale=True, delay=1, leave=False) as progress:
         for name, shape in shapes.items():
             weight, scale = quantize(read(name))
             yield name, weight, scale, row_sums(weight)
-            bar.update(math.prod(shape))
+            progress.update(math.prod(shape))
 
 
 def int8_of(
@@ -277,7 +278,7 @@ def int8_of(
     if kept is not None:
         return kept
     problem = writer.problem or "it cannot be read back"
-    print(f"The int8 weights are not kept for the next start: {path}: {problem}", file=sys.stderr)
+    log(f"The int8 weights are not kept for the next start: {path}: {problem}")
     made = {}
     for name, *tensors in rounded_in_turn(shapes, read):
         for part, tensor in zip(("weight", "scale", "sum"), tensors, strict=True):

@@ -235,9 +235,9 @@ def test_no_progress_bar_for_what_is_quick(checkpoint, capfd):
 
 
 def test_progress_bar_for_what_takes_longer(checkpoint, capfd, monkeypatch):
-    bar = load_weights.tqdm
+    bar = load_weights.bar
     impatient = {"delay": 1e-9, "mininterval": 0}
-    monkeypatch.setattr(load_weights, "tqdm", lambda **options: bar(**options | impatient))
+    monkeypatch.setattr(load_weights, "bar", lambda **options: bar(**options | impatient))
     load_hf_model(checkpoint, precision="bfloat16")
     assert "Loading:" in capfd.readouterr().err
 

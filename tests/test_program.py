@@ -11,9 +11,11 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from tqdm import tqdm
 
 from course.tracebacks import LearnersError, explained
 from program import command_line
+from program.bar import bar
 from program.command_line import (
     InputError,
     Parser,
@@ -139,6 +141,36 @@ def test_a_full_disk_behind_stdout():
     assert (result.returncode, result.stdout) == (0, "answer\n")
 
 
+BARS = """
+from program.bar import bar
+def program(args):
+    for _ in bar(range(9), mininterval=0):
+        log('status')
+    write('answer')
+run_program(program, None, parser)
+"""
+
+
+@needs_bash
+@pytest.mark.parametrize("redirections", ["2> >(exec 0<&-; sleep 0.2)", "2> /dev/full"])
+def test_a_bar_that_nobody_sees(redirections):
+    if "full" in redirections and not Path("/dev/full").exists():
+        pytest.skip("a full disk, as Linux plays it")
+    wait = "import time\ntime.sleep(0.3)\n" if "(" in redirections else ""
+    result = run_here(wait + BARS, redirections)
+    assert (result.returncode, result.stdout) == (0, "answer\n")
+
+
+def test_lines_and_bars_do_not_mix(capsys):
+    with bar(total=2, mininterval=0) as progress:
+        capsys.readouterr()
+        with tqdm.external_write_mode(sys.stderr):
+            assert capsys.readouterr().err.strip(" \r") == ""  # it is taken away, and comes again
+        assert "0/2" in capsys.readouterr().err
+        with progress.external_write_mode(sys.stdout):
+            assert capsys.readouterr().err.strip(" \r") == ""
+
+
 @needs_bash
 def test_help_without_a_reader():
     result = run_here("import time\ntime.sleep(0.3)\nparser.parse_args(['--help'])", "> >(true)")
@@ -174,6 +206,7 @@ class OtherError(Exception):
         (OtherError("known to the user"), "known to the user"),
         (MemoryError(), "out of memory: close other programs and try again"),
         (FileNotFoundError(2, "No such file", "x.png"), "[Errno 2] No such file: 'x.png'"),
+        (BrokenPipeError(32, "Broken pipe"), "[Errno 32] Broken pipe"),  # not stdout's: that is ReaderLeft
     ],
 )
 def test_errors_become_a_line(error, line, capsys):

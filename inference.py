@@ -37,6 +37,7 @@ from finetuning.adapter import base_model_of, load_adapter
 from generation_1 import Answer
 from load_weights import (
     CheckpointError,
+    GuardedTokenizer,
     ModelSet,
     check_tokenizer,
     free_memory,
@@ -186,7 +187,8 @@ def load(args: argparse.Namespace, device: str, model_set: ModelSet):
     log("Loading model")
     start = time.perf_counter()
     model, tokenizer = load_model(args.model, device, args.precision, model_set)
-    check_tokenizer(tokenizer, args.model)
+    check_tokenizer(tokenizer, args.model, args.prompt)
+    tokenizer = GuardedTokenizer(tokenizer, args.model)
     processor = model_set.processor.PaliGemmaProcessor(
         tokenizer, model.config.vision_config.num_patches, model.config.vision_config.image_size
     )
@@ -490,10 +492,12 @@ def memory_errors(args: argparse.Namespace):
         if not is_out_of_memory(error):
             raise
         hints = []
-        if args.precision in ("auto", "float32"):
-            hints.append("--precision bfloat16")
-        if getattr(args, "device", "cpu") != "cpu":
+        if choose_device(getattr(args, "device", "cpu")) != "cpu":
             hints.append("--device cpu")
+        elif args.precision != "int8":
+            hints.append("--precision int8")
+        if args.precision == "float32":
+            hints.append("--precision bfloat16")
         if any(len(prompt) > 1000 for prompt in args.prompt or []):
             hints.append("a shorter prompt")
         raise InputError(f"out of memory: try {' or '.join([*hints, 'to close other programs'])}") from error

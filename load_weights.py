@@ -26,6 +26,7 @@ import os
 import re
 import zipfile
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
@@ -36,6 +37,7 @@ import torch
 from numpy.lib import format as npy_format
 from safetensors import SafetensorError, safe_open
 from tokenizers import Tokenizer
+from tokenizers.models import BPE
 from torch.overrides import TorchFunctionMode
 
 import generation_1
@@ -253,19 +255,62 @@ def read_tokenizer(folder: Path, entries: dict, config) -> Tokenizer:
     return tokenizer
 
 
-def check_tokenizer(tokenizer: Tokenizer, folder):
+def check_tokenizer(tokenizer: Tokenizer, folder, prompts: Iterable[str] = ()):
     """Refuses a tokenizer that reads or writes text in another way than PaliGemma's.
 
     The text of a prompt must come out as it went in, its special tokens as one id each: else the model
     is asked something else, or its answer is garbled, without a word.
     """
     path, probe = Path(folder) / "tokenizer.json", "<image><bos>a cat\n"
-    with tokenizer_errors(path):
-        ids = tokenizer.encode(probe, add_special_tokens=False).ids
-        text = tokenizer.decode(ids, skip_special_tokens=False)
+    if getattr(tokenizer.model, "dropout", None):
+        raise CheckpointError(f"{path} has a dropout, which is for training: set it to null")
     special = [tokenizer.token_to_id(token) for token in ("<image>", "<bos>", "\n")]
-    if text != probe or [*ids[:2], ids[-1]] != special:
-        raise CheckpointError(f"{path} makes {short(text)} of {probe!r}: it is not PaliGemma's")
+    for given in (probe, " Cat 7", *prompts):
+        with tokenizer_errors(path):
+            ids = tokenizer.encode(given, add_special_tokens=False).ids
+            text = tokenizer.decode(ids, skip_special_tokens=False)
+            merged = None if given is probe else merged_ids(tokenizer, given)
+        if given is probe:
+            is_right = text == probe and [*ids[:2], ids[-1]] == special
+        else:
+            is_right = merged is None or (text == given and merged in ([], ids))
+        if not is_right:
+            made = short(text) if text != given else "other tokens"
+            raise CheckpointError(f"{path} makes {made} of {short(given)}: it is not PaliGemma's")
+
+
+def merged_ids(tokenizer: Tokenizer, text: str) -> list[int] | None:
+    """The tokens of a text by the merges of the vocabulary alone, as PaliGemma's tokenizer has them.
+
+    None where these need not be its tokens: with letters that are not of ASCII, or unknown, or with one
+    of the added tokens in it. [] where the vocabulary has no merges to go by.
+    """
+    spaced, model = text.replace(" ", "▁"), tokenizer.model
+    added = [token.content for token in tokenizer.get_added_tokens_decoder().values()]
+    if not text.isascii() or any(token in text or token in spaced for token in added):
+        return None
+    ids = [token.id for token in model.tokenize(spaced)]
+    if tokenizer.token_to_id("<unk>") in ids:
+        return None
+    return ids if isinstance(model, BPE) and not model.ignore_merges else []
+
+
+class GuardedTokenizer:
+    """A tokenizer that ends in a CheckpointError where it fails on a prompt or an answer."""
+
+    def __init__(self, tokenizer: Tokenizer, folder):
+        self.tokenizer, self.path = tokenizer, Path(folder) / "tokenizer.json"
+
+    def encode(self, *args, **kwargs):
+        with tokenizer_errors(self.path):
+            return self.tokenizer.encode(*args, **kwargs)
+
+    def decode(self, *args, **kwargs) -> str:
+        with tokenizer_errors(self.path):
+            return self.tokenizer.decode(*args, **kwargs)
+
+    def __getattr__(self, name: str):
+        return getattr(self.tokenizer, name)
 
 
 @contextlib.contextmanager
@@ -277,6 +322,8 @@ def tokenizer_errors(path: Path):
     try:
         with silenced_stderr():
             yield
+    except (TypeError, OverflowError):  # not the file's: a learner gives it something else than text or ids
+        raise
     except BaseException as error:
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise

@@ -1103,6 +1103,37 @@ def test_memory_that_runs_out_on_the_way(refused, pictures, monkeypatch):
         inference.main(["--image", pictures[0]])
 
 
+@pytest.mark.parametrize(
+    ("device", "precision", "advice"),
+    [
+        ("cpu", "auto", "--precision int8 or to close"),
+        ("cpu", "float32", "--precision int8 or --precision bfloat16 or to close"),
+        ("cpu", "int8", "to close"),
+        ("cuda", "auto", "--device cpu or to close"),
+        ("cuda", "float32", "--device cpu or --precision bfloat16 or to close"),
+    ],
+)
+def test_no_advice_that_holds_already(device, precision, advice, refused, pictures, monkeypatch):
+    def fail(*_):
+        raise MemoryError
+
+    monkeypatch.setattr(inference, "load_model", fail)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: device == "cuda")
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    err = refused("--image", pictures[0], "--precision", precision, words=["out of memory"])
+    assert f"out of memory: try {advice} other programs" in err
+
+
+def test_a_tokenizer_that_fails_on_a_prompt(refused, pictures, checkpoint, tmp_path):
+    folder = Path(shutil.copytree(checkpoint, tmp_path / "spoilt"))
+    entries = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+    cruel = {"type": "Replace", "pattern": {"Regex": "(x+x+)+y"}, "content": "q"}
+    entries["normalizer"] = {"type": "Sequence", "normalizers": [cruel, entries["normalizer"]]}
+    (folder / "tokenizer.json").write_text(json.dumps(entries), encoding="utf-8")
+    image = ("--image", pictures[0], "--prompt", "detect " + "x" * 28)
+    assert "panicked" not in refused(*image, model=folder, words=["cannot be read as a tokenizer"])
+
+
 def test_help_shows_each_kind_of_prompt(run):
     code, out, _ = run("--help")
     assert code == 0

@@ -2,7 +2,7 @@
 
     python inference.py --image cat.jpg --prompt "detect cat" --draw boxes.png
 
-The way of an answer: open_picture -> PaliGemmaProcessor -> generate (generation_1.py: tokens, one
+How an answer is made: open_picture -> PaliGemmaProcessor -> generate (generation_1.py: tokens, one
 at a time) -> text -> parse_boxes and find_masks, if the text holds any -> draw_masks, draw_boxes.
 
 The answer goes to stdout and all else to stderr, so that `> answer.txt` holds the answer alone.
@@ -46,7 +46,7 @@ from load_weights import (
 )
 from program import command_line
 from program.bar import bar
-from program.command_line import InputError, Parser, log, number, set_up_streams, write
+from program.command_line import InputError, Parser, log, number, set_up_streams, spelled_out, write
 from program.known_prompts import say_if_unknown
 from program.masks import draw_masks, find_masks, mask_picture, to_rle
 from program.memory import is_out_of_memory
@@ -336,9 +336,9 @@ def make_questions(paths: list[str], prompts: list[str]) -> list[Question]:
     differ_in_prompt = len(set(paths)) == 1 and len(set(prompts)) > 1
     for question in questions:
         if not differ_in_prompt:
-            question.label = f"{question.path}: "
+            question.label = f"{spelled_out(question.path)}: "
         elif not question.opening:  # which is shown in front of its answer anyway
-            question.label = f"{' '.join(question.prompt.splitlines())}: "
+            question.label = f"{spelled_out(' '.join(question.prompt.splitlines()))}: "
     return questions
 
 
@@ -373,7 +373,7 @@ def write_pictures(args: argparse.Namespace, picture: Image.Image, boxes: list[d
         except OSError as error:
             raise InputError(f"{option} {out}: {error.strerror or error}") from error
         why = f' (an answer has {things} where a prompt like "{verb} cat" finds something)'
-        log(f"{what} in {out}: {found}{'' if found else why}")
+        log(f"{what} in {spelled_out(out)}: {found}{'' if found else why}")
 
 
 # ------------------------------------------------------------------------------ the program
@@ -410,20 +410,22 @@ def run(args: argparse.Namespace):
     fill_defaults(args)
     args.image = expand_patterns(args.image)
     check_prompts(args)
-    # The first batch is opened now, and of the others only the heads are read: what cannot be used is found
-    # before the model runs, and yet there are never more pictures in memory than are worked on.
-    open_once = functools.lru_cache(maxsize=1)(open_picture)  # for several questions in a row
-    ready = {i: open_once(path) for i, path in enumerate(args.image[:MOST_ROWS])}
-    for path in dict.fromkeys(args.image[MOST_ROWS:]):
+    # The first picture is opened now, and of the others only the heads are read: what cannot be used is
+    # found before the model runs, and yet there are never more pictures in memory than are worked on.
+    for path in dict.fromkeys(args.image[1:]):
         check_picture(path)
+    open_once = functools.lru_cache(maxsize=1)(open_picture)  # for several questions in a row
+    size = open_once(args.image[0]).size
     num_pictures = len(set(args.image))
     for option, out, endings in (("--draw", args.draw, DRAWABLE), ("--mask", args.mask, (".png",))):
         if out is not None:
             if num_pictures > 1:
                 raise InputError(f"{option} takes one picture, not {num_pictures}")
             check_drawing(Path(out), args.image, args.overwrite, option, endings)
-            check_size(Path(out), ready[0].size)
-    if None not in (args.draw, args.mask) and os.path.realpath(args.draw) == os.path.realpath(args.mask):
+            check_size(Path(out), size)
+    # macOS and Windows take A.png and a.png for one file.
+    ends = {os.path.realpath(out).casefold() for out in (args.draw, args.mask) if out is not None}
+    if None not in (args.draw, args.mask) and len(ends) == 1:
         raise InputError(f"--draw and --mask cannot both be written to {args.mask}")
     device = choose_device(args.device)
     model_set = set_of(args)
@@ -431,7 +433,7 @@ def run(args: argparse.Namespace):
     vqvae = load_mask_decoder(args.model, model_set.masks) if args.set != "0" else None
     model, tokenizer, processor = load(args, device, model_set)
     if args.adapter is not None:
-        log(f"Adapter {args.adapter}: beside {len(load_adapter(model, args.adapter))} layers")
+        log(f"Adapter {spelled_out(args.adapter)}: beside {len(load_adapter(model, args.adapter))} layers")
     generation = model_set.generation
     num_rows = rows_that_fit(model, tokenizer, args.prompt, device)
     if num_pictures < len(args.image):
@@ -447,9 +449,9 @@ def run(args: argparse.Namespace):
     with bar(total=len(questions), desc="Questions", leave=False, disable=not shows_bar) as progress:
         for first in range(0, len(questions), num_rows):
             batch, pictures = [], []
-            for i, question in enumerate(questions[first : first + num_rows], start=first):
+            for question in questions[first : first + num_rows]:
                 try:
-                    pictures.append(ready.pop(i, None) or open_once(question.path))
+                    pictures.append(open_once(question.path))
                     batch.append(question)
                 except InputError as error:
                     skipped.append(error)

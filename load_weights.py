@@ -659,7 +659,7 @@ def damage_told(path: Path):
     """What goes wrong while a file is read becomes a CheckpointError: damage raises almost anything."""
     try:
         yield
-    except CheckpointError:
+    except (CheckpointError, MemoryError):
         raise
     except Exception as error:
         why = " ".join(str(error).split())

@@ -8,7 +8,7 @@ and NAME.sum (int32), the sum of each row, which products need. Its head holds
     checksums  one for each tensor, computed while the file is written
 
 What to notice:
-  - it is written aside and takes its name when it is whole, so a killed program leaves no half a file;
+  - it is written aside and takes its name when it is whole, so a killed program leaves no half-written file;
   - a start reads all pages anyway, so that no token waits for the disk: the checksums are compared as
     they come by. That takes as long as reading memory takes (benchmarks/README.md, The int8 file);
   - a file that is damaged or belongs to other weights is made again; a file that cannot be written is no

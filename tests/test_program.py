@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps, TiffImagePlugin
 from tqdm import tqdm
 
 from course.tracebacks import LearnersError, explained
+from load_weights import damage_told
 from program import command_line
 from program.bar import bar
 from program.command_line import (
@@ -289,6 +290,17 @@ def test_remove_unfinished(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_an_open_file_that_windows_does_not_remove(monkeypatch):
+    """The program ends by Ctrl-C all the same."""
+
+    def refuse(*_, **__):
+        raise PermissionError(13, "The process cannot access the file")
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    monkeypatch.setattr("program.files.UNFINISHED", {Path("x.part")})
+    remove_unfinished()
+
+
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has no such pipes")
 def test_output_to_what_is_no_file(tmp_path):
     os.mkfifo(tmp_path / "pipe.html")
@@ -365,6 +377,32 @@ def test_only_what_was_drawn_here_is_overwritten(ending, drawing, tmp_path):
     check_drawing(other, [], overwrite=True)
     with pytest.raises(InputError, match="never overwritten"):
         check_drawing(own, [str(own)], overwrite=True)
+
+
+@pytest.mark.parametrize(("kind", "value"), [(3, 7), (4, 7), (11, 1.5), (2, "abc")])
+def test_a_color_profile_that_is_none(kind, value, tmp_path):
+    """A TIFF may hold anything under its number."""
+    tags = TiffImagePlugin.ImageFileDirectory_v2()
+    tags.tagtype[34675] = kind
+    tags[34675] = value
+    Image.new("RGB", (40, 30), "red").save(tmp_path / "picture.tiff", tiffinfo=tags)
+    picture = open_picture(str(tmp_path / "picture.tiff"))
+    assert not isinstance(picture.info["icc_profile"], bytes)
+    for ending in DRAWABLE:
+        write_picture(picture, tmp_path / f"out{ending}")
+
+
+def test_memory_that_runs_out_is_no_damage(tmp_path, monkeypatch):
+    Image.new("RGB", (40, 30)).save(tmp_path / "picture.png")
+
+    def fail(*_):
+        raise MemoryError
+
+    monkeypatch.setattr(ImageOps, "exif_transpose", fail)
+    with pytest.raises(MemoryError):
+        open_picture(str(tmp_path / "picture.png"))
+    with pytest.raises(MemoryError), damage_told(tmp_path):
+        fail()
 
 
 def test_a_drawing_on_a_fax(tmp_path):

@@ -132,6 +132,17 @@ def read_file(path: Path, shapes: dict[str, tuple[int, int]], source: str) -> di
 # --------------------------------------------------------------------------- how it is written
 
 
+def remove_left_overs(path: Path):
+    """Of programs that were killed: a process with that number has ended, or began later."""
+    for left in path.parent.glob(f"{path.name}.*.part"):
+        process = left.name.split(".")[-2]
+        with contextlib.suppress(psutil.Error, ValueError):
+            if psutil.Process(int(process)).create_time() <= left.stat().st_mtime:
+                continue
+        if process.isdigit() and is_ours(left):
+            left.unlink(missing_ok=True)
+
+
 class Writer:
     """Writes int8 weights while the next are made: aside, and under the file's name when it is whole.
 
@@ -163,10 +174,9 @@ class Writer:
 
     def __enter__(self):
         try:
-            self.remove_left_overs()
             if self.path.exists() and not is_ours(self.path):
                 raise OSError("another program's file has this name")
-            self.file = self.aside.open("wb")
+            self.file = self.aside.open("xb")
             self.file.write(self.head())
             self.file.flush()  # with its mark, should it be left over
         except OSError as error:
@@ -175,16 +185,6 @@ class Writer:
             for number in (signal.SIGINT, signal.SIGTERM):
                 self.handlers[number] = signal.signal(number, self.interrupt)
         return self
-
-    def remove_left_overs(self):
-        """Of programs that were killed: a process with that number has ended, or began later."""
-        for left in self.path.parent.glob(f"{self.path.name}.*.part"):
-            process = left.name.split(".")[-2]
-            with contextlib.suppress(psutil.Error, ValueError):
-                if psutil.Process(int(process)).create_time() <= left.stat().st_mtime:
-                    continue
-            if process.isdigit() and is_ours(left):
-                left.unlink(missing_ok=True)
 
     def interrupt(self, number, _):
         """Ends the `with` block, which removes the file; then the signal does what it would have done.
@@ -265,6 +265,8 @@ def int8_of(
     """
     shapes = dict(sorted(shapes.items(), key=lambda item: -math.prod(item[1])))
     path, source = folder / NAME, source_of(files)
+    with contextlib.suppress(OSError):
+        remove_left_overs(path)  # also where the file is there: another start may have made it meanwhile
     kept = read_file(path, shapes, source)
     if kept is not None:
         return kept

@@ -134,8 +134,9 @@ def skip_unread(model: nn.Module):
 
     def cut(_, args):
         nonlocal unread
-        unread = max(0, args[0].shape[1] - asked) if asked else 0
-        return (args[0][:, unread:],)
+        unread = max(0, args[0].shape[1] - asked) if asked and args else 0
+        # A learner's layer may name the argument (`hidden_states=x`): then all positions are worked on.
+        return (args[0][:, unread:],) if args else None
 
     def fill_up(_, args, out):
         return nn.functional.pad(out, (0, 0, unread, 0))

@@ -99,7 +99,7 @@ class Int8Linear(nn.Module):
         self.bias = None if bias is None else nn.Parameter(bias.float(), requires_grad=False)
 
     def quickest_for(self, rows: torch.Tensor):
-        # First what most CPUs do quickest. int8_weights is more exact, and taken only where it saves a quarter.
+        # First what most CPUs do quickest. The other is more exact, and taken only where it saves a quarter.
         ways = (int8_row, int8_weights) if len(rows) == 1 else (int8_both, int8_weights)
         if rows.shape[1] % 16:
             return ways[0]  # the other takes 16 at a time

@@ -287,12 +287,11 @@ def merged_ids(tokenizer: Tokenizer, text: str) -> list[int] | None:
     """
     spaced, model = text.replace(" ", "▁"), tokenizer.model
     added = [token.content for token in tokenizer.get_added_tokens_decoder().values()]
-    if not text.isascii() or any(token in text or token in spaced for token in added):
+    is_known = text.isascii() and all(tokenizer.token_to_id(letter) is not None for letter in spaced)
+    if not is_known or any(token in text or token in spaced for token in added):
         return None
-    ids = [token.id for token in model.tokenize(spaced)]
-    if tokenizer.token_to_id("<unk>") in ids:
-        return None
-    return ids if isinstance(model, BPE) and not model.ignore_merges else []
+    has_merges = isinstance(model, BPE) and not model.ignore_merges
+    return [token.id for token in model.tokenize(spaced)] if has_merges else []
 
 
 class GuardedTokenizer:

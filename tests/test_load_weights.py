@@ -491,8 +491,9 @@ def normalized(*firsts: dict):
         normalized({"type": "Lowercase"}),
         normalized({"type": "Replace", "pattern": {"String": "detect"}, "content": ""}),
         lambda entries: entries["model"].update(dropout=0.5),
+        lambda entries: entries["model"].update(end_of_word_suffix="x"),
     ],
-    ids=["lowercase", "a word is lost", "dropout"],
+    ids=["lowercase", "a word is lost", "dropout", "letters of another name"],
 )
 def test_tokenizer_that_reads_a_prompt_otherwise(change, right, tmp_path):
     entries = json.loads(right().to_str())

@@ -834,7 +834,7 @@ def test_file_that_cannot_be_written(folder, rounded, where, monkeypatch, capsys
     def open_file(path, *args, **kwargs):
         if path.suffix != ".part":
             return original(path, *args, **kwargs)
-        return fail() if where == "open" else original(Path("/dev/full"), *args, **kwargs)
+        return fail() if where == "open" else original(Path("/dev/full"), "wb")
 
     if where == "replace":
         monkeypatch.setattr(int8_file.os, "replace", fail)

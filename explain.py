@@ -3,7 +3,7 @@
     python explain.py --image cat.jpg --prompt "detect cat" --out explain.html
     python explain.py --live          the page answers while you change the picture, the prompt, the code
 
-The way of a page: the model answers, watched (inside.recorder) -> what was seen becomes numbers
+How a page is made: the model answers, watched (inside.recorder) -> what was seen becomes numbers
 (inside.description) and code with its values (inside.code, inside.trace) -> one HTML file
 (inside.page), and with --png the main pictures (inside.pictures). With --live a server does it again
 and again (inside.live). The model's own files know nothing of it.
@@ -38,7 +38,16 @@ from inside.page import build_page
 from inside.recorder import record_answer
 from inside.template import MADE_HERE
 from load_weights import load_mask_decoder
-from program.command_line import InputError, Parser, check_output, log, number, set_up_streams, write
+from program.command_line import (
+    InputError,
+    Parser,
+    check_output,
+    log,
+    number,
+    set_up_streams,
+    spelled_out,
+    write,
+)
 from program.files import replace_file
 from program.known_prompts import say_if_unknown
 from program.pictures import open_picture
@@ -78,11 +87,7 @@ def build_parser() -> Parser:
 
 def check_page(out: Path):
     """Finds before the model runs what would fail after it; only a page of ours is overwritten."""
-    if out.suffix.lower() not in PAGES:
-        raise InputError(f"--out {out}: the name must end in .html")
     check_output(out, "--out", PAGES)
-    if out.is_symlink() and not out.exists():
-        raise InputError(f"--out {out}: is a link that leads nowhere or in a circle; remove it")
     if out.exists():
         with out.open("rb") as file:
             made_here = MADE_HERE.encode() in file.read(500)
@@ -116,7 +121,7 @@ def make_page(args: argparse.Namespace, folder: Path) -> tuple[str, dict]:
         raise InputError(inference.why_not_finite(model)) from error
 
     if not recording.text.strip():
-        log(f"{args.prompt[0]}: (nothing)")
+        log(f"{spelled_out(args.prompt[0])}: (nothing)")
     log("Collecting what was seen")
     facts = {
         "model": clean(Path(args.model).resolve().name),
@@ -152,9 +157,9 @@ def explain(args: argparse.Namespace):
     for path, content in files.items():
         replace_file(path, content)
         if path.suffix == ".png":
-            log(f"Picture written: {path}")
+            log(f"Picture written: {spelled_out(str(path))}")
     log(f"{time.perf_counter() - start:.1f} seconds, {len(page.encode()) / 1e6:.1f} MB")
-    write(f"The page is {out.resolve()}\nOpen it with a browser: {out.resolve().as_uri()}")
+    write(f"The page is {spelled_out(str(out.resolve()))}\nOpen it with a browser: {out.resolve().as_uri()}")
 
 
 def main(argv: list[str] | None = None):

@@ -2,7 +2,7 @@
 
     python inference.py --image cat.jpg --prompt "detect cat" --draw boxes.png
 
-The way of an answer: open_picture -> PaliGemmaProcessor -> generate (generation_1.py: tokens, one
+How an answer is made: open_picture -> PaliGemmaProcessor -> generate (generation_1.py: tokens, one
 at a time) -> text -> parse_boxes and find_masks, if the text holds any -> draw_masks, draw_boxes.
 
 The answer goes to stdout and all else to stderr, so that `> answer.txt` holds the answer alone.
@@ -37,6 +37,7 @@ from finetuning.adapter import base_model_of, load_adapter, say_if_another_base
 from generation_1 import Answer
 from load_weights import (
     CheckpointError,
+    GuardedTokenizer,
     ModelSet,
     check_tokenizer,
     free_memory,
@@ -44,7 +45,8 @@ from load_weights import (
     load_mask_decoder,
 )
 from program import command_line
-from program.command_line import InputError, Parser, log, number, set_up_streams, write
+from program.bar import bar
+from program.command_line import InputError, Parser, log, number, set_up_streams, spelled_out, write
 from program.known_prompts import say_if_unknown
 from program.masks import draw_masks, find_masks, mask_picture, to_rle
 from program.memory import is_out_of_memory
@@ -185,7 +187,8 @@ def load(args: argparse.Namespace, device: str, model_set: ModelSet):
     log("Loading model")
     start = time.perf_counter()
     model, tokenizer = load_model(args.model, device, args.precision, model_set)
-    check_tokenizer(tokenizer, args.model)
+    check_tokenizer(tokenizer, args.model, args.prompt)
+    tokenizer = GuardedTokenizer(tokenizer, args.model)
     processor = model_set.processor.PaliGemmaProcessor(
         tokenizer, model.config.vision_config.num_patches, model.config.vision_config.image_size
     )
@@ -333,9 +336,9 @@ def make_questions(paths: list[str], prompts: list[str]) -> list[Question]:
     differ_in_prompt = len(set(paths)) == 1 and len(set(prompts)) > 1
     for question in questions:
         if not differ_in_prompt:
-            question.label = f"{question.path}: "
+            question.label = f"{spelled_out(question.path)}: "
         elif not question.opening:  # which is shown in front of its answer anyway
-            question.label = f"{' '.join(question.prompt.splitlines())}: "
+            question.label = f"{spelled_out(' '.join(question.prompt.splitlines()))}: "
     return questions
 
 
@@ -371,7 +374,7 @@ def write_pictures(args: argparse.Namespace, picture: Image.Image, boxes: list[d
         except OSError as error:
             raise InputError(f"{option} {out}: {error.strerror or error}") from error
         why = f' (an answer has {things} where a prompt like "{verb} cat" finds something)'
-        log(f"{what} in {out}: {found}{'' if found else why}")
+        log(f"{what} in {spelled_out(out)}: {found}{'' if found else why}")
 
 
 # ------------------------------------------------------------------------------ the program
@@ -411,20 +414,22 @@ def run(args: argparse.Namespace):
         say_if_another_base(args.adapter, args.model)
     args.image = expand_patterns(args.image)
     check_prompts(args)
-    # The first batch is opened now, and of the others only the heads are read: what cannot be used is found
-    # before the model runs, and yet there are never more pictures in memory than are worked on.
-    open_once = functools.lru_cache(maxsize=1)(open_picture)  # for several questions in a row
-    ready = {i: open_once(path) for i, path in enumerate(args.image[:MOST_ROWS])}
-    for path in dict.fromkeys(args.image[MOST_ROWS:]):
+    # The first picture is opened now, and of the others only the heads are read: what cannot be used is
+    # found before the model runs, and yet there are never more pictures in memory than are worked on.
+    for path in dict.fromkeys(args.image[1:]):
         check_picture(path)
+    open_once = functools.lru_cache(maxsize=1)(open_picture)  # for several questions in a row
+    size = open_once(args.image[0]).size
     num_pictures = len(set(args.image))
     for option, out, endings in (("--draw", args.draw, DRAWABLE), ("--mask", args.mask, (".png",))):
         if out is not None:
             if num_pictures > 1:
                 raise InputError(f"{option} takes one picture, not {num_pictures}")
             check_drawing(Path(out), args.image, args.overwrite, option, endings)
-            check_size(Path(out), ready[0].size)
-    if None not in (args.draw, args.mask) and os.path.realpath(args.draw) == os.path.realpath(args.mask):
+            check_size(Path(out), size)
+    # macOS and Windows take A.png and a.png for one file.
+    ends = {os.path.realpath(out).casefold() for out in (args.draw, args.mask) if out is not None}
+    if None not in (args.draw, args.mask) and len(ends) == 1:
         raise InputError(f"--draw and --mask cannot both be written to {args.mask}")
     device = choose_device(args.device)
     model_set = set_of(args)
@@ -433,7 +438,7 @@ def run(args: argparse.Namespace):
     vqvae = None if is_unproven else load_mask_decoder(args.model, model_set.masks)
     model, tokenizer, processor = load(args, device, model_set)
     if args.adapter is not None:
-        log(f"Adapter {args.adapter}: beside {len(load_adapter(model, args.adapter))} layers")
+        log(f"Adapter {spelled_out(args.adapter)}: beside {len(load_adapter(model, args.adapter))} layers")
     generation = model_set.generation
     num_rows = rows_that_fit(model, tokenizer, args.prompt, device)
     if num_pictures < len(args.image):
@@ -446,12 +451,12 @@ def run(args: argparse.Namespace):
     questions = make_questions(args.image, args.prompt)
     drawn = []  # each box and its mask, for --draw and --mask
     shows_bar = len(questions) > num_rows and sys.stderr.isatty()
-    with tqdm(total=len(questions), desc="Questions", leave=False, disable=not shows_bar) as bar:
+    with bar(total=len(questions), desc="Questions", leave=False, disable=not shows_bar) as progress:
         for first in range(0, len(questions), num_rows):
             batch, pictures = [], []
-            for i, question in enumerate(questions[first : first + num_rows], start=first):
+            for question in questions[first : first + num_rows]:
                 try:
-                    pictures.append(ready.pop(i, None) or open_once(question.path))
+                    pictures.append(open_once(question.path))
                     batch.append(question)
                 except InputError as error:
                     skipped.append(error)
@@ -464,7 +469,7 @@ def run(args: argparse.Namespace):
                 masks, new_notes = find_masks(
                     question.answer.text, boxes, vqvae, *question.size, model_set.masks
                 )
-                with bar.external_write_mode(sys.stdout):
+                with progress.external_write_mode(sys.stdout):
                     if not stream:
                         write_answer(question, boxes, masks, args.json)
                     if not question.answer.text.strip():
@@ -475,7 +480,7 @@ def run(args: argparse.Namespace):
                 notes.update(new_notes)
                 if args.draw is not None or args.mask is not None:
                     drawn += zip(boxes, masks, strict=True)
-            bar.update(min(num_rows, len(questions) - first))
+            progress.update(min(num_rows, len(questions) - first))
     if args.draw is not None or args.mask is not None:
         boxes, masks = ([pair[i] for pair in drawn] for i in (0, 1))
         write_pictures(args, open_once(args.image[0]), boxes, masks)
@@ -494,10 +499,12 @@ def memory_errors(args: argparse.Namespace):
         if not is_out_of_memory(error):
             raise
         hints = []
-        if args.precision in ("auto", "float32"):
-            hints.append("--precision bfloat16")
-        if getattr(args, "device", "cpu") != "cpu":
+        if choose_device(getattr(args, "device", "cpu")) != "cpu":
             hints.append("--device cpu")
+        elif args.precision != "int8":
+            hints.append("--precision int8")
+        if args.precision == "float32":
+            hints.append("--precision bfloat16")
         if any(len(prompt) > 1000 for prompt in args.prompt or []):
             hints.append("a shorter prompt")
         raise InputError(f"out of memory: try {' or '.join([*hints, 'to close other programs'])}") from error

@@ -26,6 +26,7 @@ import os
 import re
 import zipfile
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
@@ -36,11 +37,12 @@ import torch
 from numpy.lib import format as npy_format
 from safetensors import SafetensorError, safe_open
 from tokenizers import Tokenizer
+from tokenizers.models import BPE
 from torch.overrides import TorchFunctionMode
-from tqdm import tqdm
 
 import generation_1
 import mask_decoder_1
+from program.bar import bar
 
 DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}  # safetensors' names
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -253,19 +255,61 @@ def read_tokenizer(folder: Path, entries: dict, config) -> Tokenizer:
     return tokenizer
 
 
-def check_tokenizer(tokenizer: Tokenizer, folder):
+def check_tokenizer(tokenizer: Tokenizer, folder, prompts: Iterable[str] = ()):
     """Refuses a tokenizer that reads or writes text in another way than PaliGemma's.
 
     The text of a prompt must come out as it went in, its special tokens as one id each: else the model
     is asked something else, or its answer is garbled, without a word.
     """
     path, probe = Path(folder) / "tokenizer.json", "<image><bos>a cat\n"
-    with tokenizer_errors(path):
-        ids = tokenizer.encode(probe, add_special_tokens=False).ids
-        text = tokenizer.decode(ids, skip_special_tokens=False)
+    if getattr(tokenizer.model, "dropout", None):
+        raise CheckpointError(f"{path} has a dropout, which is for training: set it to null")
     special = [tokenizer.token_to_id(token) for token in ("<image>", "<bos>", "\n")]
-    if text != probe or [*ids[:2], ids[-1]] != special:
-        raise CheckpointError(f"{path} makes {short(text)} of {probe!r}: it is not PaliGemma's")
+    for given in (probe, " Cat 7", *prompts):
+        with tokenizer_errors(path):
+            ids = tokenizer.encode(given, add_special_tokens=False).ids
+            text = tokenizer.decode(ids, skip_special_tokens=False)
+            merged = None if given is probe else merged_ids(tokenizer, given)
+        if given is probe:
+            is_right = text == probe and [*ids[:2], ids[-1]] == special
+        else:
+            is_right = merged is None or (text == given and merged in ([], ids))
+        if not is_right:
+            made = short(text) if text != given else "other tokens"
+            raise CheckpointError(f"{path} makes {made} of {short(given)}: it is not PaliGemma's")
+
+
+def merged_ids(tokenizer: Tokenizer, text: str) -> list[int] | None:
+    """The tokens of a text by the merges of the vocabulary alone, as PaliGemma's tokenizer has them.
+
+    None where these need not be its tokens: with letters that are not of ASCII, or unknown, or with one
+    of the added tokens in it. [] where the vocabulary has no merges to go by.
+    """
+    spaced, model = text.replace(" ", "▁"), tokenizer.model
+    added = [token.content for token in tokenizer.get_added_tokens_decoder().values()]
+    is_known = text.isascii() and all(tokenizer.token_to_id(letter) is not None for letter in spaced)
+    if not is_known or any(token in text or token in spaced for token in added):
+        return None
+    has_merges = isinstance(model, BPE) and not model.ignore_merges
+    return [token.id for token in model.tokenize(spaced)] if has_merges else []
+
+
+class GuardedTokenizer:
+    """A tokenizer that ends in a CheckpointError where it fails on a prompt or an answer."""
+
+    def __init__(self, tokenizer: Tokenizer, folder):
+        self.tokenizer, self.path = tokenizer, Path(folder) / "tokenizer.json"
+
+    def encode(self, *args, **kwargs):
+        with tokenizer_errors(self.path):
+            return self.tokenizer.encode(*args, **kwargs)
+
+    def decode(self, *args, **kwargs) -> str:
+        with tokenizer_errors(self.path):
+            return self.tokenizer.decode(*args, **kwargs)
+
+    def __getattr__(self, name: str):
+        return getattr(self.tokenizer, name)
 
 
 @contextlib.contextmanager
@@ -277,6 +321,8 @@ def tokenizer_errors(path: Path):
     try:
         with silenced_stderr():
             yield
+    except (TypeError, OverflowError):  # not the file's: a learner gives it something else than text or ids
+        raise
     except BaseException as error:
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
@@ -542,14 +588,14 @@ def load_tensors(
     loaded = {}
     largest_first = sorted(tensors, key=lambda name: -math.prod(tensors[name].shape))
     total = sum(math.prod(tensor.shape) * tensor.dtype.itemsize for tensor in tensors.values())
-    with tqdm(total=total, desc="Loading", unit="B", unit_scale=True, delay=1, leave=False) as bar:
+    with bar(total=total, desc="Loading", unit="B", unit_scale=True, delay=1, leave=False) as progress:
         for name in largest_first:
             tensor = tensors[name]
             if dtype in (None, tensor.dtype) and device.type == "cpu":
                 loaded[name] = mapped[tensor.file].get_tensor(tensor.key)
             else:
                 loaded[name] = read_tensor(tensor).to(device, dtype)
-            bar.update(math.prod(tensor.shape) * tensor.dtype.itemsize)
+            progress.update(math.prod(tensor.shape) * tensor.dtype.itemsize)
     return loaded
 
 
@@ -612,7 +658,7 @@ def damage_told(path: Path):
     """What goes wrong while a file is read becomes a CheckpointError: damage raises almost anything."""
     try:
         yield
-    except CheckpointError:
+    except (CheckpointError, MemoryError):
         raise
     except Exception as error:
         why = " ".join(str(error).split())

@@ -456,7 +456,8 @@ def rows_of(found: dict) -> dict[str, list[str]]:
         add(title, key)
     if found["busy"]:
         for title, key, _ in ROWS[1:3]:
-            add(f"{title}, beside {found['busy']} busy programs", key, ", busy")
+            plural = "s" if found["busy"] > 1 else ""
+            add(f"{title}, beside {found['busy']} busy program{plural}", key, ", busy")
             slower = [runs[f"{name}, busy"][key] / runs[name][key] for name in NAMES[1:]]
             rows[f"{title}: busy / quiet"] = ["", *(f"{value:.1f}" for value in slower), "", ""]
     extra = (("tokens as float32's", "equal_tokens", "d"), ("logit error", "logit_error", ".2%"))

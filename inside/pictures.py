@@ -21,6 +21,7 @@ from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 
 from program.command_line import InputError
+from program.pictures import opened
 
 NAMES = [f"explain-{name}.png" for name in ("patches", "mask", "features", "attention", "lens")]
 PAPER, INK, SOFT, WELL = "#fbfaf7", "#24221f", "#6a645b", "#ece8e0"
@@ -219,9 +220,9 @@ def check_folder(folder: Path):
         if not path.is_file():  # to open a FIFO would wait forever
             raise InputError(f"--png {folder}: {path.name} is not an ordinary file")
         try:
-            with Image.open(path) as picture:
+            with opened(str(path)) as picture:
                 made_here = picture.info.get("Software") == MADE_HERE
-        except (OSError, Image.DecompressionBombError):
+        except InputError:  # it is no picture
             made_here = False
         if not made_here:
             why = "was not made by explain.py, so it is not overwritten"

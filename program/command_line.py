@@ -102,15 +102,20 @@ def check_output(path: Path, option: str, endings: tuple[str, ...]):
 
 
 def readable(message: str) -> str:
-    """A message that fits on a few lines of a terminal, without signs that steer the terminal.
+    """A message that fits on a few lines of a terminal, without control characters.
 
     In a long one its longest words (paths, mostly) are cut first, then its middle: it begins with what
     is wrong and ends with what helps.
     """
-    message = "".join(letter if is_printed(letter) else ascii(letter)[1:-1] for letter in message)
+    message = spelled_out(message)
     if len(message) > LONGEST_MESSAGE:
         message = " ".join(middle_cut(word, LONGEST_WORD) for word in message.split(" "))
     return middle_cut(message, LONGEST_MESSAGE)
+
+
+def spelled_out(text: str) -> str:
+    """Text on one line, such as a file's name: control characters are written as in Python."""
+    return "".join(letter if is_printed(letter) else ascii(letter)[1:-1] for letter in text)
 
 
 def is_printed(letter: str) -> bool:
@@ -195,7 +200,7 @@ def run_program(program, args: argparse.Namespace, parser: Parser, *user_errors:
         parser.error(error)
     except MemoryError:
         parser.error("out of memory: close other programs and try again")
-    except (ReaderLeft, BrokenPipeError):
-        discard(sys.stdout)
+    except ReaderLeft:
+        pass
     except OSError as error:
         parser.error(error)

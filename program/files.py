@@ -1,5 +1,6 @@
 """Writing files so that nothing of the user's is lost, whatever happens meanwhile."""
 
+import contextlib
 import os
 import secrets
 import shutil
@@ -36,4 +37,5 @@ def replace_file(path: Path, content: bytes | str):
 def remove_unfinished():
     """For a program that ends at once, in the middle of whatever it does."""
     for aside in list(UNFINISHED):
-        aside.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # Windows removes no open file
+            aside.unlink()

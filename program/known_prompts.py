@@ -10,7 +10,7 @@ hold a prompts.json:
      "prompts": ["detect everything"]}
 
 In a form {thing} stands for each of the words of that name, `a {thing}` for `an apple` as well, and what is
-in [brackets] may be missing.
+in [brackets] may be missing; a form has at most three of each.
 "capitals": a prompt and the question in it may begin with a capital letter (`Detect cat`,
 `answer en How many ...`). "prompts": known as they are, word for word; finetune.py writes them.
 All but the name may be missing. Without the file, as in the 3B's folder, nothing is said.
@@ -23,10 +23,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from load_weights import CheckpointError, read_json
-from program.command_line import is_printed, log, readable
+from program.command_line import is_printed, log, middle_cut, readable
 
 FILE = "prompts.json"
 MOST, LONGEST = 200, 200  # forms, prompts, or words in the file; letters of each
+MOST_PLACES = 3  # in a form, and as many brackets: more could take hours to compare with a prompt
+LONGEST_NOTE = 1000  # letters; the shipped model's takes 650
 SHOWN = 8  # prompts that are known word for word, in a note
 SLOT = re.compile(r"\{([^{}]+)\}")
 PIECES = re.compile(r"(\{[^{}]+\}|\[[^\[\]]+\])")  # what of a form is not plain text
@@ -113,7 +115,8 @@ def read_known(folder: Path) -> KnownPrompts | None:
         and isinstance(known.capitals, bool)
         and isinstance(known.words, dict)
         and all(is_text(place) and is_list(words) for place, words in known.words.items())
-        and all(pattern_of(form).groups == len(SLOT.findall(form)) <= 3 for form in known.forms)
+        and all(pattern_of(form).groups == len(SLOT.findall(form)) <= MOST_PLACES for form in known.forms)
+        and all(len(PIECES.findall(SLOT.sub("", form))) <= MOST_PLACES for form in known.forms)
     )
     if not is_right:
         raise CheckpointError(f"{path} is not of the form that program/known_prompts.py describes")
@@ -193,7 +196,7 @@ def notes_on(prompts: list[str], model: str, adapter: str | None = None) -> list
         quoted = " or ".join(f'"{readable(word)}"' for word in here[:3])
         all_words = next(one.words[place] for one in known if place in one.words)
         notes.append(f"{name} does not know {quoted}, only {', '.join(all_words)}")
-    return notes
+    return [middle_cut(note, LONGEST_NOTE) for note in notes]
 
 
 def listed(known: list[KnownPrompts]) -> str:

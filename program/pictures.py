@@ -42,7 +42,7 @@ def opened(path: str):
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path, formats=[kind for kind in READABLE if kind in Image.OPEN]) as file:
                 yield file
-    except InputError:
+    except (InputError, MemoryError):
         raise
     except Image.UnidentifiedImageError:
         raise InputError(f"{path} is not a picture{why_not_a_picture(path)}") from None
@@ -128,8 +128,8 @@ def check_drawing(
         raise InputError(f"{option} {out}: this is the input picture, which is never overwritten")
     if not overwrite and not is_made_here(out):
         raise InputError(
-            f"{option} {out}: there is such a file, and nothing says that this program made it; "
-            "take another name, or add --overwrite"
+            f"{option} {out}: the file exists, and nothing in it says that this program made it; "
+            "choose another name, or add --overwrite"
         )
 
 
@@ -144,7 +144,7 @@ def check_size(out: Path, size: tuple[int, int]):
 
 
 def is_made_here(path: Path) -> bool:
-    """Says the file itself that this program drew it? (BMP has no room for it.)"""
+    """Whether the file itself says that this program drew it. (BMP has no room for it.)"""
     try:
         with opened(str(path)) as picture:
             return picture.getexif().get(SOFTWARE) == MADE_HERE
@@ -156,7 +156,8 @@ def write_picture(picture: Image.Image, out: Path):
     """Writes a drawing in the format of its name, or leaves what is there as it was."""
     # Of what the picture's own file said of itself, only what its colors mean: not how it was compressed.
     picture = picture.copy()
-    picture.info = {key: value for key, value in picture.info.items() if key == "icc_profile"}
+    profile = picture.info.get("icc_profile")
+    picture.info = {"icc_profile": profile} if isinstance(profile, bytes) else {}  # a TIFF's may be a number
     exif = Image.Exif()
     exif[SOFTWARE] = MADE_HERE
     content = io.BytesIO()

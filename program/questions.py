@@ -74,6 +74,6 @@ def check_prompts(args: argparse.Namespace):
         )
     for prompt in args.prompt:
         if "<image>" in prompt:
-            raise InputError("a prompt must not contain <image>: it is put in front by itself")
+            raise InputError("a prompt must not contain <image>: the program adds it")
         if prompt != prompt.encode(errors="replace").decode():  # half a surrogate pair
             raise InputError(f"the prompt {prompt!a} is not valid text (UTF-8)")

@@ -3,7 +3,7 @@
 The files that explain the model know nothing of this folder. Programs call `loading.load_model` instead
 of load_weights.load_hf_model; it loads the same model and then puts other modules in the place of every
 nn.Linear, of the reference's attention, and with int8 of the embedding table and the reference's MLP, in a
-model of either set:
+model of any set:
 
     --precision auto    Bf16Linear: the checkpoint's bfloat16 weights as they are, mapped
     --precision int8    Int8Linear: a whole number from -127 to 127 for each weight, a scale for each row
@@ -14,7 +14,7 @@ What to notice:
   - writing the answer waits for memory: every weight is read once for each token, so half the bytes
     are half the time. Reading the prompt waits for arithmetic: 262 rows share each weight;
   - which way of multiplying is the quickest differs from one CPU to the next by a factor of ten,
-    so the first product of a size is timed in each of them, on a slice of the matrix;
+    so the first product of a size is timed in each of them, on parts of the matrix;
   - int8 weights are kept beside the checkpoint, so that they are made once;
   - after the last attention only the last position is read, so the last MLP works on that alone.
 

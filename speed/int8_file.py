@@ -8,7 +8,7 @@ and NAME.sum (int32), the sum of each row, which products need. Its head holds
     checksums  one for each tensor, computed while the file is written
 
 What to notice:
-  - it is written aside and takes its name when it is whole, so a killed program leaves no half a file;
+  - it is written aside and takes its name when it is whole, so a killed program leaves no half-written file;
   - a start reads all pages anyway, so that no token waits for the disk: the checksums are compared as
     they come by. That takes as long as reading memory takes (benchmarks/README.md, The int8 file);
   - a file that is damaged or belongs to other weights is made again; a file that cannot be written is no
@@ -32,8 +32,9 @@ import psutil
 import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
-from tqdm import tqdm
 
+from program.bar import bar
+from program.command_line import log
 from speed import memory
 from speed.int8_products import quantize, row_sums
 
@@ -115,7 +116,7 @@ def read_file(path: Path, shapes: dict[str, tuple[int, int]], source: str) -> di
             if head.get("version") != VERSION or head.get("source") != source:
                 return None
             checksums = json.loads(head["checksums"])
-            for name in tqdm(stored.keys(), desc="Loading", delay=1, leave=False):
+            for name in bar(stored.keys(), desc="Loading", delay=1, leave=False):
                 tensor = stored.get_tensor(name)
                 if (tensor.dtype, tuple(tensor.shape)) != expected.pop(name, None):
                     return None
@@ -129,6 +130,17 @@ def read_file(path: Path, shapes: dict[str, tuple[int, int]], source: str) -> di
 
 
 # --------------------------------------------------------------------------- how it is written
+
+
+def remove_left_overs(path: Path):
+    """Of programs that were killed: a process with that number has ended, or began later."""
+    for left in path.parent.glob(f"{path.name}.*.part"):
+        process = left.name.split(".")[-2]
+        with contextlib.suppress(psutil.Error, ValueError):
+            if psutil.Process(int(process)).create_time() <= left.stat().st_mtime:
+                continue
+        if process.isdigit() and is_ours(left):
+            left.unlink(missing_ok=True)
 
 
 class Writer:
@@ -162,10 +174,9 @@ class Writer:
 
     def __enter__(self):
         try:
-            self.remove_left_overs()
             if self.path.exists() and not is_ours(self.path):
                 raise OSError("another program's file has this name")
-            self.file = self.aside.open("wb")
+            self.file = self.aside.open("xb")
             self.file.write(self.head())
             self.file.flush()  # with its mark, should it be left over
         except OSError as error:
@@ -174,16 +185,6 @@ class Writer:
             for number in (signal.SIGINT, signal.SIGTERM):
                 self.handlers[number] = signal.signal(number, self.interrupt)
         return self
-
-    def remove_left_overs(self):
-        """Of programs that were killed: a process with that number has ended, or began later."""
-        for left in self.path.parent.glob(f"{self.path.name}.*.part"):
-            process = left.name.split(".")[-2]
-            with contextlib.suppress(psutil.Error, ValueError):
-                if psutil.Process(int(process)).create_time() <= left.stat().st_mtime:
-                    continue
-            if process.isdigit() and is_ours(left):
-                left.unlink(missing_ok=True)
 
     def interrupt(self, number, _):
         """Ends the `with` block, which removes the file; then the signal does what it would have done.
@@ -247,11 +248,11 @@ class Writer:
 def rounded_in_turn(shapes: dict, read: Callable[[str], torch.Tensor]) -> Iterator[tuple]:
     """The name, the int8 weight, the scales and the sums of each of the checkpoint's matrices, with a bar."""
     total = sum(math.prod(shape) for shape in shapes.values())
-    with tqdm(total=total, desc="Rounding to int8", unit="", unit_scale=True, delay=1, leave=False) as bar:
+    with bar(total=total, desc="Rounding to int8", unit="", unit_scale=True, delay=1, leave=False) as done:
         for name, shape in shapes.items():
             weight, scale = quantize(read(name))
             yield name, weight, scale, row_sums(weight)
-            bar.update(math.prod(shape))
+            done.update(math.prod(shape))
 
 
 def int8_of(
@@ -264,6 +265,8 @@ def int8_of(
     """
     shapes = dict(sorted(shapes.items(), key=lambda item: -math.prod(item[1])))
     path, source = folder / NAME, source_of(files)
+    with contextlib.suppress(OSError):
+        remove_left_overs(path)  # also where the file is there: another start may have made it meanwhile
     kept = read_file(path, shapes, source)
     if kept is not None:
         return kept
@@ -277,7 +280,7 @@ def int8_of(
     if kept is not None:
         return kept
     problem = writer.problem or "it cannot be read back"
-    print(f"The int8 weights are not kept for the next start: {path}: {problem}", file=sys.stderr)
+    log(f"The int8 weights are not kept for the next start: {path}: {problem}")
     made = {}
     for name, *tensors in rounded_in_turn(shapes, read):
         for part, tensor in zip(("weight", "scale", "sum"), tensors, strict=True):

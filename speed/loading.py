@@ -4,11 +4,11 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from tqdm import tqdm
 
 import load_weights
 from decoder_1 import GemmaMLP
 from load_weights import CheckpointError, ModelSet, find_tensors, load_hf_model, read_tensor
+from program.bar import bar
 from speed import int8_file, memory
 from speed.attention import fuse_attention
 from speed.linear import Bf16Linear, Int8Embedding, Int8Linear, Int8MLP
@@ -46,7 +46,7 @@ def is_matrix(name: str, shape: tuple[int, ...]) -> bool:
 
 def use_bf16(model: nn.Module):
     """Makes a loaded bfloat16 model a quick one. No weight is copied, and the tied ones stay tied."""
-    for parameter in tqdm([*model.parameters()], desc="Loading", delay=1, leave=False):
+    for parameter in bar([*model.parameters()], desc="Loading", delay=1, leave=False):
         memory.map_now(parameter)  # which reads the disk, if need be
     for name, linear in linears_of(model).items():
         model.set_submodule(name, Bf16Linear(linear))
@@ -134,8 +134,9 @@ def skip_unread(model: nn.Module):
 
     def cut(_, args):
         nonlocal unread
-        unread = max(0, args[0].shape[1] - asked) if asked else 0
-        return (args[0][:, unread:],)
+        unread = max(0, args[0].shape[1] - asked) if asked and args else 0
+        # A learner's layer may name the argument (`hidden_states=x`): then all positions are worked on.
+        return (args[0][:, unread:],) if args else None
 
     def fill_up(_, args, out):
         return nn.functional.pad(out, (0, 0, unread, 0))

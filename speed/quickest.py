@@ -6,7 +6,8 @@ import time
 import torch
 
 SLICE = 1024  # rows of the weight that are multiplied with many rows, to stay in the cache
-FETCHED = 2**24  # bytes of it at most that are multiplied with one row, each of them for the first time
+FEW = 16  # fewer rows than these wait for the memory that the weight comes from
+FETCHED = 2**24  # bytes: a smaller weight decides nothing for few rows, and no part of a larger one is longer
 TRIALS = 3
 
 CHOSEN: dict[tuple, object] = {}  # what was timed in this process
@@ -21,29 +22,31 @@ def seconds(way, *trials: tuple) -> float:
     clock = time.perf_counter if os.name == "nt" else time.thread_time  # too coarse on Windows
     threads, times = torch.get_num_threads(), []
     torch.set_num_threads(1)
-    for arguments in trials:
-        start = clock()
-        way(*arguments)
-        times.append(clock() - start)
-    torch.set_num_threads(threads)
+    try:
+        for arguments in trials:
+            start = clock()
+            way(*arguments)
+            times.append(clock() - start)
+    finally:
+        torch.set_num_threads(threads)
     return min(times[1:])
 
 
 def quickest(ways: tuple, x: torch.Tensor, weight: torch.Tensor, *others: torch.Tensor):
     """The first of some ways to multiply, or the quickest if that is clearly quicker for so many rows.
 
-    Timed once for each length of a row and doubling of their number, with a slice of the weight that the
-    cache holds. What one row waits for is the memory that its weight comes from: so each time it has a
-    part of the weight that was not read just before, and weights too small for that wait until a large
-    one has decided. The first way is kept unless another saves a quarter; less may be chance.
+    Timed once for each row length and each doubling of the number of rows. Many rows are tried on a
+    slice that the cache holds. Few rows wait for memory, so each call gets a part of the weight that was
+    not read just before; a weight that is too small for that gets the first way until a larger one has
+    decided. The first way is kept unless another saves a quarter; less may be chance.
     """
-    is_one = len(x) == 1
+    waits_for_memory = len(x) < FEW
     key = (ways, x.shape[1], len(x).bit_length())
     if key not in CHOSEN:
-        if is_one and weight.nbytes < FETCHED:
+        if waits_for_memory and weight.nbytes < FETCHED:
             return ways[0]
         number = 1 + TRIALS * len(ways)  # the first part is for making ready
-        if is_one:
+        if waits_for_memory:
             size = min(len(weight) // number, FETCHED // weight[0].nbytes)
             parts = [slice(part * size, (part + 1) * size) for part in range(number)]
         else:

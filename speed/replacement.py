@@ -4,7 +4,7 @@ from torch import nn
 
 
 class Replacement(nn.Module):
-    """The layers and numbers of a module, with another forward. To be named before the module's own class.
+    """The layers and numbers of a module, with another forward. Name it before the module's own class.
 
     class FusedAttention(Replacement, Attention): ...
     """

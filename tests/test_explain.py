@@ -18,6 +18,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image, ImageDraw
+from PIL.PngImagePlugin import PngInfo
 from torch import nn
 
 import decoder_1
@@ -35,6 +36,7 @@ from inside.description import coverage, pool, principal_colors, token_boxes
 from inside.page import build_page
 from inside.source import find_source
 from load_weights import import_set, load_hf_model, load_mask_decoder
+from program.command_line import InputError
 from program.questions import SAMPLES, TINY_MODEL
 from random_weights.small import random_checkpoint, small_config
 from text_image_token_processor_1 import PaliGemmaProcessor
@@ -599,8 +601,8 @@ def test_bad_arguments(refused, tmp_path):
     (tmp_path / "file").write_text("x")
     foreign = tmp_path / "mine.html"
     foreign.write_text("<!doctype html><title>Mine</title>")
-    refused("--out", tmp_path / "page.png", words=["must end in .html"])
-    refused("--out", tmp_path / "given.png", words=["must end in .html"])
+    refused("--out", tmp_path / "page.png", words=["must end in one of .html .htm"])
+    refused("--out", tmp_path / "given.png", words=["must end in one of .html .htm"])
     refused("--out", foreign, words=["not made by explain.py"])
     assert foreign.read_text() == "<!doctype html><title>Mine</title>"
     refused("--out", tmp_path / "no" / "page.html", words=["no folder"])
@@ -615,6 +617,15 @@ def test_bad_arguments(refused, tmp_path):
     words = ["explain-mask.png", "not made by explain.py"]
     refused("--png", tmp_path, "--out", tmp_path / "p.html", words=words)
     assert not (tmp_path / "p.html").exists()
+
+
+def test_a_picture_of_too_long_a_text_is_not_ours(tmp_path):
+    """Pillow refuses 2 MB of text with a ValueError."""
+    text = PngInfo()
+    text.add_text("Software", "x" * 2_000_000, zip=True)
+    Image.new("RGB", (9, 9)).save(tmp_path / "explain-mask.png", pnginfo=text)
+    with pytest.raises(InputError, match=r"explain-mask.png was not made by explain.py"):
+        pictures.check_folder(tmp_path)
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no FIFO here")

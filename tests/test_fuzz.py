@@ -2,6 +2,7 @@
 
 import pytest
 
+from tests.fuzz import harness, prompt_files
 from tests.fuzz.harness import KINDS, judge, run_cases
 
 pytestmark = pytest.mark.long
@@ -13,7 +14,9 @@ def test_spoilt_input_ends_in_a_line(kind):
     assert len(results) == 40
     failed = [result for result in results if result[1] not in ("answer", "refused")]
     assert not failed
-    assert len({last for _, verdict, last in results if verdict == "refused"}) > 10  # not all for one reason
+    if kind != "prompt_files":  # without which a model answers as well
+        reasons = {last for _, verdict, last in results if verdict == "refused"}
+        assert len(reasons) > 10
 
 
 LINE = "inference.py: error: no"
@@ -23,6 +26,7 @@ LINE = "inference.py: error: no"
     ("code", "out", "err", "verdict"),
     [
         (0, "a cat\n", "Result!!!\n", "answer"),
+        (0, "x.png: \n", "Result!!!\nx.png: (nothing)\n", "answer"),
         (0, "", "", "exit 0 without an answer"),
         (0, "a cat\n", f"{LINE}\n", "exit 0 without an answer"),
         (2, "", f"Loading model\n{LINE}\n", "refused"),
@@ -36,3 +40,10 @@ LINE = "inference.py: error: no"
 )
 def test_the_judge(code, out, err, verdict):
     assert judge(code, out, err) == verdict
+
+
+def test_another_answer_counts_as_a_failure(tmp_path, monkeypatch):
+    monkeypatch.setattr(harness, "run_case", lambda argv: ("answer", argv[-1], ""))
+    monkeypatch.setattr(prompt_files, "same_as", lambda argv: [*argv, "a cat"])
+    assert harness.try_case("prompt_files", ["a cat"])[0] == "answer"
+    assert harness.try_case("prompt_files", ["xyz"])[0] == "another answer: 'xyz' instead of 'a cat'"

@@ -452,7 +452,7 @@ def test_bad_pictures(case, pictures, tmp_path, refused):
     elif content is not None:
         whole = Path(pictures[1]).read_bytes()
         path.write_bytes(content if isinstance(content, bytes) else content(whole))
-    err = refused("--image", pictures[0], path, words=["bad.png", word])
+    err = refused("--image", path, pictures[0], words=["bad.png", word])
     assert "Loading model" not in err
 
 
@@ -560,14 +560,17 @@ def test_many_pictures_are_opened_when_they_are_needed(run, many, monkeypatch):
         answered.append(len(most))
         write_answer(*arguments)
 
-    write_answer = inference.write_answer
+    write_answer, load, opened_first = inference.write_answer, inference.load, []
     with monkeypatch.context() as patch:
         patch.setattr(inference, "open_picture", opened)
         patch.setattr(inference, "write_answer", written)
+        patch.setattr(inference, "load", lambda *args: opened_first.append(len(most)) or load(*args))
         code, out, err = run("--image", *many, "--prompt", "detect cat", "--max-tokens", 4)
     assert code == 0 and [line.split(": ")[0] for line in out.splitlines()] == many
-    assert len(most) == 20 and max(most) <= 2 * inference.MOST_ROWS
-    assert answered[0] == inference.MOST_ROWS  # the first answers come before the rest
+    assert len(most) == 20 and max(most) <= inference.MOST_ROWS + 1  # the last one is kept for the next row
+    assert (
+        opened_first == [1] and answered[0] == inference.MOST_ROWS
+    )  # the first answers come before the rest
     alone = [
         run("--image", path, "--prompt", "detect cat", "--max-tokens", 4)[1] for path in (many[0], many[-1])
     ]
@@ -609,6 +612,20 @@ def test_what_is_no_picture_among_many_is_found_at_once(refused, many):
     Path(many[15]).write_text("hello")
     err = refused("--image", *many, words=["15.png", "not a picture"])
     assert "Loading model" not in err
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such names")
+def test_a_name_cannot_add_a_line_or_steer_the_terminal(run, pictures, tmp_path):
+    path = tmp_path / "a\nb\x1b[31m.png"
+    path.write_bytes(Path(pictures[0]).read_bytes())
+    code, out, err = run("--image", path, pictures[1], "--prompt", "x", "--max-tokens", 2)
+    first, second = out.splitlines()
+    assert first.startswith(f"{tmp_path}/a\\nb\\x1b[31m.png: ") and second.startswith(pictures[1])
+    assert code == 0 and "\x1b" not in out + err
+    code, _, err = run(
+        "--image", pictures[0], "--prompt", "x", "--max-tokens", 2, "--draw", path, "--overwrite"
+    )
+    assert code == 0 and "\x1b" not in err and "a\\nb" in err
 
 
 def test_patterns_are_expanded(run, many, tmp_path):
@@ -1019,8 +1036,9 @@ def test_mask_neither_over_the_input_nor_over_the_drawing(refused, pictures, tmp
     picture = tmp_path / "picture.png"
     shutil.copy(pictures[0], picture)
     refused("--image", picture, "--mask", picture, words=["--mask", "input"])
-    both = ["--draw", tmp_path / "out.png", "--mask", tmp_path / "out.png"]
-    refused("--image", picture, *both, words=["--draw and --mask"])
+    for name in ("out.png", "Out.PNG"):  # one file on macOS and Windows
+        both = ["--draw", tmp_path / "out.png", "--mask", tmp_path / name]
+        refused("--image", picture, *both, words=["--draw and --mask"])
     refused("--image", *pictures, "--mask", tmp_path / "out.png", words=["--mask", "3"])
 
 
@@ -1129,6 +1147,37 @@ def test_memory_that_runs_out_on_the_way(refused, pictures, monkeypatch):
     monkeypatch.setattr(inference, "load_model", lambda *_: torch.zeros(2) @ torch.zeros(3))
     with pytest.raises(RuntimeError):  # a bug is not to look like that
         inference.main(["--image", pictures[0]])
+
+
+@pytest.mark.parametrize(
+    ("device", "precision", "advice"),
+    [
+        ("cpu", "auto", "--precision int8 or to close"),
+        ("cpu", "float32", "--precision int8 or --precision bfloat16 or to close"),
+        ("cpu", "int8", "to close"),
+        ("cuda", "auto", "--device cpu or to close"),
+        ("cuda", "float32", "--device cpu or --precision bfloat16 or to close"),
+    ],
+)
+def test_no_advice_that_holds_already(device, precision, advice, refused, pictures, monkeypatch):
+    def fail(*_):
+        raise MemoryError
+
+    monkeypatch.setattr(inference, "load_model", fail)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: device == "cuda")
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    err = refused("--image", pictures[0], "--precision", precision, words=["out of memory"])
+    assert f"out of memory: try {advice} other programs" in err
+
+
+def test_a_tokenizer_that_fails_on_a_prompt(refused, pictures, checkpoint, tmp_path):
+    folder = Path(shutil.copytree(checkpoint, tmp_path / "spoilt"))
+    entries = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+    cruel = {"type": "Replace", "pattern": {"Regex": "(x+x+)+y"}, "content": "q"}
+    entries["normalizer"] = {"type": "Sequence", "normalizers": [cruel, entries["normalizer"]]}
+    (folder / "tokenizer.json").write_text(json.dumps(entries), encoding="utf-8")
+    image = ("--image", pictures[0], "--prompt", "detect " + "x" * 28)
+    assert "panicked" not in refused(*image, model=folder, words=["cannot be read as a tokenizer"])
 
 
 def test_help_shows_each_kind_of_prompt(run):

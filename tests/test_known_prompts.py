@@ -130,6 +130,7 @@ DAMAGED = {
     "words of words": {"name": "a", "words": {"thing": "cat"}}, "capitals is 1": {"name": "a", "capitals": 1},
     "too many": {"name": "a", "forms": ["x"] * 201}, "too long": {"name": "a", "forms": ["x" * 201]},
     "too many places": {"name": "a", "forms": ["{a}{a}{a}{a}"]},
+    "too many brackets": {"name": "a", "forms": ["[cat ][cat ][cat ][cat ]"]},
     "a place in brackets": {"name": "a", "forms": ["ocr[ {a}]"]}, "nested": b"[" * 100_000,
 }  # fmt: skip
 
@@ -139,6 +140,15 @@ def test_a_damaged_file_is_one_line_and_no_failure(name, folder):
     [note] = notes_on(["ocr"], folder(DAMAGED[name]))
     assert FILE in note and "\n" not in note and note.endswith("nothing is said about unknown prompts")
     assert readable(note) == note or len(note) > 300
+
+
+def test_a_note_is_not_longer_than_a_screen(folder):
+    forms = [f"{i:03d}" + "x" * 197 for i in range(200)]
+    known = {"name": "a", "forms": [*forms[1:], "detect {thing}"], "words": {"thing": forms}}
+    notes = notes_on(["ocr", "detect cat"], folder(known))
+    assert [len(note) for note in notes] == [1000, 1000]
+    [note] = notes_on(["x"], str(TINY_MODEL))
+    assert "..." not in note  # the shipped model's is whole
 
 
 def test_brackets_of_any_kind_are_only_text(folder):

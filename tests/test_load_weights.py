@@ -18,6 +18,7 @@ from transformers import PreTrainedTokenizerFast
 import decoder_1
 import load_weights
 from load_weights import CheckpointError, hub_name, import_set, load_hf_model, read_config
+from program.questions import TINY_MODEL
 from random_weights.small import (
     gemma_like_tokenizer,
     random_checkpoint,
@@ -235,9 +236,9 @@ def test_no_progress_bar_for_what_is_quick(checkpoint, capfd):
 
 
 def test_progress_bar_for_what_takes_longer(checkpoint, capfd, monkeypatch):
-    bar = load_weights.tqdm
+    bar = load_weights.bar
     impatient = {"delay": 1e-9, "mininterval": 0}
-    monkeypatch.setattr(load_weights, "tqdm", lambda **options: bar(**options | impatient))
+    monkeypatch.setattr(load_weights, "bar", lambda **options: bar(**options | impatient))
     load_hf_model(checkpoint, precision="bfloat16")
     assert "Loading:" in capfd.readouterr().err
 
@@ -472,6 +473,74 @@ def test_tokenizer_that_reads_or_writes_otherwise(change, folder):
     spoilt_tokenizer(folder, change)
     with pytest.raises(CheckpointError, match=r"tokenizer.json makes .* of .*: it is not PaliGemma's"):
         load_weights.check_tokenizer(Tokenizer.from_file(str(folder / "tokenizer.json")), folder)
+
+
+def normalized(*firsts: dict):
+    """A change of a tokenizer.json: these come before its own normalizer."""
+    return lambda entries: entries.update(
+        normalizer={"type": "Sequence", "normalizers": [*firsts, entries["normalizer"]]}
+    )
+
+
+@pytest.mark.parametrize(
+    "right", [gemma_like_tokenizer, lambda: Tokenizer.from_file(str(TINY_MODEL / "tokenizer.json"))]
+)
+@pytest.mark.parametrize(
+    "change",
+    [
+        normalized({"type": "Lowercase"}),
+        normalized({"type": "Replace", "pattern": {"String": "detect"}, "content": ""}),
+        lambda entries: entries["model"].update(dropout=0.5),
+        lambda entries: entries["model"].update(end_of_word_suffix="x"),
+    ],
+    ids=["lowercase", "a word is lost", "dropout", "letters of another name"],
+)
+def test_tokenizer_that_reads_a_prompt_otherwise(change, right, tmp_path):
+    entries = json.loads(right().to_str())
+    change(entries)
+    with pytest.raises(CheckpointError, match=r"tokenizer.json (makes|has a dropout)"):
+        load_weights.check_tokenizer(Tokenizer.from_str(json.dumps(entries)), tmp_path, ["detect cat"])
+
+
+def test_tokenizer_that_cuts_words_up(tmp_path):
+    entries = json.loads(gemma_like_tokenizer().to_str())
+    entries["pre_tokenizer"] = {"type": "FixedLength", "length": 3}
+    with pytest.raises(CheckpointError, match="makes other tokens of 'detect cat'"):
+        load_weights.check_tokenizer(Tokenizer.from_str(json.dumps(entries)), tmp_path, ["detect cat"])
+
+
+@pytest.mark.parametrize(
+    "right", [gemma_like_tokenizer, lambda: Tokenizer.from_file(str(TINY_MODEL / "tokenizer.json"))]
+)
+def test_any_prompt_may_be_asked(right, tmp_path):
+    prompts = [
+        "Detect Cat ; dog",
+        "where is it standing?",
+        " x ",
+        "a  b",
+        "%&$@~^|\\{}",
+        "ünï 🐈 ▁ cafe\u0301",
+        "",
+    ]
+    prompts += ["<bos> x\ny", "\t", "detect <loc0000>", "x" * 3000]
+    load_weights.check_tokenizer(right(), tmp_path, prompts)
+    adding = right()
+    adding.add_tokens(["detect", "▁▁"])
+    load_weights.check_tokenizer(adding, tmp_path, [*prompts, "detect cat"])
+
+
+def test_a_tokenizer_that_fails_on_a_text(tmp_path, capfd):
+    entries = json.loads(gemma_like_tokenizer().to_str())
+    normalized({"type": "Replace", "pattern": {"Regex": "(x+x+)+y"}, "content": "q"})(entries)
+    tokenizer = load_weights.GuardedTokenizer(Tokenizer.from_str(json.dumps(entries)), tmp_path)
+    load_weights.check_tokenizer(tokenizer, tmp_path)
+    with pytest.raises(CheckpointError, match=r"tokenizer.json cannot be read as a tokenizer: .*retry"):
+        tokenizer.encode("detect " + "x" * 28)
+    with pytest.raises(TypeError):  # a learner's mistake, not the file's
+        tokenizer.encode(7)
+    with pytest.raises(OverflowError):
+        tokenizer.decode([-1])
+    assert capfd.readouterr() == ("", "")
 
 
 def test_silenced_stderr_is_heard_again(capfd):

@@ -10,10 +10,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps, TiffImagePlugin
+from tqdm import tqdm
 
 from course.tracebacks import LearnersError, explained
+from load_weights import damage_told
 from program import command_line
+from program.bar import bar
 from program.command_line import (
     InputError,
     Parser,
@@ -139,6 +142,36 @@ def test_a_full_disk_behind_stdout():
     assert (result.returncode, result.stdout) == (0, "answer\n")
 
 
+BARS = """
+from program.bar import bar
+def program(args):
+    for _ in bar(range(9), mininterval=0):
+        log('status')
+    write('answer')
+run_program(program, None, parser)
+"""
+
+
+@needs_bash
+@pytest.mark.parametrize("redirections", ["2> >(exec 0<&-; sleep 0.2)", "2> /dev/full"])
+def test_a_bar_that_nobody_sees(redirections):
+    if "full" in redirections and not Path("/dev/full").exists():
+        pytest.skip("a full disk, as Linux plays it")
+    wait = "import time\ntime.sleep(0.3)\n" if "(" in redirections else ""
+    result = run_here(wait + BARS, redirections)
+    assert (result.returncode, result.stdout) == (0, "answer\n")
+
+
+def test_lines_and_bars_do_not_mix(capsys):
+    with bar(total=2, mininterval=0) as progress:
+        capsys.readouterr()
+        with tqdm.external_write_mode(sys.stderr):
+            assert capsys.readouterr().err.strip(" \r") == ""  # it is taken away, and comes again
+        assert "0/2" in capsys.readouterr().err
+        with progress.external_write_mode(sys.stdout):
+            assert capsys.readouterr().err.strip(" \r") == ""
+
+
 @needs_bash
 def test_help_without_a_reader():
     result = run_here("import time\ntime.sleep(0.3)\nparser.parse_args(['--help'])", "> >(true)")
@@ -174,6 +207,7 @@ class OtherError(Exception):
         (OtherError("known to the user"), "known to the user"),
         (MemoryError(), "out of memory: close other programs and try again"),
         (FileNotFoundError(2, "No such file", "x.png"), "[Errno 2] No such file: 'x.png'"),
+        (BrokenPipeError(32, "Broken pipe"), "[Errno 32] Broken pipe"),  # not stdout's: that is ReaderLeft
     ],
 )
 def test_errors_become_a_line(error, line, capsys):
@@ -256,6 +290,17 @@ def test_remove_unfinished(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_an_open_file_that_windows_does_not_remove(monkeypatch):
+    """The program ends by Ctrl-C all the same."""
+
+    def refuse(*_, **__):
+        raise PermissionError(13, "The process cannot access the file")
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    monkeypatch.setattr("program.files.UNFINISHED", {Path("x.part")})
+    remove_unfinished()
+
+
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has no such pipes")
 def test_output_to_what_is_no_file(tmp_path):
     os.mkfifo(tmp_path / "pipe.html")
@@ -332,6 +377,32 @@ def test_only_what_was_drawn_here_is_overwritten(ending, drawing, tmp_path):
     check_drawing(other, [], overwrite=True)
     with pytest.raises(InputError, match="never overwritten"):
         check_drawing(own, [str(own)], overwrite=True)
+
+
+@pytest.mark.parametrize(("kind", "value"), [(3, 7), (4, 7), (11, 1.5), (2, "abc")])
+def test_a_color_profile_that_is_none(kind, value, tmp_path):
+    """A TIFF may hold anything under its number."""
+    tags = TiffImagePlugin.ImageFileDirectory_v2()
+    tags.tagtype[34675] = kind
+    tags[34675] = value
+    Image.new("RGB", (40, 30), "red").save(tmp_path / "picture.tiff", tiffinfo=tags)
+    picture = open_picture(str(tmp_path / "picture.tiff"))
+    assert not isinstance(picture.info["icc_profile"], bytes)
+    for ending in DRAWABLE:
+        write_picture(picture, tmp_path / f"out{ending}")
+
+
+def test_memory_that_runs_out_is_no_damage(tmp_path, monkeypatch):
+    Image.new("RGB", (40, 30)).save(tmp_path / "picture.png")
+
+    def fail(*_):
+        raise MemoryError
+
+    monkeypatch.setattr(ImageOps, "exif_transpose", fail)
+    with pytest.raises(MemoryError):
+        open_picture(str(tmp_path / "picture.png"))
+    with pytest.raises(MemoryError), damage_told(tmp_path):
+        fail()
 
 
 def test_a_drawing_on_a_fax(tmp_path):

@@ -311,7 +311,7 @@ def test_the_quicker_way_is_taken(monkeypatch):
     def quick(x, weight):
         pass
 
-    x, weight = torch.ones(5, 4), torch.ones(3, 4)
+    x, weight = torch.ones(70, 4), torch.ones(3, 4)
     assert quickest.quickest((exact, quick), x, weight) is quick
     assert quickest.quickest((quick, exact), x, weight) is quick
     calls = []
@@ -321,6 +321,54 @@ def test_the_quicker_way_is_taken(monkeypatch):
     before = len(calls)
     quickest.quickest((exact, quick), x, weight)
     assert len(calls) == before, "timed again"
+
+
+@pytest.mark.parametrize("rows", [1, 2, 8, 15])
+def test_few_rows_are_tried_with_weights_that_come_from_memory(rows, monkeypatch):
+    monkeypatch.setattr(quickest, "CHOSEN", {})
+    monkeypatch.setattr(quickest, "FETCHED", 6400)
+    seen = {}
+
+    def way(name):
+        return lambda x, weight, scale: seen.setdefault(name, []).append((weight.data_ptr(), len(scale)))
+
+    ways, x, weight = (way("first"), way("second")), torch.ones(rows, 4), torch.ones(1000, 4)
+    quickest.quickest(ways, x, weight, torch.ones(1000))
+    # After one that makes ready and is the same for both, each call has a part of its own.
+    assert seen["first"][0] == seen["second"][0]
+    counted = seen["first"][1:] + seen["second"][1:]
+    assert len({start for start, _ in counted} | {seen["first"][0][0]}) == 1 + 2 * quickest.TRIALS
+    assert {size for _, size in counted} == {1000 // 7}
+
+    seen.clear()
+    small = torch.ones(399, 4)  # 6,384 bytes
+    assert quickest.quickest(ways, torch.ones(rows, 4), small, torch.ones(399)) in ways and not seen, (
+        "decided"
+    )
+    quickest.CHOSEN.clear()
+    assert quickest.quickest(ways, x, small, torch.ones(399)) is ways[0]
+    assert not seen and not quickest.CHOSEN
+
+
+@pytest.mark.parametrize("rows", [1, 70])
+def test_the_first_way_is_kept_unless_another_saves_a_quarter(rows, monkeypatch):
+    times = {"first": 1.0, "a little quicker": 0.9, "quicker": 0.5}
+    monkeypatch.setattr(quickest, "CHOSEN", {})
+    monkeypatch.setattr(quickest, "seconds", lambda way, *_: times[way])
+    x, weight = torch.ones(rows, 4), torch.empty(quickest.FETCHED // 16, 4)
+    assert quickest.quickest(("first", "a little quicker"), x, weight) == "first"
+    assert quickest.quickest(("first", "a little quicker", "quicker"), x, weight) == "quicker"
+
+
+def test_a_way_that_fails_leaves_the_threads(monkeypatch):
+    torch.set_num_threads(2)
+
+    def fail():
+        raise ValueError
+
+    with pytest.raises(ValueError):
+        quickest.seconds(fail, ())
+    assert torch.get_num_threads() == 2
 
 
 # ------------------------------------------------------------------------- whole models
@@ -559,6 +607,22 @@ def test_last_mlp_works_on_what_is_read(folder, exact, no_size_is_small):
         torch.testing.assert_close(more, expected, rtol=1e-4, atol=1e-4)
 
 
+def test_a_layer_may_name_the_mlps_argument(folder, exact, no_size_is_small, monkeypatch):
+    """A learner's `self.mlp(hidden_states=x)` is right: then the last MLP works on all positions."""
+    model, _ = load_model(folder, precision="float32")
+    loading.skip_unread(model)
+    last = model.language_model.model.layers[-1]
+    batch = batch_of(model)
+    with torch.inference_mode():
+        model(**batch, logits_to_keep=1)  # cuts
+        mlp = last.mlp
+        named = nn.Module()
+        named.forward = lambda x: mlp(hidden_states=x)
+        last.mlp = named
+        found = model(**batch, logits_to_keep=1)["logits"]
+        torch.testing.assert_close(found, exact(**batch)["logits"][:, -1:], rtol=1e-4, atol=1e-4)
+
+
 def test_a_learners_set_is_as_quick(folder, exact, rounded, no_size_is_small, monkeypatch):
     """The set "mixed" of a learner who has solved nothing yet, and one with a linear layer of his own."""
     import decoder_1
@@ -770,7 +834,7 @@ def test_file_that_cannot_be_written(folder, rounded, where, monkeypatch, capsys
     def open_file(path, *args, **kwargs):
         if path.suffix != ".part":
             return original(path, *args, **kwargs)
-        return fail() if where == "open" else original(Path("/dev/full"), *args, **kwargs)
+        return fail() if where == "open" else original(Path("/dev/full"), "wb")
 
     if where == "replace":
         monkeypatch.setattr(int8_file.os, "replace", fail)
@@ -840,8 +904,17 @@ def test_what_a_kill_left_is_removed(folder):
     for path in (left, of_another):
         path.write_bytes(b"begun: " + int8_file.MARK.encode())
     not_ours.write_bytes(b"begun")
+    own = folder / f"{int8_file.NAME}.{os.getpid()}.part"
+    own.write_bytes(b"another program's, by chance of this name")
     load_model(folder, precision="int8")
     assert not left.exists() and of_another.exists() and not_ours.exists()
+    assert own.read_bytes().startswith(b"another program's") and not (folder / int8_file.NAME).exists()
+    own.unlink()
+    load_model(folder, precision="int8")
+    assert (folder / int8_file.NAME).exists()
+    left.write_bytes(b"begun: " + int8_file.MARK.encode())  # by another start, which was killed
+    load_model(folder, precision="int8")
+    assert not left.exists()
 
 
 # -------------------------------------------------------------------------- the programs
@@ -869,13 +942,15 @@ def test_threads_sleep_unless_the_user_says_otherwise(own):
     assert result.stdout.strip() == str(dict.fromkeys(policy) | own if own else policy)
 
 
-@pytest.mark.parametrize("program", ["inference", "explain"])
+@pytest.mark.parametrize(
+    "program", [("inference", "--help"), ("explain", "--help"), ("finetune", "--help"), ("learn", "compare")]
+)
 def test_programs_say_it_before_torch_is_imported(program, tmp_path):
     """What the environment holds when torch is imported: a torch.py in its place tells."""
     (tmp_path / "torch.py").write_text("import os, sys; print(os.environ['OMP_WAIT_POLICY']); sys.exit(0)")
     environment = {name: value for name, value in os.environ.items() if name not in threads.POLICY}
     environment |= {"PYTHONPATH": str(tmp_path)}
-    command = [sys.executable, "-m", program, "--help"]
+    command = [sys.executable, "-m", *program]
     result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert result.stdout.strip() == "passive"
 
@@ -947,7 +1022,7 @@ def test_compare_runs(tmp_path):
     result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=600)
     assert result.returncode == 0, result.stderr
     expected = ["first token", "each further token", "peak memory", "load", "int8", "GB/s", "torch"]
-    for words in [*expected, "beside 1 busy programs", "busy / quiet"]:
+    for words in [*expected, "beside 1 busy program", "busy / quiet"]:
         assert words in result.stdout
     found = json.loads((tmp_path / "found.json").read_text(encoding="utf-8"))
     assert {"ours auto", "ours int8", "transformers float32", "transformers bfloat16"} <= found["runs"].keys()

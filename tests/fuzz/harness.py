@@ -17,14 +17,14 @@ from collections import Counter
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-KINDS = ("configs", "tokenizer_files", "heads", "pictures", "commands")
+KINDS = ("configs", "tokenizer_files", "prompt_files", "heads", "pictures", "commands")
 SECONDS = 10  # after which a case counts as a hang
 MEMORY = 8 * 2**30  # bytes of address space, so that a case cannot take the machine's memory
 LONGEST = 300 + len("inference.py: error: ")
 STATUS = re.compile(
     r"Not given, so chosen: .*|Device in use:  \w+|Loading model|Model loaded in .*|Running inference"
     r"|InferenceLatency: .*|Memory Usage: .*|Time to first token: .*|Tokens per second: .*|Boxes drawn in .*"
-    r"|Result!!!|\(nothing\)|Note: .*|Weights rounded to int8.*|"
+    r"|Result!!!|(.*: )?\(nothing\)|Note: .*|Weights rounded to int8.*|"
 )
 
 
@@ -84,6 +84,17 @@ def make(kind: str, seed: int, number: int, folder: Path) -> list[str]:
     return module.make_case(random.Random(f"{kind} {seed} {number}"), folder)
 
 
+def try_case(kind: str, argv: list[str]) -> tuple[str, str, str]:
+    """run_case, which counts no answer that an unspoilt model would not have given, where that is known."""
+    verdict, out, err = run_case(argv)
+    same_as = getattr(importlib.import_module(f"tests.fuzz.{kind}"), "same_as", None)
+    if verdict == "answer" and same_as is not None and (unspoilt := same_as(argv)) is not None:
+        right = run_case(unspoilt)[1]
+        if out != right:
+            verdict = f"another answer: {out!a} instead of {right!a}"
+    return verdict, out, err
+
+
 def work(kind: str, seed: int, first: int, end: int):
     """Runs some cases; a line of JSON on stdout before and after each."""
     with contextlib.suppress(ImportError):  # Windows has no limits
@@ -104,7 +115,7 @@ def work(kind: str, seed: int, first: int, end: int):
             print(json.dumps({"begin": number}), flush=True)
             faulthandler.dump_traceback_later(SECONDS, exit=True, file=own_stderr)
             start = time.perf_counter()
-            verdict, _, err = run_case(argv)
+            verdict, _, err = try_case(kind, argv)
             faulthandler.cancel_dump_traceback_later()
             last = "" if verdict == "answer" else ascii(err.strip().split("\n")[-1])
             seconds = time.perf_counter() - start
@@ -174,5 +185,5 @@ def main(*kinds: str):
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         argv = make(kinds[0], args.seed, args.case, Path(folder))
         print(ascii(argv))
-        verdict, out, err = run_case(argv)
+        verdict, out, err = try_case(kinds[0], argv)
         print(ascii(out), ascii(err).replace("\\n", "\n"), verdict, sep="\n")

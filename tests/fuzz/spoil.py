@@ -1,5 +1,6 @@
 """Ways to spoil JSON and bytes, and a checkpoint and a picture to spoil."""
 
+import atexit
 import copy
 import functools
 import json
@@ -112,13 +113,21 @@ def spoil_bytes(rng: random.Random, content: bytes, head: int | None = None) -> 
 
 @functools.cache
 def good_checkpoint() -> Path:
-    """A small random checkpoint, made once."""
-    return random_checkpoint(tempfile.mkdtemp(prefix="fuzz-checkpoint-"))
+    """A small random checkpoint, made once, and removed at the end of the process."""
+    folder = tempfile.mkdtemp(prefix="fuzz-checkpoint-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return random_checkpoint(folder)
 
 
 def checkpoint_in(folder: Path) -> Path:
     """A copy to be spoilt."""
     return Path(shutil.copytree(good_checkpoint(), folder / "checkpoint"))
+
+
+def unspoilt(argv: list[str]) -> list[str]:
+    """A case's arguments with the checkpoint as it was."""
+    at = argv.index("--model") + 1
+    return [*argv[:at], str(good_checkpoint()), *argv[at + 1 :]]
 
 
 def picture_in(folder: Path) -> Path:

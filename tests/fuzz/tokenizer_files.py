@@ -5,7 +5,16 @@ import random
 from pathlib import Path
 
 from tests.fuzz.harness import main
-from tests.fuzz.spoil import Raw, checkpoint_in, command, picture_in, spoil_bytes, spoil_json, to_json
+from tests.fuzz.spoil import (
+    Raw,
+    checkpoint_in,
+    command,
+    picture_in,
+    spoil_bytes,
+    spoil_json,
+    to_json,
+    unspoilt,
+)
 
 NESTED = Raw('{"type":"Sequence","normalizers":[' * 60 + "]}" * 60)
 # Parts that the file format knows, as they are or with numbers and expressions that no one writes.
@@ -74,6 +83,16 @@ def make_case(rng: random.Random, folder: Path) -> list[str]:
         content = spoil_bytes(rng, content, head=3000)
     path.write_bytes(content)
     return command(model, picture_in(folder))
+
+
+def same_as(argv: list[str]) -> list[str] | None:
+    """Where its vocabulary is untouched, a tokenizer means the same or is refused, whatever else it says."""
+    spoilt, whole = (
+        json.loads((Path(command[command.index("--model") + 1]) / "tokenizer.json").read_text("utf-8"))
+        for command in (argv, unspoilt(argv))
+    )
+    is_same = all(spoilt["model"][part] == whole["model"][part] for part in ("vocab", "merges"))
+    return unspoilt(argv) if is_same and spoilt["added_tokens"] == whole["added_tokens"] else None
 
 
 if __name__ == "__main__":

@@ -18,8 +18,8 @@ from pathlib import Path
 import torch
 from PIL import Image
 from tokenizers import Tokenizer
-from tqdm import tqdm
 
+from program.bar import bar
 from program.command_line import InputError, log
 from program.pictures import open_picture
 
@@ -203,7 +203,7 @@ def read_examples(
         what = f"no pictures ({', '.join(PICTURES)})" if path.is_dir() else "no examples: it is empty"
         raise InputError(f"{path} holds {what}")
     examples, complaints = [], []
-    for where, content in tqdm(found, desc=f"Checking {path.name}", unit="example", delay=1, leave=False):
+    for where, content in bar(found, desc=f"Checking {path.name}", unit="example", delay=1, leave=False):
         try:
             examples.append(check(where, content, folder, tokenizer, longest))
         except BadExample as error:

@@ -22,8 +22,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.utils.checkpoint import checkpoint
-from tqdm import tqdm
 
+from program.bar import bar
 from speed.attention import fuse_attention
 from speed.bf16_products import CONVERTED, bf16_rows, float32_rows
 from speed.loading import skip_unread
@@ -174,16 +174,16 @@ def cache_features(
     with path.open("r+b" if path.exists() else "w+b") as file:
         file.truncate(have * size)
         file.seek(have * size)
-        with tqdm(
+        with bar(
             total=num_pictures, initial=have, desc="Looking at the pictures", unit="picture", delay=1
-        ) as bar:
+        ) as done:
             for start in range(have, num_pictures, PICTURES_AT_ONCE):
                 group = range(start, min(start + PICTURES_AT_ONCE, num_pictures))
                 with torch.no_grad():
                     pixels = torch.cat([prepared(i) for i in group]).to(device)
                     features = tower(pixels).to("cpu", dtype).contiguous()
                 file.write(features.view(torch.uint8).numpy().tobytes())
-                bar.update(len(group))
+                done.update(len(group))
         file.flush()
         os.fsync(file.fileno())
     count = num_pictures * math.prod(shape)

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import psutil
 import torch
-from tqdm import tqdm
 
 from finetuning import data, memory, report, state
 from finetuning.adapter import write_json, write_whole
 from finetuning.learner import Learner
 from finetuning.settings import BEFORE
 from inference import why_not_finite
+from program.bar import bar, log_beside_bars
 from program.command_line import InputError, log
 
 SAVE_EVERY = 20.0  # seconds; longer where saving takes long
@@ -93,7 +93,7 @@ def train_until_done(learner: Learner, history: dict, stop: list) -> bool:
         learner.score, learner.best, epochs=args.epochs, batch_size=args.batch, accumulate=args.accumulate,
         peak_rate=args.rate, sum_loss=learner.sum_loss, seed=args.seed, done=history["step"],
     )  # fmt: skip
-    with tqdm(total=total, initial=history["step"], desc="Training", unit="step", dynamic_ncols=True) as bar:
+    with bar(total=total, initial=history["step"], desc="Training", unit="step", dynamic_ncols=True) as steps:
         for found in reports:
             if not math.isfinite(found["loss"]):
                 raise FloatingPointError("the loss is not finite")
@@ -102,14 +102,13 @@ def train_until_done(learner: Learner, history: dict, stop: list) -> bool:
             if found["score"] is not None:
                 entry |= learner.found
             history["steps"].append(entry)
-            bar.set_postfix_str(f"loss {found['loss']:.3f}, rate {found['rate']:.1e}", refresh=False)
-            bar.update()
+            steps.set_postfix_str(f"loss {found['loss']:.3f}, rate {found['rate']:.1e}", refresh=False)
+            steps.update()
             if found["score"] is not None:
                 iou = "" if entry["iou"] is None else f", IoU of the boxes {entry['iou']:.2f}"
-                tqdm.write(
+                log_beside_bars(
                     f"epoch {found['epoch'] + 1}/{args.epochs}: loss {found['loss']:.3f}, unseen "
-                    f"{entry['eval_loss']:.3f}, right {entry['right']:.2f}{iou}",
-                    file=sys.stderr,
+                    f"{entry['eval_loss']:.3f}, right {entry['right']:.2f}{iou}"
                 )
             is_due = time.monotonic() - saved > max(SAVE_EVERY, 20 * cost)
             if stop or is_due or (found["score"] is not None and found["step"] < total):
@@ -183,6 +182,6 @@ def catch_ctrl_c(stop: list):
         if stop:
             os._exit(130)
         stop.append(True)
-        tqdm.write("Stopping after this step (Ctrl-C again: at once) ...", file=sys.stderr)
+        log_beside_bars("Stopping after this step (Ctrl-C again: at once) ...")
 
     return signal.signal(signal.SIGINT, handler)

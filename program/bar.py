@@ -31,6 +31,14 @@ class Stderr:
             discard(sys.stderr)
 
 
+STDERR = Stderr()
+
+
 def bar(*args, **options) -> tqdm:
     """tqdm, with its arguments."""
-    return tqdm(*args, file=Stderr(), **options)
+    return tqdm(*args, file=STDERR, **options)
+
+
+def log_beside_bars(line: str):
+    """A line on stderr above the bars that are drawn there."""
+    tqdm.write(line, file=STDERR)

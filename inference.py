@@ -406,11 +406,12 @@ def log_times(times: Times, device: str):
 
 
 def run(args: argparse.Namespace):
-    finds_base = args.adapter is not None and args.model is None
-    if finds_base:
+    base_is_missing = False
+    if args.adapter is not None and args.model is None:
         args.model = base_model_of(args.adapter)
+        base_is_missing = args.model is None
     fill_defaults(args)
-    if finds_base:
+    if base_is_missing:
         say_if_another_base(args.adapter, args.model)
     args.image = expand_patterns(args.image)
     check_prompts(args)
@@ -499,7 +500,7 @@ def memory_errors(args: argparse.Namespace):
         if not is_out_of_memory(error):
             raise
         hints = []
-        if choose_device(getattr(args, "device", "cpu")) != "cpu":
+        if choose_device(args.device) != "cpu":
             hints.append("--device cpu")
         elif args.precision != "int8":
             hints.append("--precision int8")

@@ -295,17 +295,22 @@ def merged_ids(tokenizer: Tokenizer, text: str) -> list[int] | None:
 
 
 class GuardedTokenizer:
-    """A tokenizer that ends in a CheckpointError where it fails on a prompt or an answer."""
+    """A tokenizer that ends in a CheckpointError where it fails on a prompt or an answer.
+
+    A learner who gives it something else than text or numbers gets tokenizers' own error.
+    """
+
+    NOT_ITS_OWN = (TypeError, OverflowError)
 
     def __init__(self, tokenizer: Tokenizer, folder):
         self.tokenizer, self.path = tokenizer, Path(folder) / "tokenizer.json"
 
     def encode(self, *args, **kwargs):
-        with tokenizer_errors(self.path):
+        with tokenizer_errors(self.path, self.NOT_ITS_OWN):
             return self.tokenizer.encode(*args, **kwargs)
 
     def decode(self, *args, **kwargs) -> str:
-        with tokenizer_errors(self.path):
+        with tokenizer_errors(self.path, self.NOT_ITS_OWN):
             return self.tokenizer.decode(*args, **kwargs)
 
     def __getattr__(self, name: str):
@@ -313,15 +318,15 @@ class GuardedTokenizer:
 
 
 @contextlib.contextmanager
-def tokenizer_errors(path: Path):
-    """Turns whatever tokenizers ends in into a CheckpointError, its panics too.
+def tokenizer_errors(path: Path, passes: tuple[type[Exception], ...] = ()):
+    """Turns whatever tokenizers ends in into a CheckpointError, its panics too, but for what `passes`.
 
     They are no Exception, and print lines of their own to stderr.
     """
     try:
         with silenced_stderr():
             yield
-    except (TypeError, OverflowError):  # not the file's: a learner gives it something else than text or ids
+    except passes:
         raise
     except BaseException as error:
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
@@ -382,7 +387,7 @@ def refuse_lfs_pointer(path: Path):
         if file.read(len(LFS_POINTER)) == LFS_POINTER:
             how = f"run `git lfs pull` in {path.parent}, or `{DOWNLOAD} {path.parent}`"
             if path.name in MASK_FILES:  # which that download does not hold
-                how = "where to get it is in paligemma-3b-pt-224/GET_THE_WEIGHTS.md, Masks"
+                how = "see paligemma-3b-pt-224/GET_THE_WEIGHTS.md, Masks"
             raise CheckpointError(f"{path} is a git-lfs pointer, not the file itself: {how}")
 
 

@@ -37,7 +37,7 @@ from load_weights import (
     weight_files,
 )
 from program import known_prompts
-from program.command_line import log
+from program.command_line import log, spelled_out
 from training_1 import LoRALinear
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -246,10 +246,8 @@ def say_if_another_base(folder, model: str):
     base = recorded_base(folder)
     # Of `google/paligemma-3b-pt-224` and of paths, Windows' as well, the last part is the model's name.
     if base is not None and PureWindowsPath(base).name != Path(model).resolve().name:
-        log(
-            f"Adapter {folder} was made for {base}, which is not here: it is used with {Path(model).name}. "
-            "Give --model if that is wrong."
-        )
+        used = f"it is used with {Path(model).name}. Give --model if that is wrong."
+        log(spelled_out(f"Adapter {folder} was made for {base}, which is not here: {used}"))
 
 
 def peft_pattern(pattern: str) -> str:

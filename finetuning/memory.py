@@ -176,14 +176,14 @@ def cache_features(
         file.seek(have * size)
         with bar(
             total=num_pictures, initial=have, desc="Looking at the pictures", unit="picture", delay=1
-        ) as done:
+        ) as progress:
             for start in range(have, num_pictures, PICTURES_AT_ONCE):
                 group = range(start, min(start + PICTURES_AT_ONCE, num_pictures))
                 with torch.no_grad():
                     pixels = torch.cat([prepared(i) for i in group]).to(device)
                     features = tower(pixels).to("cpu", dtype).contiguous()
                 file.write(features.view(torch.uint8).numpy().tobytes())
-                done.update(len(group))
+                progress.update(len(group))
         file.flush()
         os.fsync(file.fileno())
     count = num_pictures * math.prod(shape)

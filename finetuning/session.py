@@ -93,7 +93,9 @@ def train_until_done(learner: Learner, history: dict, stop: list) -> bool:
         learner.score, learner.best, epochs=args.epochs, batch_size=args.batch, accumulate=args.accumulate,
         peak_rate=args.rate, sum_loss=learner.sum_loss, seed=args.seed, done=history["step"],
     )  # fmt: skip
-    with bar(total=total, initial=history["step"], desc="Training", unit="step", dynamic_ncols=True) as steps:
+    with bar(
+        total=total, initial=history["step"], desc="Training", unit="step", dynamic_ncols=True
+    ) as progress:
         for found in reports:
             if not math.isfinite(found["loss"]):
                 raise FloatingPointError("the loss is not finite")
@@ -102,8 +104,8 @@ def train_until_done(learner: Learner, history: dict, stop: list) -> bool:
             if found["score"] is not None:
                 entry |= learner.found
             history["steps"].append(entry)
-            steps.set_postfix_str(f"loss {found['loss']:.3f}, rate {found['rate']:.1e}", refresh=False)
-            steps.update()
+            progress.set_postfix_str(f"loss {found['loss']:.3f}, rate {found['rate']:.1e}", refresh=False)
+            progress.update()
             if found["score"] is not None:
                 iou = "" if entry["iou"] is None else f", IoU of the boxes {entry['iou']:.2f}"
                 log_beside_bars(

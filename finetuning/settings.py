@@ -55,7 +55,7 @@ def read_settings(given: argparse.Namespace, parser: argparse.ArgumentParser) ->
     for needed in filter(None, (args.data, args.eval, args.model)):
         if not Path(needed).exists():
             raise InputError(
-                f"--resume: {needed} is not here; start it in the folder where the training began"
+                f"--resume: {needed} is not here; run this command in the folder where the training began"
             )
     if args.prints != fingerprints(args):
         raise InputError(f"--resume {out}: the data or the model is not what it was when the training began")

@@ -216,7 +216,7 @@ async function takeSample(name) {
 // A picture of one's own is decoded by the program, which reads more kinds than a browser and refuses what is none.
 async function takeFile(file) {
   if (!file) return;
-  if (file.size > served.most_bytes) {  // the server does not read what is too large, and then its answer is lost
+  if (file.size > served.most_bytes) {  // the server refuses without reading it all, and its answer is lost
     $("status").textContent = `${file.name}: it is too large (at most ${served.most_bytes / 1e6} MB)`;
     return;
   }
@@ -621,7 +621,11 @@ async function startLive() {
     stage.classList.toggle("drawing", on);
   });
   $("undo").addEventListener("click", undo);
-  $("clear").addEventListener("click", () => { clearStage(); drawGround(); ask(); });
+  $("clear").addEventListener("click", () => {
+    if (things.length || strokes.length) clearStage();
+    drawGround();
+    ask();
+  });
   stage.addEventListener("pointerdown", startStroke);
   for (const name of ["dragover", "drop"]) document.addEventListener(name, event => event.preventDefault());
   stage.addEventListener("drop", event => takeFile(event.dataTransfer.files[0]));

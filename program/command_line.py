@@ -25,6 +25,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import unicodedata
 from pathlib import Path
 
 from program.files import remove_unfinished
@@ -120,7 +121,8 @@ def spelled_out(text: str) -> str:
 
 def is_printed(letter: str) -> bool:
     """Bytes of a name that are not UTF-8 pass as they are; other halves of surrogate pairs cannot."""
-    return letter.isprintable() or "\udc80" <= letter <= "\udcff"
+    is_space = unicodedata.category(letter) == "Zs"  # macOS has a narrow one in the names of screenshots
+    return letter.isprintable() or is_space or "\udc80" <= letter <= "\udcff"
 
 
 def middle_cut(text: str, most: int) -> str:

@@ -248,11 +248,13 @@ class Writer:
 def rounded_in_turn(shapes: dict, read: Callable[[str], torch.Tensor]) -> Iterator[tuple]:
     """The name, the int8 weight, the scales and the sums of each of the checkpoint's matrices, with a bar."""
     total = sum(math.prod(shape) for shape in shapes.values())
-    with bar(total=total, desc="Rounding to int8", unit="", unit_scale=True, delay=1, leave=False) as done:
+    with bar(
+        total=total, desc="Rounding to int8", unit="", unit_scale=True, delay=1, leave=False
+    ) as progress:
         for name, shape in shapes.items():
             weight, scale = quantize(read(name))
             yield name, weight, scale, row_sums(weight)
-            done.update(math.prod(shape))
+            progress.update(math.prod(shape))
 
 
 def int8_of(

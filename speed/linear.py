@@ -63,7 +63,7 @@ def rounded_once(rows: torch.Tensor) -> Rounded:
     """`round_rows`, unless these are the rows of before, at the same place and with the same numbers.
 
     Whether the same place holds other numbers, because a model worked in place, shows in each row's
-    largest number and sum: any change but an exchange within a row. They take a tenth of the time of
+    largest number and sum, unless a change leaves both as they were. They take a tenth of the time of
     rounding.
     """
     seen = torch.stack([largest(rows, dim=1), rows.sum(dim=1)])

@@ -56,8 +56,8 @@ def test_the_page_says_what_was_done_beside_the_steps(facts):
     text = text_of(facts)
     assert "2.0 hours on " in text and "(seed 0, an hour)" in text
     assert "The plan grew" in text and "makes its own masks' words" in text
-    facts["plan"]["reading"] |= {"batches": 8800, "restarts": [4000]}
-    assert "It had two rounds as well: 4,000 batches and 4,800." in text_of(facts)
+    facts["plan"]["reading"] |= {"batches": 9800, "restarts": [4000, 8800]}
+    assert "Its rounds had 4,000 and 4,800 and 1,000 batches." in text_of(facts)
     facts["about"]["commits"] = ["a" * 40]
     assert f"(seed 0, commit `{'a' * 12}`): " in text_of(facts)
 

@@ -478,7 +478,7 @@ def test_a_training_is_resumed_where_it_began(folder, checkpoint, capsys, monkey
     begun(folder, checkpoint)
     monkeypatch.chdir(folder / "pictures")
     code, _, errors = run(capsys, "--resume", "../out")
-    assert code == 2 and "--resume: train.jsonl is not here; start it in the folder where" in errors
+    assert code == 2 and "--resume: train.jsonl is not here; run this command in the folder where" in errors
 
 
 @pytest.mark.parametrize(

@@ -568,9 +568,8 @@ def test_many_pictures_are_opened_when_they_are_needed(run, many, monkeypatch):
         code, out, err = run("--image", *many, "--prompt", "detect cat", "--max-tokens", 4)
     assert code == 0 and [line.split(": ")[0] for line in out.splitlines()] == many
     assert len(most) == 20 and max(most) <= inference.MOST_ROWS + 1  # the last one is kept for the next row
-    assert (
-        opened_first == [1] and answered[0] == inference.MOST_ROWS
-    )  # the first answers come before the rest
+    assert opened_first == [1]
+    assert answered[0] == inference.MOST_ROWS  # the first answers come before the rest
     alone = [
         run("--image", path, "--prompt", "detect cat", "--max-tokens", 4)[1] for path in (many[0], many[-1])
     ]

@@ -9,6 +9,8 @@ page and a card.json of its own at its end.
 """
 
 import argparse
+import contextlib
+import itertools
 import json
 import textwrap
 from pathlib import Path
@@ -61,8 +63,9 @@ def facts_of(state: dict, codec: str | None, figures: dict, num_scenes: int, num
 
 def time_of_codec(out: Path) -> str | None:
     """How long the masks' words took, if they were trained in a run's folder."""
-    file = out / "masks" / "state.pt"
-    return f"{read_state(file)['seconds'] / 60:.0f} minutes" if file.exists() else None
+    with contextlib.suppress(InputError):  # none, or one that an earlier program wrote
+        return f"{read_state(out / 'masks' / 'state.pt')['seconds'] / 60:.0f} minutes"
+    return None
 
 
 def write_facts(file: Path, facts: dict):
@@ -159,22 +162,23 @@ def how_it_was_made(facts: dict) -> str:
 def rounds(plan: dict) -> str:
     """Where the learning rates rise again, and what is special in the stage for reading."""
     text = ""
-    [restart] = plan["answers"]["restarts"] or [None]
-    if restart:
-        text += f"""The answers were learned in two rounds, as the plan in `tiny_model/train_tiny.py` says:
-            the learning rates come down to nothing by batch {restart:,} and rise again for
-            {plan["answers"]["batches"] - restart:,} more. The tower was asked for colors from the second
-            round on. """
+    if plan["answers"]["restarts"]:
+        text += f"""The answers were learned in rounds of {batches_of_rounds(plan["answers"])} batches: at the
+            end of each the learning rates come down to nothing, and then rise again. The tower was asked for
+            colors from the second round on. """
     if not plan["reading"]["batches"]:
         return text
     text += f"""Last came a stage for reading: {plan["reading"]["signs"]:.0%} of the scenes with things have
         a sign instead of {plan["answers"]["signs"]:.0%}, its capitals are at least {HEIGHTS[0]:.0%} of the
         picture high instead of {SMALL_HEIGHTS[0]:.1%}, and its letters weigh more."""
-    [restart] = plan["reading"]["restarts"] or [None]
-    if restart:
-        more = plan["reading"]["batches"] - restart
-        text += f" It had two rounds as well: {restart:,} batches and {more:,}."
+    if plan["reading"]["restarts"]:
+        text += f" Its rounds had {batches_of_rounds(plan['reading'])} batches."
     return text
+
+
+def batches_of_rounds(stage: dict) -> str:
+    ends = [0, *stage["restarts"], stage["batches"]]
+    return " and ".join(f"{end - start:,}" for start, end in itertools.pairwise(ends))
 
 
 def earlier(facts: dict) -> str:
@@ -225,9 +229,12 @@ def run(args: argparse.Namespace):
     if args.state is not None:
         state = read_state(args.state / "state.pt")
         facts = facts_of(state, time_of_codec(args.state), *read_figures(args.figures))
-        write_facts(SHIPPED, facts | {"earlier_codec": args.earlier_codec, "is_extended": args.extended})
-    facts = json.loads(SHIPPED.read_text(encoding="utf-8"))
-    replace_file(CHECKPOINT / "README.md", model_card(facts))
+        facts |= {"earlier_codec": args.earlier_codec, "is_extended": args.extended}
+    else:
+        facts = json.loads(SHIPPED.read_text(encoding="utf-8"))
+    page = model_card(facts)
+    write_facts(SHIPPED, facts)
+    replace_file(CHECKPOINT / "README.md", page)
 
 
 def main(argv: list[str] | None = None):

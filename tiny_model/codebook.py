@@ -18,7 +18,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from load_weights import CheckpointError, load_mask_decoder
 from mask_decoder_1 import GRID_SIDE, MASK_SIDE
-from program.command_line import InputError, Parser, run_program
+from program.command_line import InputError, Parser, run_program, write
 from program.pictures import check_drawing, write_picture
 from tiny_model import scenes as tiny_scenes
 from tiny_model.train_masks import random_shapes
@@ -77,7 +77,7 @@ def run(args: argparse.Namespace):
     counts, patches = mean_patches(vqvae, tiny_scenes.load_drawings(tiny_scenes.TRAINING_STYLES))
     write_picture(codebook_picture(vqvae, counts, patches), args.out)
     share = np.sort((counts / counts.sum()).numpy())[::-1]
-    print(f"{int((counts > 0).sum())} of {len(counts)} words are used; the ten most frequent for "
+    write(f"{int((counts > 0).sum())} of {len(counts)} words are used; the ten most frequent for "
           f"{share[:10].sum():.0%} of the places; {args.out.stat().st_size / 1e3:.0f} kB")  # fmt: skip
 
 

@@ -36,7 +36,6 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 from safetensors.torch import save
-from tqdm import tqdm
 
 from load_weights import MASK_FILES, CheckpointError, load_mask_decoder
 from mask_decoder_1 import (
@@ -47,7 +46,8 @@ from mask_decoder_1 import (
     resize_shapes,
     tokens_from_mask,
 )
-from program.command_line import InputError, Parser, run_program
+from program.bar import bar
+from program.command_line import InputError, Parser, run_program, write
 from program.files import replace_file
 from program.masks import mask_iou
 from tiny_model import scenes as tiny_scenes
@@ -199,7 +199,7 @@ def train(vqvae: MaskVQVAE, drawings: dict, state_file: Path) -> float:
         write_state(state_file, state)
 
     autocast = torch.autocast("cpu", torch.bfloat16) if choices["bfloat16"] else nullcontext()
-    bar = tqdm(total=STEPS, initial=done, unit="step", dynamic_ncols=True)
+    progress = bar(total=STEPS, initial=done, unit="step", dynamic_ncols=True)
     while done < STEPS:
         rng = np.random.default_rng((1, done))
         shapes = random_shapes(drawings, done)
@@ -231,13 +231,13 @@ def train(vqvae: MaskVQVAE, drawings: dict, state_file: Path) -> float:
             codebook.update(flat.detach(), rng)
 
         done += 1
-        bar.update()
+        progress.update()
         if done % 20 == 0:
-            bar.set_postfix(loss=f"{loss.item():.3f}", refresh=False)
+            progress.set_postfix(loss=f"{loss.item():.3f}", refresh=False)
         if time.time() - saved > STATE_EVERY or done == STEPS:
             save()
             saved = time.time()
-    bar.close()
+    progress.close()
     return read_state(state_file)["seconds"]
 
 
@@ -275,7 +275,7 @@ def measure(vqvae: MaskVQVAE, drawings: dict, scenes: int = SCENES, seed: int = 
 def report(vqvae: MaskVQVAE, styles: dict[str, dict]):
     for name, drawings in styles.items():
         found = measure(vqvae, drawings)
-        print(f"{name}: " + ", ".join(f"{what} {value:.3f}" for what, value in found.items()), flush=True)
+        write(f"{name}: " + ", ".join(f"{what} {value:.3f}" for what, value in found.items()))
 
 
 def run(args: argparse.Namespace):
@@ -297,7 +297,7 @@ def run(args: argparse.Namespace):
         # float16 has three more bits than bfloat16 for what is between -1 and 1.
         tensors = {name: tensor.half().contiguous() for name, tensor in vqvae.state_dict().items()}
         replace_file(file, save(tensors, metadata={"format": "pt"}))
-        print(f"{seconds / 60:.0f} minutes of training; the codec is in {file}")
+        write(f"{seconds / 60:.0f} minutes of training; the codec is in {file}")
     # What is measured is what is stored.
     report(load_mask_decoder(file.parent), drawings)
 

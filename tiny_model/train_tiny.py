@@ -48,7 +48,8 @@ from torch import nn
 from tqdm import tqdm
 
 from load_weights import CheckpointError, load_hf_model, load_mask_decoder
-from program.command_line import InputError, Parser, run_program
+from program.bar import bar
+from program.command_line import InputError, Parser, run_program, write
 from program.files import replace_file
 from speed.memory import keep_freed_memory
 from tiny_model import train_masks
@@ -252,7 +253,7 @@ class Run:
         loader = start_loader(
             self.tokenizer, self.plan, self.stage, self.config, self.codec_file, self.store, self.done
         )
-        bar = tqdm(total=total, initial=self.done, desc=self.stage, unit="batch", dynamic_ncols=True)
+        progress = bar(total=total, initial=self.done, desc=self.stage, unit="batch", dynamic_ncols=True)
         try:
             while self.done < total:
                 batch = self.next_batch(loader)
@@ -261,9 +262,9 @@ class Run:
                 self.done += 1
                 self.seconds += min(time.time() - last, LONGEST_STEP)
                 last = time.time()
-                bar.update()
+                progress.update()
                 if self.done % 20 == 0:
-                    bar.set_postfix_str(f"loss {loss.item():.3f}", refresh=False)
+                    progress.set_postfix_str(f"loss {loss.item():.3f}", refresh=False)
                 # Between two steps the state is whole, and here alone it is saved.
                 is_over = self.done == total
                 is_old = time.time() - saved > self.plan["save_seconds"]
@@ -275,7 +276,7 @@ class Run:
                     self.look(loss, told)
                     looked = time.time()
         finally:
-            bar.close()
+            progress.close()
             loader._shutdown_workers()
 
     def next_batch(self, loader) -> dict:
@@ -421,7 +422,7 @@ def train(args: argparse.Namespace):
             plan["final_nothing"], run.store, plan["things"], plan["columns"], kinds_measured(plan),
             signals.check, count_measured(plan), plan["styles"],
         )  # fmt: skip
-        found = dict(tqdm(columns, total=len(plan["columns"]), desc="accuracy", unit="column"))
+        found = dict(bar(columns, total=len(plan["columns"]), desc="accuracy", unit="column"))
         table = markdown_table(found)
         codec_file = run.codec_file if has_masks else None
         state = {name: getattr(run, name) for name in ("about", "choices", "seconds", "plan")}
@@ -429,7 +430,7 @@ def train(args: argparse.Namespace):
         write_facts(out / "card.json", facts)
         known = known_prompts(plan["things"], kinds_measured(plan))
         write_checkpoint(folder, model, run.tokenizer, run.config, codec_file, known, model_card(facts))
-    print(f"{table}\n\nThe checkpoint is in {folder}. Try it:\n  python inference.py --model {folder}")
+    write(f"{table}\n\nThe checkpoint is in {folder}. Try it:\n  python inference.py --model {folder}")
 
 
 def measure(args: argparse.Namespace):
@@ -449,7 +450,7 @@ def measure(args: argparse.Namespace):
         tokenizer = build_tokenizer()
         model = build_model(build_config(tokenizer, plan["sizes"]))
         model.load_state_dict({name: value.bfloat16().float() for name, value in state["model"].items()})
-        print(f"{folder / 'state.pt'}: {state['stage']}, {state['done']} batches")
+        write(f"{folder / 'state.pt'}: {state['stage']}, {state['done']} batches")
     else:
         model, tokenizer = load_hf_model(folder, precision="float32")
     codec = load_mask_decoder(folder)
@@ -464,8 +465,8 @@ def measure(args: argparse.Namespace):
             line = {"column": title, "scenes": args.scenes, "nothing": num_nothing, "found": found}
             with args.figures.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
-        print(f"{title}: " + ", ".join(f"{kind} {value:.3f}" for kind, value in found.items()), flush=True)
-    print(markdown_table(columns, 3))
+        write(f"{title}: " + ", ".join(f"{kind} {value:.3f}" for kind, value in found.items()))
+    write(markdown_table(columns, 3))
 
 
 def main(argv: list[str] | None = None):

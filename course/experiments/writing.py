@@ -44,13 +44,13 @@ EXPERIMENTS = (
         (Edit(FILE, "sample_next_token", CHOICE, "temperature = 2"),),
         "Tokens are drawn, and the unlikely ones more often than the model thinks they should be. Which "
         "answer falls first?",
-        """Not the longest: [both captions](caption: same) hold, all five words of them, while the
-        umbrella's place, a single word, becomes ["{cats where}"](cats where: changed), and the
+        """The short ones, of all things: [both captions](caption: same) hold, five words each, while
+        the umbrella's place, a single word, becomes ["{cats where}"](cats where: changed), and the
         rocket's ["{night where}"](night where: changed). It is luck, but not only: each further token
-        is one more chance for a bad one, even the end, and the model goes on from whatever it wrote,
-        as in "{cats detect}". At temperature 2 the square root of every probability counts: a token
-        with a chance of 1 in 10,000 against the best is taken as if it had 1 in 100, and there are
-        1,716 of them. See `top-p` for the remedy.""",
+        is one more chance for a bad one, the end is a token too, and the model goes on from whatever
+        it wrote, as in "{cats detect}". At temperature 2 the square root of every probability counts:
+        a token with a chance of 1 in 10,000 against the best is taken as if it had 1 in 100, and there
+        are 1,716 of them. See `top-p` for the remedy.""",
     ),
     Experiment(
         "top-p",
@@ -148,7 +148,7 @@ EXPERIMENTS = (
         "",
         (rounded(3),),
         "Seven values: -3 to 3, times one step a row. Half as fine as 4 bits. Half as good?",
-        """No, worse: the second picture becomes ["nothing I know"](night caption: "nothing I know"),
+        """No, worse: the second caption becomes ["nothing I know"](night caption: "nothing I know"),
         and so does [the rocket's place](night where: "nothing I know"), while `detect cat` [goes
         astray](cats detect: changed) between its two boxes, where with `four-bits` every edge was
         right to a hundredth. And yet [the first caption](cats caption: same) and [the umbrella's

@@ -40,7 +40,7 @@ EXPERIMENTS = (
         is the worst that one `1 +` can do. Gemma stores the gain as its distance from one, so a weight near
         zero means "leave it as it is"; read as a gain, it means "erase it". Each norm now wipes out most of
         what goes into its layer, the last one most of what goes into the choice of a word: the likeliest
-        first word gets less than two thousandths. Llama's files hold the gain itself under the same name
+        first word gets about two thousandths. Llama's files hold the gain itself under the same name
         and in the same shape, so nothing but the model's own code says which is meant.""",
     ),
     Experiment(
@@ -57,15 +57,15 @@ EXPERIMENTS = (
             ),
         ),
         "The difference between LayerNorm and RMSNorm is the mean. How much of the answers hangs on it?",
-        """Little, and where it does it shows late: [both captions](caption: same) and [the umbrella's
-        place](cats where: same) are as before, and so is [the star's box](night detect: within 3). But the
-        first cat's box [breaks off](cats detect: 1 box) after two numbers, "{cats detect}", and the rocket
-        is at the ["bottom"](night where: "bottom") without its "left", for which the odds were 57 to 43 and
-        are now 42 to 58. The mean is one direction out of 192, and no more of a vector lies there than in
-        any other, about a third of a percent of its squared length. This is what Zhang and Sennrich found:
-        what helps about a norm is the fixed length, not the mean of zero, so the mean can be saved. That
-        holds for training; these weights were trained without it, and the captions alone would not have
-        shown the mistake.""",
+        """Little, and where it does it shows late: [both captions](caption: same) and [both places](where:
+        same) are as before, and so are [the cats' boxes](cats detect: kept), but for one edge: the first cat
+        now reaches down [as far as the second](cats detect: says <loc0837><loc03), a tenth of the picture
+        too far. Of the star there is [one number and then the end](night detect: 0 boxes): "{night detect}".
+        The mean is one direction out of 192, and no more of a vector lies there than in any other, about a
+        third of a percent of its squared length. This is what Zhang and Sennrich found: what helps about a
+        norm is the fixed length, not the mean of zero, so the mean can be saved. That holds for training;
+        these weights were trained without it, and captions and places alone would not have shown the
+        mistake.""",
     ),
     Experiment(
         "fast-clocks",
@@ -83,7 +83,7 @@ EXPERIMENTS = (
         "All clock hands turn, but the slow ones too fast. Is this better than not to turn them at all, "
         "as in `no-rope`?",
         """It is worse: ["nothing I know"](caption: "nothing I know") for a caption, [the same](where:
-        "nothing I know") for a place, and [no box](detect: nothing), where `no-rope` still names everything.
+        "nothing I know") for a place, and [no box](detect: nothing), where `no-rope` still names things.
         This is what the model was trained to say of a picture that shows none of the things it knows. No
         positions leave a model without knowledge of the order; false ones tell it something untrue. The slow
         hands are what attention to far tokens rests on, the image tokens a hundred positions back among
@@ -123,13 +123,13 @@ EXPERIMENTS = (
         "Without RoPE the decoder does not know in which order anything stands. Which of the six "
         "answers survive?",
         """None of them whole. The captions begin well, since what there is stands in the picture's features,
-        and a few names need little order; but then they go in circles, [the umbrella](cats caption: says two
-        cats and an umbrella and an umbrella) and [the star](night caption: says a rocket and a star and a
-        star) again and again, because the model cannot tell how often it has written them. The prompts, too,
-        are bags of words now: `detect cat` is [not answered with boxes](detect: 0 boxes) but with ["zwei
-        Katzen"](cats detect: "zwei Katzen"), a caption in German, and the questions for places with
-        [umbrellas](cats where: says umbrella) and ["a rocket"](night where: "a rocket"). Attention is a set
-        operation; positions are all that makes it a sequence.""",
+        and a few names need little order; but then they go in circles, [the cats](cats caption: says two
+        cats and two cats and two cats) and [the star](night caption: says a rocket and a star and a star)
+        again and again, because the model cannot tell how often it has written them. The prompts, too, are
+        bags of words now: `detect cat` and `detect star` are [not answered with boxes](detect: 0 boxes) but
+        with "{cats detect}" and "{night detect}", and the question for the umbrella's place is answered with
+        [umbrellas](cats where: says umbrella). Attention is a set operation; positions are all that makes it
+        a sequence.""",
     ),
     Experiment(
         "causal-prefix",
@@ -182,11 +182,11 @@ EXPERIMENTS = (
         ),
         "< instead of <=: the classic off-by-one. Each token of the answer sees all tokens but itself. "
         "The answers?",
-        """[All captions and places](caption: same; where: same) stay, and [all boxes](detect: kept). A
-        token need not look at itself to know what it is: its own vector flows past attention in the
-        residual stream, and attention only adds to it. So this classic mistake leaves no trace in the
-        answers, and a test that compares numbers is the only way to find it. The residual stream
-        forgives a great deal.""",
+        """[All captions and places](caption: same; where: same) stay, and [all boxes](detect: within 3), to
+        a thousandth or two. A token need not look at itself to know what it is: its own vector flows past
+        attention in the residual stream, and attention only adds to it. So this classic mistake leaves no
+        trace that anybody would notice in the answers, and a test that compares numbers is the only way to
+        find it. The residual stream forgives a great deal.""",
     ),
     Experiment(
         "no-gate",
@@ -195,12 +195,12 @@ EXPERIMENTS = (
         "gates",
         (Edit(FILE, "GemmaMLP.forward", GATED, "return self.down_proj(self.up_proj(hidden_states))"),),
         "down(gelu(gate(x)) * up(x)) without the first factor. What are the decoder's MLPs still good for?",
-        """For a single word, and even that in German: [the cat](cats caption: says Katze) is still seen, and
-        then written [without an end](cats caption: endless): "{cats caption}". The rocket becomes "{night
-        caption}", and `detect cat`, which gets [no box](detect: 0 boxes), "{cats detect}". The gate decides,
+        """For nothing that you would notice: [no answer is left](all: changed), and for most of them a
+        single letter comes out, "{cats caption}" for the first picture's caption, ["i"](cats where: "i") for
+        the umbrella's place, and "{cats detect}" instead of [a box](detect: 0 boxes). The gate decides,
         number by number, what of `up` passes. With all gates open, everything is added that any token could
-        ever need, so other languages come through, and scraps of words. And with the gate the bend is gone
-        as well: what is left is a single matrix.""",
+        ever need, and what is left on top of the heap says nothing about the picture. And with the gate the
+        bend is gone as well: what is left of the MLP is a single matrix.""",
     ),
     Experiment(
         "gate-alone",
@@ -210,13 +210,13 @@ EXPERIMENTS = (
         (Edit(FILE, "GemmaMLP.forward", GATED, "return self.down_proj(gate)"),),
         "The other way around: only gelu(gate(x)) goes into down. This is an ordinary MLP, as in GPT-2. "
         "Better?",
-        """Worse: one token, again and again, [without an end](cats caption: endless; where: endless; night
-        caption: endless). To "where?" it is even the right one, ["top"](cats where: says toptop) for the
-        umbrella and ["bottom"](night where: says bottombottom) for the rocket; `detect` gets [no
-        box](detect: 0 boxes) but newlines, the token at which the prompt ended, or [nothing at all](night
-        detect: nothing). What says that a word has been written, and the next is due, is lost. GELU
-        never goes far below zero (-0.17 at the lowest), so an MLP of gates alone can only say "how much",
-        and it is `up` that says "of what, and with which sign". Shazeer, who brought gates into
+        """Hardly, for what comes is one token, again and again, [without an end](cats caption: endless;
+        where: endless; night: endless). Asked for a place, the model still names one, the right one for the
+        rocket, ["bottom"](night where: says bottombottom), and a wrong one for the umbrella, ["middle"](cats
+        where: says middlemiddle); the captions begin with newlines, the token at which the prompt ended, and
+        `detect` gets [no box](detect: 0 boxes). What says that a word has been written, and the next is due,
+        is lost. GELU never goes far below zero (-0.17 at the lowest), so an MLP of gates alone can only say
+        "how much", and it is `up` that says "of what, and with which sign". Shazeer, who brought gates into
         transformers, offers no explanation and attributes their success to divine benevolence.""",
     ),
     Experiment(
@@ -233,12 +233,13 @@ EXPERIMENTS = (
             ),
         ),
         "Llama's activation in Gemma's MLP. Does the model become a llama?",
-        """Hardly anything happens: [the captions](caption: same) and [both places](where: same) stay, and
-        [no edge of a box moves by more than two](detect: within 2) of the 1,024 steps. The two curves look
-        alike: zero on the left, x on the right, a dip in between. But look behind the answers: that "left"
-        follows on the rocket's ["bottom"](night where: "bottom left") was 57 percent likely and is now 65.
-        Somebody who copies Llama's MLP gets a Gemma that seems to work, with every number a little off. Four
-        layers forgive it; what eighteen make of it you can only measure.""",
+        """Hardly anything happens: [the captions](caption: same) and [the umbrella's place](cats where:
+        same) stay, and [no edge of a box moves by more than two](detect: within 2) of the 1,024 steps. The
+        two curves look alike: zero on the left, x on the right, a dip in between. But look at what was
+        nearly even: that "left" follows on the rocket's ["bottom"](night where: says bottom) was 41 percent
+        likely and is now 52, and the end went from 59 to 47, so this answer turns. Somebody who copies
+        Llama's MLP gets a Gemma that seems to work, with every number a little off. Four layers forgive it;
+        what eighteen make of it you can only measure.""",
     ),
     Experiment(
         "unscaled",
@@ -250,12 +251,13 @@ EXPERIMENTS = (
         "breaks?",
         """The first picture does not notice: [caption](cats caption: same), [place](cats where: same) and
         [boxes](cats detect: kept) are right, and no edge moves by [a hundredth](cats detect: within 10) of
-        the picture's side. The second gets a star too many, in ["a rocket, a star and a star"](night
-        caption: "a rocket, a star and a star") and in [two boxes](night detect: 2 boxes), of which one has
-        [a fifth number](night detect: says <loc06). Larger scores make softmax sharper: each head looks at
-        its best token nearly alone, and mostly the best token is enough. It is not where several have to be
-        weighed against each other, as in "is there one more?". In training it would be fatal: a softmax that
-        has decided passes no gradient on.""",
+        the picture's side. The second keeps its [caption](night caption: same), too, but when its star has
+        been found, the model [goes on to look for another](night detect: changed), "{night detect}", and the
+        rocket is now at the ["bottom left"](night where: "bottom left"): that "left" has gone from 41
+        percent to 94. Larger scores make softmax sharper: each head looks at its best token nearly alone,
+        and mostly the best token is enough. It is not where several have to be weighed against each other,
+        as in "is there one more?" or "is this far enough to the left?". In training it would be fatal: a
+        softmax that has decided passes no gradient on.""",
     ),
     Experiment(
         "one-look",
@@ -265,16 +267,15 @@ EXPERIMENTS = (
         (Edit(FILE, "GemmaAttention.forward", SCORES, "scores = query @ key.transpose(2, 3) * 1000"),),
         "Scores times 1000: softmax becomes argmax, and nothing is averaged anymore. Can it still read "
         "a picture?",
-        """Mostly: [the cats and their umbrella](cats caption: same), its place, [the top](cats where: says
-        top), and [the first cat's box](cats detect: says <loc0268><loc003) are there, though each of 16
-        heads now reads exactly one token. So most of what attention does here is to look something up, not
-        to average. What suffers is what needs more than one look. The second caption counts its star twice,
-        ["a rocket, a star and a star"](night caption: "a rocket, a star and a star"), and `detect` finds
-        [two](night detect: 2 boxes); the umbrella is at "{cats where}", because the model [does not
-        notice](cats where: says toptop) that it has answered; and the second cat's box gets two of its edges
-        right and two wrong, so that [it is lost](cats detect: 2 boxes; cats detect: says <loc0377><loc04;
-        cats detect: says <loc053). Attention is often called a soft dictionary; here you see how little of
-        the softness is used once a model has been trained, and for what.""",
+        """Mostly: [both captions](caption: same), the umbrella's place, [the top](cats where: says top), and
+        [the first four numbers](cats detect: says <loc0272><loc003) of the first cat's box are there, though
+        each of 16 heads now reads exactly one token. So most of what attention does here is to look
+        something up, not to average. What suffers is what needs more than one look, and that is to know how
+        much has been said. Both cats' boxes go on to a fifth number, so that [they are lost](cats detect:
+        changed); the star is found [a second time](night detect: 2 boxes), in nearly the same place; and
+        after the umbrella's "top" the end, which was certain, is only 29 percent likely. Attention is often
+        called a soft dictionary; here you see how little of the softness is used once a model has been
+        trained, and for what.""",
     ),
     Experiment(
         "decoder-head-off",
@@ -292,15 +293,15 @@ EXPERIMENTS = (
         ),
         "The decoder has 16 heads, and this one belongs to the boxes. What do captions become without it?",
         """Captions stay as they are, [every letter of them](caption: same), and so do [both places](where:
-        same). Boxes get a wrong bottom: the second cat's goes from 836 to [946](cats detect: says <loc094),
-        nearly the number that comes next, the right edge, and the star's is now a guess, [352](night detect:
-        says <loc035) instead of 328, at a probability of one percent. So this head helps to tell which of
-        the four numbers is due. Of the 16 heads 13 can be missing, one at a time, and [the cats have their
-        boxes and no others](lost: 1.2, 2.3, 3.0); without head 2 of layer 1 the first cat's box [has no
-        right edge](1.2 detect: 1 box), without head 3 of layer 2 there are [three](2.3 detect: 3 boxes), and
-        without head 0 of layer 3 the second cat's [reaches to the picture's edge](3.0 detect: says
-        <loc1023>). Nobody assigned the heads their tasks: training did, and to switch things off and see
-        what fails is how such heads are found in any model.""",
+        same). Boxes get a wrong bottom: the second cat's goes from 838 to [946](cats detect: says
+        <loc0600><loc0946>), the number that should come next, the right edge, and the star's [is now a
+        guess](night detect: changed), at a probability of three percent instead of nine. So this head helps
+        to tell which of the four numbers is due. Of the 16 heads 14 can be missing, one at a time, and [the
+        cats have their boxes and no others](lost: 0.0, 1.2), give or take a tenth of the picture for an
+        edge; without head 0 of layer 0 there is [no box at all](0.0 detect: nothing), and without head 2 of
+        layer 1 the first cat's [has no right edge](1.2 detect: 1 box). Nobody assigned the heads their
+        tasks: training did, and to switch things off and see what fails is how such heads are found in any
+        model.""",
         (Parameter("layer", num_layers, 1), Parameter("head", num_heads, 1)),
     ),
     Experiment(
@@ -340,10 +341,10 @@ EXPERIMENTS = (
         ),
         "In `tower-no-residual` the model sees things that are not there. And here?",
         """Noise, [whatever you ask](all: changed): a caption of "{cats caption}", cats that are detected as
-        "{cats detect}" and have [no box](detect: 0 boxes), and of the rocket's picture [not a word](night
-        caption: nothing). Each layer's MLP throws away what all layers before it have found, the token
-        itself included. The last one has to choose the next word from its own remark alone. The tower at
-        least goes on to name things, if false ones, because its reader, the decoder, is whole.""",
+        "{cats detect}" and have [no box](detect: 0 boxes), and of the rocket's picture "{night caption}".
+        Each layer's MLP throws away what all layers before it have found, the token itself included. The
+        last one has to choose the next word from its own remark alone. The tower at least goes on to name
+        things, if false ones, because its reader, the decoder, is whole.""",
     ),
     Experiment(
         "layer-skipped",
@@ -361,15 +362,16 @@ EXPERIMENTS = (
         ),
         "Four layers. What does each of them do for an answer?",
         """Read the table from top to bottom. Without layer 0 the model does not notice that it has written a
-        word, [be it for a caption or for a place](0 caption: says threethreethree; 0 where: says
-        threethree), and finds [no box](0 detect: 0 boxes). Without layer 1 the umbrella is [forgotten](1
-        caption: "two cats and a cat"), its place [unknown](1 where: changed), and a cat's box begins [up at
-        the umbrella's height](1 detect: says <loc007). Without layer 2 there are ["three cats"](2 caption:
-        "three cats"), and of the two boxes one has [its numbers in a wrong order](2 detect: says
-        <loc0838><loc028), the bottom above the top; [the place](2 where: same) is right. Without layer 3,
-        the last, there are the right words, ["two"](3 caption: says twotwo) and ["top"](3 where: says
-        toptop), again and again, but `detect` gets newlines and [no number](3 detect: 0 boxes; 3 detect:
-        endless). No layer has a single task, but each leaves a gap of its own kind.""",
+        word, [be it for a caption or for a place](0 caption: says threethreethree; 0 where: says cats cats
+        cats), and finds [no box](0 detect: 0 boxes). Without layer 1 [the umbrella](1 caption: says
+        umbrella) and [its place](1 where: same) are right, but the cats are not: they have [no boxes](1
+        detect: 0 boxes), and whether there is "a" cat or "two" is nearly a draw, 49 percent to 39. Without
+        layer 2 there are ["three cats"](2 caption: "three cats"), and of the two boxes one has [its numbers
+        in a wrong order](2 detect: says <loc0838><loc028), the bottom above the top; [the place](2 where:
+        same) is right. Without layer 3, the last, [the place](3 where: same) is right, too, and the caption
+        begins with ["two"](3 caption: says two), after which "cats" and a second "two" are equally likely;
+        but `detect` gets newlines and [no number](3 detect: 0 boxes; 3 detect: endless). No layer has a
+        single task, but each leaves a gap of its own kind.""",
         (Parameter("layer", num_layers, 2),),
     ),
     Experiment(
@@ -382,13 +384,14 @@ EXPERIMENTS = (
         "many layers is the answer there?",
         """Only after the third of four, and not everywhere. After none, one or two layers there are
         [newlines without end](0 all: endless; 1 all: endless; 2 all: endless): the stream is still nearest
-        to the token that it began with, the newline behind the prompt. After three, the second picture's
-        [caption](night caption: same) and [place](night where: same) are there; the first one's answers
-        begin with the right word and stammer it, ["two"](cats caption: says twotwo) and ["top"](cats where:
-        says toptop; cats where: endless), and boxes have [not begun](detect: 0 boxes; detect: endless). So
-        the last layer turns a gist into exact numbers, and sees to it that a word which stands there is not
-        written again. Reading a middle layer with the final norm and lm_head is known as the logit lens;
-        `explain.py` draws it for every word of an answer.""",
+        to the token that it began with, the newline behind the prompt. After three, the places are there,
+        ["top"](cats where: same) for the umbrella and ["bottom left"](night where: "bottom left") for the
+        rocket, where four layers leave out the "left"; the captions are nearly there, "{cats caption}" and
+        "{night caption}", but hang by a thread: after ["two"](cats caption: says two), "cats" and a second
+        "two" have 42 percent each. Boxes have [not begun](detect: 0 boxes; detect: endless). So the last
+        layer turns a gist into exact numbers, and decides what was still a draw. Reading a middle layer with
+        the final norm and lm_head is known as the logit lens; `explain.py` draws it for every word of an
+        answer.""",
         (Parameter("layers", num_layers, 3),),
     ),
     Experiment(
@@ -398,15 +401,14 @@ EXPERIMENTS = (
         "residual",
         (Edit(FILE, "GemmaModel.forward", "return self.norm(hidden_states)", "return hidden_states"),),
         "The tower's last norm mattered a lot. And the decoder's?",
-        """[Captions](caption: same), [boxes](detect: kept) and [the umbrella's place](cats where: same), all
-        there. The norm does two things: it divides by a length, which makes all logits larger or smaller by
-        the same factor, and it multiplies by a gain. A common factor does not change which logit is the
-        largest, so greedy decoding does not see it at all. The gain turns only what was nearly even: the
-        last digit of [a few edges](detect: within 6), and whether "left" follows on the rocket's
-        ["bottom"](night where: "bottom"), for which the odds were 57 to 43. Sampling would see more, because
-        the factor acts as a temperature: there is not one chance in 100,000 now for that "left". And the
-        tower's norm feeds a projector that adds a bias and a decoder with a length of its own, so there the
-        length counts.""",
+        """[Captions](caption: same), [boxes](detect: kept) and [both places](where: same), all there. The
+        norm does two things: it divides by a length, which makes all logits larger or smaller by the same
+        factor, and it multiplies by a gain. A common factor does not change which logit is the largest, so
+        greedy decoding does not see it at all. The gain turns only what was nearly even: the last digit of
+        [a few edges](detect: within 6). Sampling would see more, because the factor acts as a temperature:
+        that "left" follows on the rocket's "bottom" was 41 percent likely, and now has less than one chance
+        in a million. And the tower's norm feeds a projector that adds a bias and a decoder with a length of
+        its own, so there the length counts.""",
     ),
     Experiment(
         "words-unscaled",
@@ -423,12 +425,12 @@ EXPERIMENTS = (
         ),
         "RMSNorm brings every vector to the same length anyway. So does the factor matter?",
         """It matters a lot: for a caption a stammered "{cats caption}", [which is German for
-        "nothing"](caption: says nichts), [no box](detect: 0 boxes), and [no word at all](where: nothing) for
-        a place. The norm is only on the way into each layer; the stream itself keeps its length, and what a
-        layer adds to it was learned for a stream √192 = 14 times as long. Now the first layers' additions
-        drown the words, and the model does not see what it was asked, or what it has just written. With
-        Gemma's D of 2048 the factor would be 45. Llama has no such factor; nothing in the shapes tells which
-        of the two a checkpoint wants.""",
+        "nothing"](caption: says nichtsnichts), for `detect` [no box](detect: 0 boxes) but semicolons, and
+        for a place [no word](cats where: changed; night where: nothing) either. The norm is only on the way
+        into each layer; the stream itself keeps its length, and what a layer adds to it was learned for a
+        stream √192 = 14 times as long. Now the first layers' additions drown the words, and the model does
+        not see what it was asked, or what it has just written. With Gemma's D of 2048 the factor would be
+        45. Llama has no such factor; nothing in the shapes tells which of the two a checkpoint wants.""",
     ),
     Experiment(
         "untied-copy",
@@ -487,12 +489,12 @@ EXPERIMENTS = (
         "One minus sign is missing: [:, :1] instead of [:, -1:]. What is predicted at the first position?",
         """Nothing was ever predicted there. At the last position, the newline, the model learned to say what
         comes next; at the first there is `<pad>` or an image token, on which training never put a loss, so
-        anything may come out: "{cats caption}", or [the end](night: nothing; cats where: nothing) before the
-        first word. [No caption](caption: changed), [no place](where: changed) and [no box](detect: 0 boxes)
-        is right. From the second token on the line is correct again, by accident, because a call with a
-        single new token has a single position: `detect cat` begins with "ich", where there is nothing to go
-        by, and goes on as the German for "nothing I know" does, [with "kenne"](cats detect: says ich kenne),
-        and on: "{cats detect}". Compare with `padded-right`, which reads off the wrong place for another
-        reason.""",
+        anything may come out: a token at one or two percent, as in "{cats caption}", or [the end](night
+        detect: nothing; where: nothing) before the first word. [No caption](caption: changed), [no
+        place](where: changed) and [no box](detect: 0 boxes) is right. From the second token on the line is
+        correct again, by accident, because a call with a single new token has a single position: the
+        captions find their way back to what is in the picture, also in "{night caption}", while `detect
+        cat`, which needs its first number, does not: "{cats detect}". Compare with `padded-right`, which
+        reads off the wrong place for another reason.""",
     ),
 )

@@ -29,12 +29,12 @@ EXPERIMENTS = (
         "Never the best word, always the second. Does it become wrong, or only clumsy?",
         """It depends on what there was to choose from. Of numbers, many neighbors are about equally
         likely, and the edges in "{night detect}" are as good as before. Of words, one is likely, and
-        the second is another thing or another language: ["{cats caption}"](cats caption: changed) and
-        ["{night caption}"](night caption: says two). And where only one token makes sense, as after a
-        finished answer, the second best is nonsense: [`<eos>` is not chosen](night detect: endless)
-        when it is due. After that the model reads its own nonsense and goes on from there.
-        Probabilities are not a ranking of good answers: most of the time there is one good token and a
-        thousand bad ones.""",
+        the second is another thing or another language: ["{cats caption}"](cats caption: changed) for
+        the cats, and ["{night caption}"](night caption: "nothing") for a rocket and a star. And where
+        only one token makes sense, as after a finished answer, the second best is nonsense: [`<eos>`
+        is not chosen](night detect: endless) when it is due. After that the model reads its own
+        nonsense and goes on from there. Probabilities are not a ranking of good answers: most of the
+        time there is one good token and a thousand bad ones.""",
     ),
     Experiment(
         "temperature",
@@ -44,13 +44,13 @@ EXPERIMENTS = (
         (Edit(FILE, "sample_next_token", CHOICE, "temperature = 2"),),
         "Tokens are drawn, and the unlikely ones more often than the model thinks they should be. Which "
         "answer falls first?",
-        """One long and one short: the first caption [holds](cats caption: same), all six tokens of it,
-        while the second becomes ["{night caption}"](night caption: changed), and the umbrella's place,
-        a single word, ["{cats where}"](cats where: changed). It is luck, but not only: each further
-        token is one more chance for a bad one, and the model goes on from whatever it wrote, as in
-        "{cats detect}". At temperature 2 the square root of every probability counts: a token with a
-        chance of 1 in 10,000 against the best is taken as if it had 1 in 100, and there are 1,716 of
-        them. See `top-p` for the remedy.""",
+        """The short ones, of all things: [both captions](caption: same) hold, five words each, while
+        the umbrella's place, a single word, becomes ["{cats where}"](cats where: changed), and the
+        rocket's ["{night where}"](night where: changed). It is luck, but not only: each further token
+        is one more chance for a bad one, the end is a token too, and the model goes on from whatever
+        it wrote, as in "{cats detect}". At temperature 2 the square root of every probability counts:
+        a token with a chance of 1 in 10,000 against the best is taken as if it had 1 in 100, and there
+        are 1,716 of them. See `top-p` for the remedy.""",
     ),
     Experiment(
         "top-p",
@@ -63,10 +63,11 @@ EXPERIMENTS = (
         place](cats where: same) are exactly the likeliest ones again. Where the model is sure, the
         best token alone has more than half of the probability, and then nothing else can be drawn. Of
         the rocket's place, ["{night where}"](night where: says bottom), only the first word is sure:
-        after it the reference itself gives "left" 57 % and the end 43 %, at temperature 2 neither has
+        after it the reference itself gives the end 59 % and "left" 41 %, at temperature 2 neither has
         half, and one of the two is drawn. And [numbers](detect: changed) vary, [a little](detect:
         kept), because many neighbors are about equally likely. Temperature gives every token a chance,
-        a thousand bad ones among them; top-p takes it away from those that only together are likely.""",
+        a thousand bad ones among them; top-p takes it away from those that only together are
+        likely.""",
     ),
     Experiment(
         "cache-forgotten",
@@ -104,7 +105,7 @@ EXPERIMENTS = (
             ),
         ),
         "The answer is finished, and the loop goes on. What comes after the end?",
-        """Mostly more ends, and sometimes an afterthought: "{cats caption}". The answer itself [is the
+        """Mostly more ends, and sometimes an afterthought: "{cats where}". The answer itself [is the
         same](cats caption: says two cats and an umbrella; cats where: says top; night where: says
         bottom), because nothing before the end knows what comes after it. The model was never trained
         to go on after `<eos>`, so what it writes there means nothing. In a batch all rows that are
@@ -147,14 +148,15 @@ EXPERIMENTS = (
         "",
         (rounded(3),),
         "Seven values: -3 to 3, times one step a row. Half as fine as 4 bits. Half as good?",
-        """No, worse: two cats and an umbrella are ["{cats caption}"](cats caption: changed), and [the
-        first cat's box](cats detect: changed) begins too low by a tenth of the picture, where with
-        `four-bits` every edge was right to a hundredth. The second caption is ["a rocket"](night
-        caption: "a rocket"), without the star, and yet, asked for [the star](night detect: kept), the
-        model finds it, and [both places](where: same) are right, so not everything falls at once.
-        Quality does not sink evenly with the bits; it holds, and then it breaks. The largest weight of
-        a row decides its step, so with seven values two fifths of all weights round to zero. Where to
-        put the steps is what the better methods of 4 bits and less are about.""",
+        """No, worse: the second caption becomes ["nothing I know"](night caption: "nothing I know"),
+        and so does [the rocket's place](night where: "nothing I know"), while `detect cat` [goes
+        astray](cats detect: changed) between its two boxes, where with `four-bits` every edge was
+        right to a hundredth. And yet [the first caption](cats caption: same) and [the umbrella's
+        place](cats where: same) are right, and asked for [the star](night detect: kept), the model
+        finds it in the picture of which it knows nothing, so not everything falls at once. Quality
+        does not sink evenly with the bits; it holds, and then it breaks. The largest weight of a row
+        decides its step, so with seven values two fifths of all weights round to zero. Where to put
+        the steps is what the better methods of 4 bits and less are about.""",
         bits=3,
     ),
 )

@@ -109,10 +109,10 @@ EXPERIMENTS = (
         "And the answers?",
         """All is lost: the captions are ["{cats caption}"](cats caption: changed) and ["{night
         caption}"](night caption: changed), there is [no box](detect: 0 boxes), and [neither
-        place](where: changed) comes out as it should. Most of these answers do not even know how to
-        end. Numbers up to 509 instead of 1 drown the position embeddings, which are added to them, and
-        the biases. The layer norms after that bring the vectors back to an ordinary length, so no
-        number overflows and nothing warns you; what was small beside the pixels is gone.""",
+        place](where: changed) comes out as it should. Numbers up to 509 instead of 1 drown the position
+        embeddings, which are added to them, and the biases. The layer norms after that bring the
+        vectors back to an ordinary length, so no number overflows and nothing warns you; what was small
+        beside the pixels is gone.""",
     ),
     Experiment(
         "not-normalized",
@@ -156,12 +156,12 @@ EXPERIMENTS = (
         """Hardly any: [captions](caption: same) and [the umbrella's place](cats where: same) are as
         before, and [all boxes](detect: kept) are found, with edges moved by [a hundredth at
         most](detect: within 10). Only the rocket's place gains a word, ["bottom left"](night where:
-        "bottom left"), and not a false one: the rocket's middle lies at the border of the left third.
-        In training some drawings were given another hue, so that shape had to be learned as well: a
-        blue cat is a cat. Color itself is seen, though: asked "what colour is the star?", the changed
-        model says "blue" instead of "orange". So six answers without a mistake do not prove that the
-        channels are in order, and every picture that comes from `cv2.imread` without a conversion looks
-        like this to the model.""",
+        "bottom left"), and that is even the true one, if barely: the rocket's middle lies less than a
+        hundredth inside the left third. In training some drawings were given another hue, so that shape
+        had to be learned as well: a blue cat is a cat. Color itself is seen, though: asked "what colour
+        is the star?", the changed model says "blue" instead of "orange". So six answers without a
+        mistake do not prove that the channels are in order, and every picture that comes from
+        `cv2.imread` without a conversion looks like this to the model.""",
     ),
     Experiment(
         "gray",

@@ -155,14 +155,14 @@ EXPERIMENTS = (
             ),
         ),
         "A causal mask, as in a GPT. A picture is read from the top left then. Which parts suffer?",
-        """Most of what is asked: the umbrella is still [at the top](cats where: same), but its caption
-        has become ["{cats caption}"](cats caption: changed), the cats have [lost their boxes](cats
-        detect: changed), and of the rocket and the star the model says ["nothing I know"](night
-        caption: "nothing I know"; night where: "nothing I know") and [finds nothing](night detect:
-        nothing). The upper left patches know nothing of what lies below and to the right, and the lower
-        ones, which could see nearly everything, were trained among neighbors that knew. A causal mask
-        is the price for predicting the next token; a tower predicts nothing, so it need not pay. That
-        is why image encoders look both ways.""",
+        """Most of what is asked: the umbrella is still [at the top](cats where: same), but the caption
+        of its picture has become ["{cats caption}"](cats caption: changed), the cats have [lost their
+        boxes](cats detect: changed), and of the rocket and the star the model says ["nothing I
+        know"](night caption: "nothing I know"; night where: "nothing I know") and [finds nothing](night
+        detect: nothing). The upper left patches know nothing of what lies below and to the right, and
+        the lower ones, which could see nearly everything, were trained among neighbors that knew. A
+        causal mask is the price for predicting the next token; a tower predicts nothing, so it need not
+        pay. That is why image encoders look both ways.""",
     ),
     Experiment(
         "tower-head-off",
@@ -181,15 +181,16 @@ EXPERIMENTS = (
         "There are 30 heads in the tower. How many of them can be spared, one at a time?",
         """All but one: whichever of [28 of them]("""
         + SPARED
-        + """) is off, both cats are found where they are, and no edge moves by two hundredths of the
-        picture. Head 4 of layer 4 costs a little more: there are [still two boxes](4.4 detect: 2 boxes;
-        4.4 detect: changed), but the first cat's reaches over toward the other, by 10 % of the picture,
-        as if the patches were less sure to which of the two they belong. Head 0 of layer 2 is the one
-        that is missed: without it [no cat's box](2.0 detect: changed) is left, the caption has
-        ["two cats"](cats caption: "two cats") and no umbrella, and the umbrella's place is ["nothing I
-        know"](cats where: "nothing I know"). Even then the other picture suffers [nothing](night caption:
-        same; night where: same; night detect: within 10) to speak of. Heads share the work, and the sum
-        in the residual stream hardly misses one, but nothing forces them to share it evenly.""",
+        + """) is off, both cats are found where they are, and no edge moves by as much as two
+        hundredths of the picture. Head 4 of layer 4 costs a little more: there are [still two
+        boxes](4.4 detect: 2 boxes; 4.4 detect: changed), but the first cat's reaches over toward the
+        other, by 10 % of the picture, as if the patches were less sure to which of the two they belong.
+        Head 0 of layer 2 is the one that is missed: without it the cats' boxes are [lost](2.0 detect:
+        changed), the caption has ["two cats"](cats caption: "two cats") and no umbrella, and the
+        umbrella's place is ["nothing I know"](cats where: "nothing I know"). Even then the other
+        picture suffers [nothing](night caption: same; night where: same; night detect: within 10) to
+        speak of. Heads share the work, and the sum in the residual stream hardly misses one, but
+        nothing forces them to share it evenly.""",
         (Parameter("layer", num_layers, 2), Parameter("head", num_heads, 0)),
     ),
     Experiment(

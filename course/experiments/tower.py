@@ -11,10 +11,10 @@ LOOP = "for layer in self.layers:"
 LAYERS = "vision_tower.vision_model.encoder.layers"
 # A claim for each head but two, of the 5 layers with 6 heads that paligemma-tiny has.
 SPARED = "; ".join(
-    f"{layer}.{head} detect: within 10"
+    f"{layer}.{head} detect: within 20"
     for layer in range(5)
     for head in range(6)
-    if (layer, head) not in ((3, 4), (4, 4))
+    if (layer, head) not in ((2, 0), (4, 4))
 )
 
 
@@ -34,13 +34,13 @@ EXPERIMENTS = (
         "positions",
         (Edit(FILE, "VisionEmbeddings.forward", EMBEDDED, "return patch_embeds"),),
         "The patches still come in their order. What can the model still say?",
-        """Hardly anything, neither what nor where: [the cats](cats caption: "nothing I know") and
-        [both places](where: "nothing I know") are "nothing I know", and [nothing is found](detect:
-        nothing). Attention treats its inputs as a set, so the tower now sees a heap of a hundred
-        snippets; that they come in order is known to nobody inside. And a cat is not a heap of orange:
-        what a patch shows depends on what is beside it, and "beside" is gone. [A rocket](night
-        caption: "a rocket") still shows, in the patches alone or in their order, which the decoder
-        does know, by its rotary positions. It is too late to say where.""",
+        """Nothing at all, neither what nor where: [both captions](caption: "nothing I know") and [both
+        places](where: "nothing I know") are "nothing I know", and [nothing is found](detect: nothing).
+        Attention treats its inputs as a set, so the tower now sees a heap of a hundred snippets; that
+        they come in order is known to nobody inside. And a cat is not a heap of orange: what a patch
+        shows depends on what is beside it, and "beside" is gone. The decoder does know the order of the
+        image tokens, by its rotary positions, but by then it is too late: what was never put together
+        in the tower is not put together there.""",
     ),
     Experiment(
         "shuffled-before",
@@ -77,16 +77,16 @@ EXPERIMENTS = (
             ),
         ),
         "The same shuffle, after the places were added. As bad as before?",
-        """Not at all: ["cats and an umbrella"](cats caption: says cats and an umbrella) are seen
-        again, and the rocket is [at the bottom](night where: says bottom). Each patch carries its true
-        place with it, and to attention without a mask the order of its inputs is nothing, so the tower
-        computes exactly what it did, in another order. But the decoder also goes by the order of the
-        image tokens, by their rotary positions, and that is false: the umbrella is in the
-        ["middle"](cats where: "middle"), there are ["two rockets"](night caption: "two rockets") and
-        [two stars](night detect: 2 boxes) instead of one of each, and [the boxes](detect: changed) are
-        wrong. It can hardly count either (that there are two cats is as likely as three, 51 to 48 %),
-        because pieces that belong together no longer come together. Two systems of places, and this
-        experiment tells them apart.""",
+        """Not quite: [cats](cats caption: says cats) are seen again, and the rocket is [at the
+        bottom](night where: says bottom). Each patch carries its true place with it, and to attention
+        without a mask the order of its inputs is nothing, so the tower computes exactly what it did, in
+        another order. But the decoder also goes by the order of the image tokens, by their rotary
+        positions, and that is false: there are ["three cats"](cats caption: "three cats") without an
+        umbrella, which is in the ["middle"](cats where: "middle") when asked for; there are ["two
+        rockets"](night caption: "two rockets") and [two stars](night detect: 2 boxes) instead of one of
+        each, and [the boxes](detect: changed) are wrong. It can hardly count, because pieces that
+        belong together no longer come together. Two systems of places, and this experiment tells them
+        apart.""",
     ),
     Experiment(
         "columns-first",
@@ -105,11 +105,12 @@ EXPERIMENTS = (
         """It depends on the thing. Here each patch is upright but lies in the wrong place, so that
         edges no longer meet: the rocket and the star are [gone](night caption: "nothing I know"; night
         detect: nothing), while `transposed`, which turns the patches as well, leaves the star whole.
-        But there no cat is left, and here there are even ["three cats"](cats caption: "three cats"),
-        and [two boxes](cats detect: 2 boxes; cats detect: changed), roughly where they belong in a
-        picture turned over its diagonal. The umbrella, too, was at the top and is [now "left"](cats
-        where: "left"). `flatten(2)` counts in the order of memory, rows first, and the position
-        embeddings were learned for that order. No shape changes, so no error is raised.""",
+        But there no cat is left, and here the caption still says [cats](cats caption: says cats; cats
+        caption: changed), if with a stammer, "{cats caption}", and there are [two boxes](cats detect: 2
+        boxes; cats detect: changed), roughly where they belong in a picture turned over its diagonal.
+        The umbrella is [lost](cats where: "nothing I know"). `flatten(2)` counts in the order of
+        memory, rows first, and the position embeddings were learned for that order. No shape changes,
+        so no error is raised.""",
     ),
     Experiment(
         "tower-unscaled",
@@ -119,13 +120,13 @@ EXPERIMENTS = (
         (Edit(FILE, "Attention.forward", SCORES, "scores = query @ key.transpose(2, 3)"),),
         "Scores are 5.7 times as large (√32). What does softmax make of them?",
         """Softmax turns differences of scores into ratios, so larger scores mean that nearly all the
-        weight goes to the few best patches. Even so, [captions](caption: same) and [the umbrella's
-        place](cats where: same) stay, and [all boxes](detect: kept) are found. The edges
-        [move](detect: changed; detect: within 120), most of them by less than a hundredth of the
-        picture, but the first cat's right one by a tenth, toward the other cat. The order of the
-        patches by score is the same as before, so a trained model does better than one might think. It
-        is learning that fails without the division: a softmax with nearly all of its weight in one
-        place hardly passes a gradient on.""",
+        weight goes to the few best patches. Even so, [the first caption](cats caption: same) and [both
+        places](where: same) stay, and [all boxes](detect: kept) are found, with edges that
+        [move](detect: changed), but only by [a few hundredths](detect: within 30) of the picture. It is
+        not free: in the second caption star and rocket are equally likely as the first thing, at 33 %.
+        The order of the patches by score is the same as before, so a trained model does better than one
+        might think. It is learning that fails without the division: a softmax with nearly all of its
+        weight in one place hardly passes a gradient on.""",
     ),
     Experiment(
         "tower-average",
@@ -154,14 +155,14 @@ EXPERIMENTS = (
             ),
         ),
         "A causal mask, as in a GPT. A picture is read from the top left then. Which parts suffer?",
-        """Half of what is asked: two cats and an umbrella are [captioned](cats caption: same) word for
-        word, and the umbrella is still [at the top](cats where: same), but of the rocket and the star
-        the model says ["nothing I know"](night caption: "nothing I know"; night where: "nothing I
-        know"), and there is [no box](detect: nothing) in either picture. The upper left patches know
-        nothing of what lies below and to the right, and the lower ones, which could see nearly
-        everything, were trained among neighbors that knew. A causal mask is the price for predicting
-        the next token; a tower predicts nothing, so it need not pay. That is why image encoders look
-        both ways.""",
+        """Most of what is asked: the umbrella is still [at the top](cats where: same), but the caption
+        of its picture has become ["{cats caption}"](cats caption: changed), the cats have [lost their
+        boxes](cats detect: changed), and of the rocket and the star the model says ["nothing I
+        know"](night caption: "nothing I know"; night where: "nothing I know") and [finds nothing](night
+        detect: nothing). The upper left patches know nothing of what lies below and to the right, and
+        the lower ones, which could see nearly everything, were trained among neighbors that knew. A
+        causal mask is the price for predicting the next token; a tower predicts nothing, so it need not
+        pay. That is why image encoders look both ways.""",
     ),
     Experiment(
         "tower-head-off",
@@ -178,17 +179,19 @@ EXPERIMENTS = (
             ),
         ),
         "There are 30 heads in the tower. How many of them can be spared, one at a time?",
-        """All, or nearly: whichever of [28 of them]("""
+        """All but one: whichever of [28 of them]("""
         + SPARED
-        + """) is off, both cats are found where they are, and no edge moves by a hundredth of the
-        picture. Without head 4 of layer 4 there are [still two boxes](4.4 detect: 2 boxes; 4.4 detect:
-        changed), but the first cat's reaches over to the other cat, by 14 % of the picture, as if the
-        patches were less sure to which of the two they belong. Head 4 of layer 3 has [a part in the
-        same](3.4 detect: within 110; 3.4 detect: changed), with 10 %, and no other comes near. And
-        words suffer even less: without head 4 of layer 4 [captions](caption: same) and [places](where:
-        same) are the same. Heads share the work, and the sum in the residual stream hardly misses
-        one.""",
-        (Parameter("layer", num_layers, 4), Parameter("head", num_heads, 4)),
+        + """) is off, both cats are found where they are, and no edge moves by as much as two
+        hundredths of the picture. Head 4 of layer 4 costs a little more: there are [still two
+        boxes](4.4 detect: 2 boxes; 4.4 detect: changed), but the first cat's reaches over toward the
+        other, by 10 % of the picture, as if the patches were less sure to which of the two they belong.
+        Head 0 of layer 2 is the one that is missed: without it the cats' boxes are [lost](2.0 detect:
+        changed), the caption has ["two cats"](cats caption: "two cats") and no umbrella, and the
+        umbrella's place is ["nothing I know"](cats where: "nothing I know"). Even then the other
+        picture suffers [nothing](night caption: same; night where: same; night detect: within 10) to
+        speak of. Heads share the work, and the sum in the residual stream hardly misses one, but
+        nothing forces them to share it evenly.""",
+        (Parameter("layer", num_layers, 2), Parameter("head", num_heads, 0)),
     ),
     Experiment(
         "tower-heads-mixed",
@@ -266,10 +269,11 @@ EXPERIMENTS = (
         ),
         "Two linear maps, one after the other, with nothing in between. What are they worth?",
         """As much as one: fc2(fc1(x)) is a single matrix, so the fourfold width in between is wasted.
-        The cats are ["{cats caption}"](cats caption: changed), the umbrella's place is ["{cats
-        where}"](cats where: changed), and asked for cats the model finds [frogs](cats detect: says
-        frog): "{cats detect}". An MLP decides: this vector has a feature, that one does not, and adds
-        what follows from it. Without a bend nothing is ever decided, only mixed.""",
+        Of two cats and an umbrella the model stammers that there are [three](cats caption: says three;
+        cats caption: changed) of something, the umbrella's place is ["{cats where}"](cats where:
+        changed), and asked for cats it gives [no box](cats detect: 0 boxes) but "{cats detect}". An MLP
+        decides: this vector has a feature, that one does not, and adds what follows from it. Without a
+        bend nothing is ever decided, only mixed.""",
     ),
     Experiment(
         "tower-no-residual",
@@ -285,13 +289,14 @@ EXPERIMENTS = (
             ),
         ),
         "`x = x + mlp(norm(x))` without the first x. How much of the picture comes through?",
-        """Hardly anything: two cats and an umbrella are ["{cats caption}"](cats caption: says three),
-        a rocket and a star ["three flowers"](night caption: "three flowers"), [nothing](detect:
-        nothing) is found, and of both places the model says ["nothing I know"](where: "nothing I
-        know"). Two pictures that have nothing in common get nearly the same answers, so little of the
-        pixels reaches the decoder. The MLP learned corrections, small vectors to be added to what is
-        known; taken for the whole, they are a picture of something else. This is why it is called the
-        residual stream: x flows through, and every layer only adds to it.""",
+        """Hardly anything: two cats and an umbrella are ["{cats caption}"](cats caption: says three), a
+        rocket and a star ["{night caption}"](night caption: says three), [nothing](detect: nothing) is
+        found, the umbrella's place is [false](cats where: changed), and of the rocket's the model says
+        ["nothing I know"](night where: "nothing I know"). Two pictures that have nothing in common get
+        nearly the same captions, so little of the pixels reaches the decoder. The MLP learned
+        corrections, small vectors to be added to what is known; taken for the whole, they are a picture
+        of something else. This is why it is called the residual stream: x flows through, and every
+        layer only adds to it.""",
     ),
     Experiment(
         "tower-cut",
@@ -300,15 +305,15 @@ EXPERIMENTS = (
         "residual",
         (Edit(FILE, "Encoder.forward", LOOP, "for layer in self.layers[:{layers}]:"),),
         "Five layers look at the picture. How many would do?",
-        """Only all five. After two layers the caption is ["three penguins"](2 caption: "three
-        penguins"), after three ["three turtles"](3 caption: "three turtles"), and after four there are
-        still ["three"](4 caption: says three), of a kind that hangs in the balance: dogs and cats are
-        equally likely, at 28 %. [No cat](1 detect: nothing; 3 detect: nothing; 4 detect: nothing; cats
-        detect: 0 boxes) is found, and the umbrella is in the ["middle"](2 where: "middle"; 4 where:
-        "middle") instead of at the top. That does not mean that more is unknown until the end, only
-        that nobody reads it: the projector and the decoder were trained on the last layer's output,
-        and what the others write is not meant for them. Another model may read another layer, as LLaVA
-        does with the last but one, but it has to be trained to.""",
+        """Only all five. After two layers the caption is ["three bells"](2 caption: "three bells"),
+        after three there are still ["three"](3 caption: says three) of something, and after four it is
+        ["three flowers"](4 caption: "three flowers"), with no cat among the likeliest things. [No
+        cat](1 detect: nothing; 3 detect: nothing; 4 detect: nothing; cats detect: 0 boxes) is found,
+        and the umbrella's place is [never right](1 where: changed; 2 where: changed; 3 where: changed;
+        4 where: changed). That does not mean that more is unknown until the end, only that nobody reads
+        it: the projector and the decoder were trained on the last layer's output, and what the others
+        write is not meant for them. Another model may read another layer, as LLaVA does with the last
+        but one, but it has to be trained to.""",
         (Parameter("layers", num_layers, 4),),
     ),
     Experiment(
@@ -327,12 +332,12 @@ EXPERIMENTS = (
         "Which layer can be spared best, and which least?",
         """Best is layer 1: without it [the caption](1 caption: same) and [the umbrella's place](1
         where: same) stay, and [both boxes](1 detect: kept), too, because the next layer reads the
-        residual stream, to which layer 1 only added something. Without layer 0 [both pictures](0
-        caption: "nothing I know"; caption: "nothing I know") are "nothing I know", because all others
-        build on it. The last three are needed as well: without any one of them [no cat is found](2
-        detect: nothing; 3 detect: nothing; 4 detect: nothing), because the decoder was trained on what
-        they add. A layer is not a step of a recipe; it is one more remark on what is already there,
-        and some remarks can be missed.""",
+        residual stream, to which layer 1 only added something. Without layer 0 the first picture is
+        ["nothing I know"](0 caption: "nothing I know"), and the second ["{night caption}"](night
+        caption: says nothing), because all others build on it. The last three are needed as well:
+        without any one of them [no cat is found](2 detect: nothing; 3 detect: nothing; 4 detect:
+        nothing), because the decoder was trained on what they add. A layer is not a step of a recipe;
+        it is one more remark on what is already there, and some remarks can be missed.""",
         (Parameter("layer", num_layers, 0),),
     ),
     Experiment(
@@ -353,12 +358,11 @@ EXPERIMENTS = (
         "Layers 1 and 2 in the other order. All layers read and write the same stream; does the order "
         "matter?",
         """Less than it might: [the caption](1 caption: same) and [the umbrella's place](1 where: same)
-        stay, and [both cats](1 detect: kept) are found. It is not free, though: the star's box [is not
-        what it was](night detect: changed), and that the thing beside it is a rocket now has a chance
-        of 29 %, with a hat at 21 %. With layers [0 and 1](0 detect: nothing), [2 and 3](2 detect:
-        nothing), or [3 and 4](3 detect: nothing) exchanged, no cat is found. Layers 1 and 2 speak the
-        same language, the one of the stream; the first one translates into it, and the last ones out
-        of it, for the decoder.""",
+        stay, and [both cats](1 detect: kept) are found. It is not free, though: of the rocket and the
+        star, only ["a star"](night caption: "a star") is left, and [no box](night detect: nothing) for
+        it. With layers [0 and 1](0 detect: nothing), [2 and 3](2 detect: nothing), or [3 and 4](3
+        detect: nothing) exchanged, no cat is found. Layers 1 and 2 speak the same language, the one of
+        the stream; the first one translates into it, and the last ones out of it, for the decoder.""",
         (Parameter("layer", lambda config: num_layers(config) - 1, 1),),
     ),
     Experiment(
@@ -378,7 +382,7 @@ EXPERIMENTS = (
         """It does: of both pictures and of both places the model says ["nothing I know"](caption:
         "nothing I know"; where: "nothing I know"), and [no box](detect: nothing) is left. In a
         pre-norm transformer every layer adds to the stream and nothing ever shrinks it, so what comes
-        out at the end has whatever length it has: 162 on average in these two pictures. The closing
+        out at the end has whatever length it has: 159 on average in these two pictures. The closing
         norm makes 11 of it, the length that the projector was trained for. Compare with
         `picture-undivided`, where the picture's vectors are too long as well, but all by the same
         factor.""",

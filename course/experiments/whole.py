@@ -16,14 +16,14 @@ EXPERIMENTS = (
         "joining",
         (Edit(FILE, MERGE, DIVIDED, "image_features = image_features.to(inputs_embeds.dtype)"),),
         "The picture enters the decoder 14 times as loud as it should. Does it drown the question?",
-        """Not the question itself, but much of the answer: the cats become ["three cats"](cats caption:
-        "three cats") without an umbrella, with [three boxes](cats detect: 3 boxes) of which only [the
-        last](cats detect: says <loc083) is a cat's, the umbrella's place is [wrong](cats where: changed),
-        and no star [is found](night detect: nothing). The decoder multiplies everything by √D, and the
-        division is there so that it does not happen to the picture. Inside a layer a norm takes the length
-        out again, so what attention reads of the picture is nearly right at first, enough for [the second
-        caption](night caption: same); but what a layer adds to a vector 14 times too long is a whisper.
-        Image tokens stay what they were, and do not get worked on.""",
+        """Not the question itself, but much of the answer: two cats and an umbrella become ["a cat and two
+        cats"](cats caption: "a cat and two cats"), `detect cat` puts a [third box](cats detect: 3 boxes) on
+        the umbrella, whose place is [wrong](cats where: changed), and no star [is found](night detect:
+        nothing). The decoder multiplies everything by √D, and the division is there so that it does not
+        happen to the picture. Inside a layer a norm takes the length out again, so what attention reads of
+        the picture is nearly right at first, enough for [the second caption](night caption: same); but what
+        a layer adds to a vector 14 times too long is a whisper. Image tokens stay what they were, and do
+        not get worked on.""",
     ),
     Experiment(
         "picture-off",
@@ -32,14 +32,13 @@ EXPERIMENTS = (
         "joining",
         (Edit(FILE, MERGE, DIVIDED, DIVIDED + " * 0"),),
         "A blind model, asked about a picture. What would you say in its place?",
-        """It says [the same about both](caption: alike; caption: changed), "{cats caption}", finds [no
-        cat](cats detect: nothing) and, asked for a star, gives boxes that it labels ["rocket"](night detect:
-        says rocket). Asked for the rocket's place, it admits, if with a stammer, that there is ["nothing I
-        know"](night where: says nothing I know), because it was trained on questions about things that are
-        not in the picture, too. About the umbrella it [guesses](cats where: same), and guesses right: "{cats
-        where}". The caption, too, has the words to admit it, and yet it makes something up: being honest
-        about one question does not carry over to the next. Whoever measures a model's understanding of
-        pictures should measure it blind, too, since whatever it gets right that way it did not see.""",
+        """It says [the same about both](caption: alike; caption: "nothing I know"), "nothing I know", finds
+        [no cat](cats detect: nothing), and of both places it says, with a stammer at the end, that there is
+        [nothing it knows](where: says nothing I know). It was trained on pictures with none of its 42
+        things, and on questions about things that are not there, so it has the words to admit that it sees
+        nothing. A model that lacks them has to guess, and such a guess sounds as sure as an answer. Whoever
+        measures a model's understanding of pictures should measure it blind, too, since whatever it gets
+        right that way it did not see; here that is [not one answer of six](all: changed).""",
     ),
     Experiment(
         "pictures-exchanged",
@@ -65,14 +64,14 @@ EXPERIMENTS = (
         "The last patch first. The tower is done by then, and every feature knows its place in the "
         "picture. The places?",
         """Opposite, but only up and down: the umbrella at the top is at the ["bottom"](cats where:
-        "bottom"), and the rocket at the bottom left is at the ["top left"](night where: "top left"). The
-        star's box says the same in numbers: it goes down from [582 to 736](night detect: says <loc058; night
-        detect: says <loc073), where it was from 73 to 328, while [left and right](night detect: says
-        <loc052; night detect: says <loc086) stay where they were. Its exact mirror image would be from 695
-        to 950, so the feature has a say in the row, too. [Captions](caption: same) do not change by a
-        letter. So the decoder tells what a thing is from the feature, its column, too, and reads the row
-        mostly from the position of the image token, although the feature would know; nobody designed this
-        division of labor.""",
+        "bottom"), and the rocket at the bottom is at the [top](night where: says top). The star's box says
+        the same in numbers: it goes down from [582 to 946](night detect: says <loc058; night detect: says
+        <loc094), where it was from 75 to 329, while [left and right](night detect: says <loc086) stay where
+        they were. Its exact mirror image would be from 695 to 949: the lower edge is nearly there, the
+        upper one is not, so the feature has a say in the row, too. [Captions](caption: same) do not change
+        by a letter. So the decoder tells what a thing is from the feature, its column, too, and reads the
+        row mostly from the position of the image token, although the feature would know; nobody designed
+        this division of labor.""",
     ),
     Experiment(
         "picture-averaged",
@@ -90,13 +89,13 @@ EXPERIMENTS = (
         "One vector for the whole picture, as in CLIP's and SigLIP's pooled embeddings. Enough for a "
         "caption?",
         """Not for this model: ["nothing I know"](caption: "nothing I know") is all that it has to say,
-        [about places](where: "nothing I know"), too, and it finds [no star](night detect: nothing). For a
-        cat it [guesses boxes](cats detect: changed), "{cats detect}", none of whose numbers is even three
+        [about places](where: "nothing I know"), too, and it finds [no star](night detect: nothing). Asked
+        for a cat, it does not even know whether there is one: no first token, the end or an edge, is two
         percent likely. An average says which colors and textures there are, and loses where, and what
         belongs together; this model has learned what to say of a picture in which it knows nothing. This is
-        why PaliGemma takes all patches and drops SigLIP's pooling: a vector per picture is enough to compare
-        it with a sentence, and not to talk about what is in it. The price is a sequence of 256 tokens before
-        the first word.""",
+        why PaliGemma takes all patches and drops SigLIP's pooling: a vector per picture is enough to
+        compare it with a sentence, and not to talk about what is in it. The price is a sequence of 256
+        tokens before the first word.""",
     ),
     Experiment(
         "shifted-by-one",
@@ -135,15 +134,13 @@ EXPERIMENTS = (
         "positions",
         (Edit(FILE, "PaliGemmaForConditionalGeneration.forward", POSITIONS, POSITIONS + " * 2"),),
         "Adding to all positions did no harm. And doubling them?",
-        """Now distances are doubled, too, and the answers break. The first caption does not know where to
-        stop, nor in which language, ["two cats and an umbrella and two cats"](cats caption: says two cats
-        and an umbrella and two cats; cats caption: changed) and on: "{cats caption}"; the second is ["a
-        rocket"](night caption: "a rocket") without the star, which [is not found](night detect: nothing)
-        either. The umbrella's place, one word, [is right](cats where: same); the rocket's has lost the first
-        of its two, ["left"](night where: "left"). Where a cat's box needs four numbers, there is [a word in
-        French](cats detect: 0 boxes; cats detect: says chat). To the decoder the neighbor is two steps away,
-        and nobody is one step away: relative positions are free of where the zero is, but not of the
-        unit.""",
+        """Now distances are doubled, too, and most answers break. [The first caption](cats caption: same)
+        comes through, but it nearly ended after the cats (39 %); the second is ["a rocket"](night caption:
+        "a rocket") without the star, which [is not found](night detect: nothing) either. The umbrella's
+        place is ["nothing I know"](cats where: "nothing I know"), and the rocket's is [wrong](night where:
+        changed), "{night where}". Where a cat's box needs four numbers, there is [a word in French](cats
+        detect: says chat; cats detect: changed). To the decoder the neighbor is two steps away, and nobody
+        is one step away: relative positions are free of where the zero is, but not of the unit.""",
     ),
     Experiment(
         "counting-restarts",
@@ -160,13 +157,13 @@ EXPERIMENTS = (
         ),
         "The cache is used, but its length is forgotten when positions are given. What does the answer "
         "look like?",
-        """The first token is right, because it comes from the prompt: [274 and 73](cats detect: says
+        """The first token is right, because it comes from the prompt: [274 and 75](cats detect: says
         <loc027; night detect: says <loc007) are the tops of the first cat and of the star. Then the model
-        believes itself back at position 1, in front of the picture, and loses count: no box has more than [a
-        top](detect: 0 boxes), and `detect cat` writes tops [without an end](cats detect: endless). The
-        captions [do not stop in time](caption: changed), and the second repeats [the star](night caption:
-        says and a star and a star). An answer of one word passes, [the umbrella's place](cats where: same);
-        the rocket's "bottom left" already loses its second, ["bottom"](night where: "bottom"). So test a
-        cache with long answers, and hold it against the same tokens computed without it.""",
+        believes itself back at position 1, in front of the picture, and loses count: no box has more than
+        [a top](detect: 0 boxes), and `detect cat` writes tops [without an end](cats detect: endless). The
+        first caption [repeats the cats](cats caption: says two cats and two cats; cats caption: changed).
+        And yet [the second](night caption: same) passes, and so does [the umbrella's place](cats where:
+        same): whoever tries only these two finds nothing wrong. So test a cache with many answers, and hold
+        it against the same tokens computed without it.""",
     ),
 )

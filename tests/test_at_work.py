@@ -39,8 +39,8 @@ CAUSAL = {"not_later[None] | is_prefix[:, None, :]": "not_later[None]"}
         (
             "GemmaAttention",
             UNSCALED,
-            [("night", "caption"), ("cats", "detect"), ("night", "detect")],
-            '`a rocket, a star and a star` instead of `a rocket and a star` ("caption en", images/night.png)',
+            [("night", "where"), ("cats", "detect"), ("night", "detect")],
+            '`bottom left` instead of `bottom` ("answer en where is the rocket?", images/night.png)',
         ),
         (
             "prefix_lm_mask",
@@ -166,7 +166,7 @@ def test_try(program):
     assert (code, err) == (0, "")
     assert "is wrong. All else here is the reference's." in out
     assert "reference" in out and "with your GemmaAttention" in out and "3 of 6 answers differ." in out
-    assert out.count("a rocket, a star and a star") == 1 and "What is wrong:  python -m pytest" in out
+    assert out.count("bottom left") == 1 and "What is wrong:  python -m pytest" in out
     code, out, err = program("GemmaAttention", {})
     assert code == 0 and "is solved." in out and "All six answers are the same." in out
 

@@ -127,7 +127,9 @@ def test_a_picture_of_nothing_that_it_knows(tmp_path):
 QUESTIONS = {
     ("cats.png", "answer en how many cats are there?"): "2",
     ("cats.png", "answer en is there a cat?"): "yes",
+    ("cats.png", "answer en is there a dog?"): "no",
     ("cats.png", "detect car"): "",
+    ("cats.png", "detect dog"): "",
     ("cats.png", "caption de"): "zwei Katzen und ein Regenschirm",
     ("cats.png", "caption es"): "dos gatos y un paraguas",
     ("cats.png", "caption fr"): "deux chats et un parapluie",

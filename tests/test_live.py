@@ -289,14 +289,19 @@ def test_switches_and_heads_off(served, tabs):
     for name in ("not-normalized", "decoder-head-off"):
         tab.locator(f"#switch-{name}").uncheck()
     assert reply(tab, "coded") == right and not tab.locator("#beforePart").is_visible()
-    # By a click below its map: the head without which the second cat is boxed twice, and a layer.
-    tab.get_by_role("button", name="decoder, layer 2, head 3: off").click()
-    lefts = [[int(places[1]) for places in LOCS.findall(said)] for said in (right, reply(tab, "coded"))]
-    (first, second), (first_off, second_off, again_off) = lefts
-    assert second - first > 200 and abs(first_off - first) < 20
-    assert abs(second_off - second) < 20 and abs(again_off - second) < 20
+    # By a click below its map: the head without which the second cat's lower edge is said to be where its
+    # right one is, and a layer.
+    tab.get_by_role("button", name="decoder, layer 1, head 1: off").click()
+    before, after = (
+        [[*map(int, places)] for places in LOCS.findall(said)] for said in (right, reply(tab, "coded"))
+    )
+    y_min, x_min, y_max, x_max = before[1]
+    expected = [before[0], [y_min, x_min, x_max, x_max]]
+    assert x_max - y_max > 80 and len(after) == 2
+    for box, places in zip(after, expected, strict=True):
+        assert all(abs(place - other) < 20 for place, other in zip(box, places, strict=True))
     assert tab.locator("#beforeReply").inner_text() == right
-    tab.get_by_role("button", name="decoder, layer 2, head 3 off: switch on again").click()
+    tab.get_by_role("button", name="decoder, layer 1, head 1 off: switch on again").click()
     tab.get_by_role("button", name="decoder, layer 3: off", exact=True).click()
     assert reply(tab, "coded") != right
     assert tab.evaluate(CUT_OFF) == [] and tab.evaluate("document.documentElement.scrollWidth") <= 1280

@@ -428,10 +428,11 @@ def run(args: argparse.Namespace):
                 raise InputError(f"{option} takes one picture, not {num_pictures}")
             check_drawing(Path(out), args.image, args.overwrite, option, endings)
             check_size(Path(out), size)
-    # macOS and Windows take A.png and a.png for one file.
-    ends = {os.path.realpath(out).casefold() for out in (args.draw, args.mask) if out is not None}
-    if None not in (args.draw, args.mask) and len(ends) == 1:
-        raise InputError(f"--draw and --mask cannot both be written to {args.mask}")
+    if None not in (args.draw, args.mask):
+        # macOS and Windows take A.png and a.png for one file.
+        drawing, mask = (os.path.realpath(out).casefold() for out in (args.draw, args.mask))
+        if drawing == mask:
+            raise InputError(f"--draw and --mask cannot both be written to {args.mask}")
     device = choose_device(args.device)
     model_set = set_of(args)
     # A learner's is not needed before an answer holds a shape: it may not be done yet, or be wrong.

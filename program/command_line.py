@@ -132,12 +132,36 @@ def middle_cut(text: str, most: int) -> str:
     return text[: math.ceil(kept * 2 / 3)] + "..." + text[-(kept // 3) :]
 
 
+class Stderr:
+    """stderr; where nobody reads it, the program goes on."""
+
+    def __getattr__(self, name: str):
+        return getattr(sys.stderr, name)
+
+    def __eq__(self, other) -> bool:  # so tqdm finds the bars that stand in the way of a line
+        return other is self or other is sys.stderr
+
+    __hash__ = object.__hash__
+
+    def write(self, text: str):
+        try:
+            sys.stderr.write(text)
+        except OSError:
+            discard(sys.stderr)
+
+    def flush(self):
+        try:
+            sys.stderr.flush()
+        except OSError:
+            discard(sys.stderr)
+
+
+STDERR = Stderr()
+
+
 def log(message: str):
-    """Writes a line to stderr; where nobody reads it, the program goes on."""
-    try:
-        print(message, file=sys.stderr, flush=True)
-    except OSError:
-        discard(sys.stderr)
+    """Writes a line to stderr."""
+    print(message, file=STDERR, flush=True)
 
 
 def write(text: str, end: str = "\n"):

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.optim.swa_utils import AveragedModel
 
 pytest.importorskip("resvg_py", reason="training needs `pip install -r requirements-train.txt`")
 
@@ -461,15 +462,17 @@ def test_a_model_that_knows_all_is_always_right(monkeypatch, tokenizer, scene):
 
 def test_a_run_is_measured_by_what_its_plan_teaches(model, tmp_path, monkeypatch):
     plan = json.loads(json.dumps(train_tiny.MINUTES_PLAN))
+    mean = AveragedModel(model)
     state = {"plan": plan, "model": model.state_dict(), "stage": "answers", "done": 9}
-    train_tiny.write_state(tmp_path / "state.pt", state)
-    asked = []
+    train_tiny.write_state(tmp_path / "state.pt", state | {"mean": mean.state_dict()})
+    asked, weights = [], []
 
     def material(styles, store, things):
         return styles, things
 
     def evaluated(model, tokenizer, material, jitter, scenes, seed, codec, num_nothing, check, kinds, count):
         asked.append((*material, jitter, num_nothing, kinds, count))
+        weights.append(model.multi_modal_projector.linear.bias[0].item())
         return {}
 
     monkeypatch.setattr(measure, "load_material", material)
@@ -480,6 +483,13 @@ def test_a_run_is_measured_by_what_its_plan_teaches(model, tmp_path, monkeypatch
     asked.clear()
     train_tiny.main(["--measure", str(tmp_path), "--nothing", "7", "--columns", "Twemoji"])
     assert asked == [(tuple(measure.HELD_OUT_STYLES[:1]), things, 1.0, 7, ("caption",), 1)]
+    assert set(weights) == {model.multi_modal_projector.linear.bias[0].item()}
+    # At the end of a stage: the mean, as it would be stored.
+    mean.module.multi_modal_projector.linear.bias.data.fill_(1.001)
+    whole = state | {"mean": mean.state_dict(), "done": plan["answers"]["batches"]}
+    train_tiny.write_state(tmp_path / "state.pt", whole)
+    train_tiny.main(["--measure", str(tmp_path), "--columns", "training sets"])
+    assert weights[-1] == 1.0
 
 
 @pytest.mark.long
@@ -511,3 +521,4 @@ def test_rates_rise_again_where_the_plan_says_so():
         rates.append(tuned.adamw.param_groups[0]["lr"])
     assert rates[:100] == rates[100:] and max(rates) == 1e-2
     assert rates[0] < rates[10] == rates[39] > rates[99] > 0
+    assert [step for step in range(201) if tuned.ends_round(step)] == [100, 200]

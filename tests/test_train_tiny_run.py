@@ -26,7 +26,7 @@ pytestmark = pytest.mark.long
 def weights_of(file: Path) -> dict[str, torch.Tensor]:
     state = read_state(file)
     assert (state["stage"], state["done"]) == ("reading", state["plan"]["reading"]["batches"])
-    return state["model"] | state["heads"]
+    return state["model"] | state["heads"] | state["mean"]
 
 
 def assert_equal(found: Path, expected: Path):
@@ -64,13 +64,19 @@ def train_until(out: Path, stop_after: int | None = None):
 
 def test_an_interrupted_training_ends_in_the_same_weights(whole, tmp_path):
     shutil.copy(whole / "rendered.zip", tmp_path)  # which saves the time of rendering
-    for steps, where in ((3, ("tower", 3)), (8, ("answers", 1)), (10, ("reading", 1))):
+    for steps, where in ((3, ("tower", 3)), (8, ("answers", 1)), (11, ("reading", 2))):
         with pytest.raises(Stopped):
             train_until(tmp_path, steps)
         state = read_state(tmp_path / "state.pt")
         assert (state["stage"], state["done"]) == where
     train_until(tmp_path)
     assert_equal(tmp_path / "state.pt", whole / "state.pt")
+    # What is stored is the mean of the ends of the last stage's rounds, which are at 2 and 4.
+    ends = [state["model"], read_state(tmp_path / "state.pt")["model"]]
+    stored = read_state(tmp_path / "state.pt")["mean"]
+    assert stored["n_averaged"] == 2
+    for name, end in ends[1].items():
+        torch.testing.assert_close(stored[f"module.{name}"], (ends[0][name] + end) / 2)
 
 
 def test_a_signal_at_any_moment_changes_nothing(whole, tmp_path):

@@ -92,6 +92,10 @@ class Optimizer:
         for parameter in self.parameters:
             parameter.grad = None
 
+    def ends_round(self, done: int) -> bool:
+        """Whether the rates have come down to nothing after so many steps."""
+        return any(done == end for _, end in self.rounds)
+
     def state_dict(self) -> dict:
         return {"muon": self.muon.state_dict(), "adamw": self.adamw.state_dict()}
 

@@ -14,7 +14,7 @@ import torch
 
 from program.command_line import InputError
 
-HEAD = b"paligemma-tiny training state 1"
+HEAD = b"paligemma-tiny training state 2"
 
 
 def write_state(path: Path, state: dict):

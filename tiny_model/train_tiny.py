@@ -19,13 +19,16 @@ What to look at if you want to train a PaliGemma yourself:
     a long time. The decoder is helped likewise: half-way up it has to mark the patches of what
     the prompt asks about (tiny_model/losses.py);
   - the matrices are trained by Muon, everything else by AdamW;
+  - the learning rates come down to nothing more than once, and what is stored is the mean of the
+    weights at these ends (of the last stage): each errs in its own way, and their mean less;
   - an interruption changes nothing: batch n is a function of (seed, n) alone, and a signal never
     comes in the middle of a step (tiny_model/state.py).
 
 Letters in shapes: B pictures, R rows (prompts with answers), N patches (= image tokens), L tokens of
 text in a row, C width of the tower, D width of the decoder.
 
-Sources: "PaliGemma" (Beyer et al. 2024), section 3.2; "Muon" (Jordan et al. 2024).
+Sources: "PaliGemma" (Beyer et al. 2024), section 3.2; "Muon" (Jordan et al. 2024); "Averaging Weights
+Leads to Wider Optima and Better Generalization" (Izmailov et al. 2018), section 3.
 """
 
 from speed import threads
@@ -45,6 +48,7 @@ from pathlib import Path
 
 import torch
 from torch import nn
+from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
 
 from load_weights import CheckpointError, load_hf_model, load_mask_decoder
@@ -103,8 +107,8 @@ PLAN = {
         "weights": WEIGHTS, "patches_fade": 0.7, "prompts": 3, "kinds": KINDS,
     },
     "reading": {
-        "batches": 8800, "restarts": (4000,), "scenes": 48, "uses": 3, "rates": (8e-4, 1e-3), "easy": 0.0,
-        "counts": (1, 2, 2, 3, 3), "nothing": 0.14, "signs": 0.60, "small_print": False,
+        "batches": 13800, "restarts": (4000, 8800, 11300), "scenes": 48, "uses": 3, "rates": (8e-4, 1e-3),
+        "easy": 0.0, "counts": (1, 2, 2, 3, 3), "nothing": 0.14, "signs": 0.60, "small_print": False,
         "weights": WEIGHTS | {"words": 0.80, "letters": 5.0, "thirds": 2.0}, "patches_fade": 0.7,
         "prompts": 3, "kinds": KINDS | {"ocr + sign": 1.50, "where close": 0.16},
     },
@@ -196,6 +200,7 @@ class Run:
         self.thing_tokens = [self.tokenizer.token_to_id(f"▁{thing}") for thing in THINGS]
         dtype = torch.bfloat16 if self.choices["bfloat16"] else torch.float32
         self.quick = QuickModel(self.model, dtype, self.choices["compiled"])
+        self.mean = AveragedModel(self.model)
         if state is not None:
             self.stage, self.done, self.seconds = state["stage"], state["done"], state["seconds"]
             self.about = state["about"]
@@ -203,6 +208,7 @@ class Run:
                 self.about["commits"].append(commit())
             self.model.load_state_dict(state["model"])
             self.heads.load_state_dict(state["heads"])
+            self.mean.load_state_dict(state["mean"])
         self.optimizer = self.new_optimizer()
         if state is not None:
             self.optimizer.load_state_dict(state["optimizer"])
@@ -230,7 +236,7 @@ class Run:
         return Optimizer(modules, self.plan[self.stage]["batches"], self.plan[self.stage]["restarts"])
 
     def save(self):
-        parts = {"model": self.model, "heads": self.heads, "optimizer": self.optimizer}
+        parts = {"model": self.model, "heads": self.heads, "optimizer": self.optimizer, "mean": self.mean}
         state = {name: part.state_dict() for name, part in parts.items()}
         names = ("preset", "plan", "choices", "about", "stage", "done", "seconds")
         write_state(self.state_file, state | {name: getattr(self, name) for name in names})
@@ -249,6 +255,8 @@ class Run:
 
     def train_stage(self):
         total = self.plan[self.stage]["batches"]
+        if self.done == 0:
+            self.mean = AveragedModel(self.model)  # of the weights at the ends of this stage's rounds
         saved = looked = last = time.time()
         loader = start_loader(
             self.tokenizer, self.plan, self.stage, self.config, self.codec_file, self.store, self.done
@@ -265,6 +273,8 @@ class Run:
                 progress.update()
                 if self.done % 20 == 0:
                     progress.set_postfix_str(f"loss {loss.item():.3f}", refresh=False)
+                if self.optimizer.ends_round(self.done):
+                    self.mean.update_parameters(self.model)
                 # Between two steps the state is whole, and here alone it is saved.
                 is_over = self.done == total
                 is_old = time.time() - saved > self.plan["save_seconds"]
@@ -333,6 +343,11 @@ class Run:
             line += "\n  right: " + ", ".join(f"{kind} {value:.2f}" for kind, value in found.items())
         tqdm.write(line)
         sys.stdout.flush()
+
+
+def as_stored(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Rounded to bfloat16."""
+    return {name: tensor.bfloat16().float() for name, tensor in weights.items()}
 
 
 def kinds_measured(plan: dict) -> tuple[str, ...]:
@@ -412,10 +427,8 @@ def train(args: argparse.Namespace):
     with signals.noted():
         run.start()
         run.train()
-        # What is measured is what is stored.
         model, plan = run.model, run.plan
-        stored = {name: tensor.bfloat16().float() for name, tensor in model.state_dict().items()}
-        model.load_state_dict(stored)
+        model.load_state_dict(as_stored(run.mean.module.state_dict()))  # what is measured is what is stored
         has_masks = "segment" in plan["answers"]["kinds"]
         columns = accuracy_columns(
             model, run.tokenizer, run.codec if has_masks else None, plan["final_scenes"],
@@ -449,7 +462,10 @@ def measure(args: argparse.Namespace):
         }  # fmt: skip
         tokenizer = build_tokenizer()
         model = build_model(build_config(tokenizer, plan["sizes"]))
-        model.load_state_dict({name: value.bfloat16().float() for name, value in state["model"].items()})
+        mean = AveragedModel(model)
+        mean.load_state_dict(state["mean"])
+        is_over = state["done"] == plan[state["stage"]]["batches"]
+        model.load_state_dict(as_stored(mean.module.state_dict() if is_over else state["model"]))
         write(f"{folder / 'state.pt'}: {state['stage']}, {state['done']} batches")
     else:
         model, tokenizer = load_hf_model(folder, precision="float32")

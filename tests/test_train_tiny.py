@@ -416,7 +416,8 @@ def test_a_model_that_knows_all_is_always_right(monkeypatch, tokenizer, scene):
         return [*map(true_answer, scenes, prompts, measure.tiny_scenes.mask_words(codec, scenes))]
 
     class Pictures:
-        def scene(self, *_, **__):
+        def scene(self, *_, others=(), photographs=(), **__):
+            bare.append(others is photographs is None)
             return one
 
         def nothing(self, *_, **__):
@@ -425,13 +426,15 @@ def test_a_model_that_knows_all_is_always_right(monkeypatch, tokenizer, scene):
     monkeypatch.setattr(measure.Examination, "ask", answers)
     model = SimpleNamespace(config=SimpleNamespace(vision_config=SimpleNamespace(image_size=160)))
     kinds = ("caption", "caption de", "detect", "detect several", "segment", "segment several", "ocr")
+    bare = []
 
     def evaluated():
         return measure.evaluate(model, tokenizer, Pictures(), 1.0, 9, 0, codec, 2, kinds=kinds)
 
     found = evaluated()
-    for kind in ("caption", "caption 1", "caption de", "detect", "absent", "several", "segment several",
-                 "ocr", "typed otherwise"):  # fmt: skip
+    assert sum(bare) == 9
+    for kind in ("caption", "caption 1", "caption alone", "caption de", "detect", "absent", "several",
+                 "segment several", "ocr", "typed otherwise"):  # fmt: skip
         assert found[kind] == 1, kind
     assert found["named"] == found["found in nothing"] == found["lost"] == 0 and found["iou"] > 0.99
     assert 0.8 < found["mask"] == pytest.approx(found["codec"], abs=0.02) and found["filled box"] == 1

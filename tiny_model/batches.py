@@ -58,7 +58,7 @@ class Material:
 
     def scene(self, rng, size: int, count: int | None = None, jitter: float = 1.0, **how) -> Scene:
         beside = {"others": self.others, "photographs": self.photographs, "fonts": self.fonts}
-        return tiny_scenes.draw_scene(rng, self.drawings, size, count, jitter, **beside, **how)
+        return tiny_scenes.draw_scene(rng, self.drawings, size, count, jitter, **(beside | how))
 
     def nothing(self, rng: np.random.Generator, size: int, jitter: float = 1.0, **how) -> Scene:
         beside = {"others": self.others, "photographs": self.photographs, "fonts": self.fonts}

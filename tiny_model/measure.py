@@ -127,6 +127,11 @@ class Examination:
                     self.note("lost", given == NOTHING)
         return [(scene, prompt, given) for (scene, prompt, _), given in zip(asked, answers, strict=True)]
 
+    def alone(self, scenes: list[Scene]):
+        """Captions of scenes that have nothing beside or behind their things."""
+        for scene, given in zip(scenes, self.ask(scenes, ["caption en"] * len(scenes)), strict=True):
+            self.note("caption alone", given == tiny_scenes.caption(scene))
+
     def typed_otherwise(self, asked: list[tuple[Scene, str, str]]):
         """Of what was asked before, a few again: capitals, no question mark and `color` change nothing."""
         chosen = [asked[i] for i in self.rng_besides.permutation(len(asked))[: BATCH // 2]]
@@ -260,6 +265,11 @@ def evaluate(
                 exam.phrases(signs, kind)
             elif kind not in ("segment", "segment several"):
                 asked += exam.phrases(scenes, kind)
+        if "caption" in kinds:
+            bare = {"others": None, "photographs": None, "with_sign": False}
+            exam.alone([
+                material.scene(exam.rng_besides, size, count, jitter=jitter, **bare) for _ in range(number)
+            ])  # fmt: skip
         exam.typed_otherwise(asked)
     exam.nothing([material.nothing(exam.rng, size, jitter) for _ in range(num_nothing)], kinds)
     return {kind: sum(values) / len(values) for kind, values in exam.notes.items()}
@@ -280,6 +290,7 @@ ROWS = {
     "… of one thing": "caption 1",
     "… of two": "caption 2",
     "… of three": "caption 3",
+    "… of scenes without other drawings and photographs": "caption alone",
     "`caption de`": "caption de",
     "`caption es`": "caption es",
     "`caption fr`": "caption fr",

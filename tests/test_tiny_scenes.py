@@ -541,11 +541,20 @@ def test_what_cannot_be_asked_becomes_another_question():
 
 def test_what_lies_close_to_a_border_can_be_asked_about():
     rng = np.random.default_rng(0)
-    boxes = {"cat": (0.1, 0.1, 0.2, 0.58), "dog": (0.7, 0.7, 0.8, 0.9), "bee": (0.0, 0.3, 0.1, 0.38)}
-    scene = made_of(*((name, boxes[name]) for name in ("cat", "bee", "bee", "dog")))  # no "the" bee
+    boxes = {
+        "cat": (0.1, 0.1, 0.2, 0.6), "dog": (0.7, 0.7, 0.8, 0.9), "bee": (0.0, 0.3, 0.1, 0.4),
+        "hat": (0.61, 0.7, 0.71, 0.9),
+    }  # fmt: skip
+    scene = made_of(*((name, boxes[name]) for name in ("cat", "bee", "bee", "dog", "hat")))  # no "the" bee
     for _ in range(20):
         assert tiny_scenes.ask_where_close(rng, scene) == ("answer en where is the cat?", "top")
     assert tiny_scenes.ask_where_close(rng, made_of(("dog", boxes["dog"]))) is None
+    # Nobody can say on which side of the border the middle of the hat lies.
+    asked = {tiny_scenes.QUESTIONS["where"](rng, scene) for _ in range(100)}
+    assert ("answer en where is the dog?", "bottom right") in asked
+    assert not any("hat" in prompt and answer != "nothing I know" for prompt, answer in asked)
+    assert tiny_scenes.where(scene, "hat") is None
+    assert tiny_scenes.ask_where_close(rng, made_of(("hat", boxes["hat"]))) is None
 
 
 def test_words_of_letters_that_look_alike_come_in_capitals():

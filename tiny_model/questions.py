@@ -29,7 +29,7 @@ from tiny_model.truth import Scene, Thing, named
 from tiny_model.words import LANGUAGES, NOTHING, THINGS, article, plural
 
 CLOSE_TO = 0.05  # in x, over S: too near to be left or right of one another
-CLOSE_TO_BORDER = 0.03  # over S
+ON_BORDER, CLOSE_TO_BORDER = 0.01, 0.03  # over S: too near to be on either side; and near enough to be hard
 
 
 # -- Answers --------------------------------------------------------------------------------------
@@ -93,14 +93,24 @@ def is_there(scene: Scene, thing: str) -> str:
     return "yes" if named(scene, thing) else "no"
 
 
-def where(scene: Scene, thing: str) -> str:
-    """The third of the picture with the center of the only `thing`: 'top left', 'middle'."""
+def where(scene: Scene, thing: str) -> str | None:
+    """The third of the picture with the center of the only `thing`: 'top left', 'middle'.
+
+    None where it is too near to a border between thirds to be told by anybody.
+    """
     if not named(scene, thing):
         return NOTHING
     [found] = named(scene, thing)
+    if from_border(found) < ON_BORDER:
+        return None
     y, x = (min(2, int(3 * coordinate)) for coordinate in found.centre)
     words = (("top", "", "bottom")[y], ("left", "", "right")[x])
     return " ".join(filter(None, words)) or "middle"
+
+
+def from_border(thing: Thing) -> float:
+    """How far its center is from the nearest border between thirds, over S."""
+    return min(abs(middle - border) for middle in thing.centre for border in (1 / 3, 2 / 3))
 
 
 def color(scene: Scene, thing: str) -> str | None:
@@ -239,7 +249,7 @@ def _ask_of_single(rng: np.random.Generator, scene: Scene, names: list[str]) -> 
 
 
 def ask_where(rng: np.random.Generator, scene: Scene) -> Question:
-    thing = _ask_of_single(rng, scene, _single(scene))
+    thing = _ask_of_single(rng, scene, [name for name in _single(scene) if where(scene, name)])
     return thing and (f"answer en where is the {thing}?", where(scene, thing))
 
 
@@ -253,7 +263,7 @@ def ask_where_close(rng: np.random.Generator, scene: Scene) -> Question:
         name
         for name in _single(scene)
         for thing in named(scene, name)
-        if min(abs(middle - border) for middle in thing.centre for border in (1 / 3, 2 / 3)) < CLOSE_TO_BORDER
+        if ON_BORDER <= from_border(thing) < CLOSE_TO_BORDER
     ]
     if not close:
         return None

@@ -672,12 +672,22 @@ def damage_told(path: Path):
 
 def npz_heads(path: Path) -> dict[str, StoredTensor]:
     """What the arrays of an .npz file are; only their heads are read."""
+    # Version 3 differs from 2 in the names of fields alone, which numbers do not have.
     read_head = {(1, 0): npy_format.read_array_header_1_0, (2, 0): npy_format.read_array_header_2_0}
+    read_head[3, 0] = read_head[2, 0]
     arrays = {}
     with zipfile.ZipFile(path) as archive:
+        # Even a head may unpack to gigabytes. Nobody reads more of an entry than the size that it states.
+        if (size := sum(entry.file_size for entry in archive.infolist())) > 8 * MASK_NUMBERS:
+            raise CheckpointError(f"{path} unpacks to {size / 1e9:.2f} GB, far more than a mask decoder has")
         for entry in archive.namelist():
+            if not entry.endswith(".npy"):
+                continue
             with archive.open(entry) as file:
-                shape, _, dtype = read_head[npy_format.read_magic(file)](file)
+                version = npy_format.read_magic(file)
+                if version not in read_head:
+                    raise ValueError(f"{entry} has the npy format's version {version[0]}.{version[1]}")
+                shape, _, dtype = read_head[version](file)
             name = entry.removesuffix(".npy")
             # A pickled array (of Python objects) is of no dtype of PyTorch's, and so is refused by it.
             arrays[name] = StoredTensor(path, name, shape, NPZ_DTYPES.get(dtype.name, dtype))
@@ -687,8 +697,9 @@ def npz_heads(path: Path) -> dict[str, StoredTensor]:
 def read_npz(path: Path, names: list[str]) -> dict[str, torch.Tensor]:
     # What is too large for float32 becomes infinity, which is refused like other values that are no numbers.
     with np.load(path, allow_pickle=False) as arrays, np.errstate(over="ignore"):
+        # With .npy, because a zip may also have a file of that name without it, which NumPy prefers.
         # astype, because a file may also be in the byte order of other machines.
-        return {name: torch.from_numpy(arrays[name].astype(np.float32)) for name in names}
+        return {name: torch.from_numpy(arrays[f"{name}.npy"].astype(np.float32)) for name in names}
 
 
 def make_vqvae(path: Path, tensors: dict[str, StoredTensor], module: ModuleType):

@@ -407,6 +407,42 @@ def test_an_npz_that_claims_to_be_huge_is_refused_before_memory_is_taken(huge, a
     assert peak_memory() - before < 200e6
 
 
+def test_a_small_npz_that_unpacks_to_far_more_than_a_decoder_is_refused(arrays, tmp_path):
+    """NumPy would read the head of 200 MB whole before it says that it is too long."""
+    np.savez(tmp_path / "vae-oid.npz", **arrays)
+    with (
+        zipfile.ZipFile(tmp_path / "vae-oid.npz", "a", zipfile.ZIP_DEFLATED, compresslevel=1) as archive,
+        archive.open("not needed.npy", "w") as file,
+    ):
+        file.write(np.lib.format.magic(2, 0) + (2 * 10**8).to_bytes(4, "little"))
+        for _ in range(200):
+            file.write(bytes(10**6))
+    refuse(tmp_path, "vae-oid.npz unpacks to 0.20 GB")
+
+
+def test_what_an_npz_holds_besides_is_of_no_use_and_no_harm(arrays, tmp_path):
+    """Neither a text nor an array whose name lacks .npy, which NumPy would take instead."""
+    np.savez(tmp_path / "vae-oid.npz", **arrays)
+    with zipfile.ZipFile(tmp_path / "vae-oid.npz", "a") as archive:
+        archive.writestr("README.txt", "where this is from")
+        archive.writestr("decoder.0.bias", head_of((7,)) + bytes(28))
+    assert tokens_of(load_mask_decoder(tmp_path)) == tokens_of(codec(arrays))
+
+
+@pytest.mark.parametrize("version", [1, 2, 3, 4])
+def test_versions_of_the_npy_format(version, arrays, tmp_path):
+    with zipfile.ZipFile(tmp_path / "vae-oid.npz", "w") as archive:
+        for name, array in arrays.items():
+            file = io.BytesIO()
+            np.lib.format.write_array(file, array, (min(version, 3), 0))
+            data = file.getvalue()
+            archive.writestr(f"{name}.npy", data[:6] + bytes([version]) + data[7:])
+    if version == 4:
+        refuse(tmp_path, "vae-oid.npz is damaged", ".npy has the npy format's version 4.0")
+    else:
+        assert tokens_of(load_mask_decoder(tmp_path)) == tokens_of(codec(arrays))
+
+
 def test_a_wrong_safetensors_file_is_refused(arrays, tmp_path):
     path = tmp_path / "mask_decoder.safetensors"
     tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}

@@ -462,6 +462,18 @@ def test_the_fingerprint_of_a_folder_changes_with_its_examples(change, is_the_sa
     assert (data.fingerprint(folder / "pictures") == before) == is_the_same
 
 
+@pytest.mark.parametrize("side", [500, 2000])  # 750 kB, 12 MB
+def test_a_corner_of_an_uncompressed_picture_counts(side, folder):
+    path = folder / "pictures" / "0.bmp"
+    picture = Image.new("RGB", (side, side))
+    picture.save(path)
+    write(folder, example(image="pictures/0.bmp"))
+    before = data.fingerprint(folder / "train.jsonl")
+    picture.putpixel((side // 3, side // 3), (1, 2, 3))
+    picture.save(path)
+    assert data.fingerprint(folder / "train.jsonl") != before
+
+
 def test_a_small_file_counts_whole_and_a_large_one_in_pieces(tmp_path):
     path, whole, sampled = tmp_path / "file", set(), set()
     for place in (None, 0, 500, 999):

@@ -361,20 +361,21 @@ def write_answer(question: Question, boxes: list[dict], masks: list, as_json: bo
 
 def write_pictures(args: argparse.Namespace, picture: Image.Image, boxes: list[dict], masks: list):
     """What --draw and --mask ask for: all that was found in a picture, whatever the question was."""
-    outputs = []
-    if args.draw is not None:
-        drawing = draw_boxes(draw_masks(picture, masks, colors_of(boxes)), boxes)
-        outputs.append(("--draw", args.draw, drawing, "Boxes drawn", len(boxes), "boxes", "detect"))
-    if args.mask is not None:
-        alone, found = mask_picture(masks, *picture.size), sum(mask is not None for mask in masks)
-        outputs.append(("--mask", args.mask, alone, "Masks", found, "masks", "segment"))
-    for option, out, drawing, what, found, things, verb in outputs:
+
+    def put(option: str, out: str, drawing: Image.Image, what: str, found: int, things: str, verb: str):
         try:
             write_picture(drawing, Path(out))
         except OSError as error:
             raise InputError(f"{option} {out}: {error.strerror or error}") from error
         why = f' (an answer has {things} where a prompt like "{verb} cat" finds something)'
         log(f"{what} in {spelled_out(out)}: {found}{'' if found else why}")
+
+    if args.draw is not None:
+        drawing = draw_boxes(draw_masks(picture, masks, colors_of(boxes)), boxes)
+        put("--draw", args.draw, drawing, "Boxes drawn", len(boxes), "boxes", "detect")
+    if args.mask is not None:
+        alone, found = mask_picture(masks, *picture.size), sum(mask is not None for mask in masks)
+        put("--mask", args.mask, alone, "Masks", found, "masks", "segment")
 
 
 # ------------------------------------------------------------------------------ the program

@@ -12,6 +12,7 @@ import torch
 from PIL import Image, ImageChops, ImageFilter
 
 import mask_decoder_1
+from program.command_line import InputError
 
 NUM_WORDS = mask_decoder_1.GRID_SIDE**2
 THING = r"(?:<loc\d{4}>){4}((?:<seg\d{3}>)*)"  # what begins a box in an answer
@@ -88,14 +89,19 @@ def draw_masks(picture: Image.Image, masks: list[torch.Tensor | None], colors: l
 
 
 def mask_picture(masks: list[torch.Tensor | None], width: int, height: int) -> Image.Image:
-    """All masks in one gray picture: black outside, thing i of n (from 1) in the level 255 i / n.
+    """All masks in one gray picture: black outside, mask i of n (from 1) in the level 255 i / n.
 
-    Of two masks that overlap, the later one is on top.
+    Boxes without a mask are not counted. Of two masks that overlap, the later one is on top.
     """
+    masks = [mask for mask in masks if mask is not None]
+    if len(masks) > 255:
+        raise InputError(
+            f"--mask: there are {len(masks)} masks, and a gray picture has levels for 255; ask for fewer "
+            "things at a time, or use --json, which gives each mask by itself"
+        )
     together = torch.zeros(height, width, dtype=torch.uint8)
     for i, mask in enumerate(masks, start=1):
-        if mask is not None:
-            together[mask] = 255 * i // len(masks)
+        together[mask] = 255 * i // len(masks)
     return Image.fromarray(together.numpy())
 
 

@@ -974,6 +974,20 @@ def test_segment_draws_masks(run, pictures, with_masks, tmp_path, monkeypatch):
     assert drawn.shape == original.shape
 
 
+def test_more_masks_than_levels_of_gray_are_one_line_and_the_drawing_is_made(
+    run, pictures, with_masks, tmp_path, monkeypatch
+):
+    masks = [torch.ones(1, 1, dtype=torch.bool)] * 256
+    monkeypatch.setattr(inference, "find_masks", lambda *_: (masks, []))
+    monkeypatch.setattr(inference, "draw_masks", lambda picture, *_: picture)
+    fixed_answers(monkeypatch, " ; ".join(["<loc0256><loc0256><loc0768><loc0768> cat"] * 256))
+    outputs = ["--draw", tmp_path / "out.png", "--mask", tmp_path / "mask.png"]
+    code, out, err = run("--image", pictures[0], "--prompt", "segment cat", *outputs, model=with_masks)
+    assert code == 2 and out.count("cat") == 256
+    assert "error: --mask: there are 256 masks" in err.splitlines()[-1]
+    assert (tmp_path / "out.png").exists() and not (tmp_path / "mask.png").exists()
+
+
 def test_masks_in_json(run, pictures, with_masks, monkeypatch):
     fixed_answers(monkeypatch, SEGMENTS)
     code, out, err = run("--image", pictures[0], "--prompt", "segment cat", "--json", model=with_masks)

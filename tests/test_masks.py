@@ -6,6 +6,7 @@ import torch
 from PIL import Image
 
 from mask_decoder_1 import MaskConfig, MaskVQVAE
+from program.command_line import InputError
 from program.masks import draw_masks, find_masks, mask_picture, seg_tokens, to_rle
 
 KEPT_SQUARE = {"size": [30, 40], "counts": "k4:d000000000000000000Yg0"}
@@ -84,13 +85,22 @@ def test_draw_masks():
     assert drawn.getpixel((4, 4)) == drawn.getpixel((20, 10)) == (255, 255, 255)
 
 
-def test_the_mask_picture_has_a_gray_level_for_each_thing():
-    masks = [square(0, 0, 20), None, square(10, 10, 10), square(5, 30, 5)]
+def test_the_mask_picture_has_a_gray_level_for_each_mask():
+    """None is a box without a mask: of `detect`, say, asked beside `segment`."""
+    masks = [square(0, 0, 20), None, square(10, 10, 10), square(5, 30, 5), None]
     levels = np.asarray(mask_picture(masks, 40, 30))
     assert levels.shape == (30, 40) and levels.dtype == np.uint8
-    assert (levels[0, 0], levels[10, 10], levels[5, 30], levels[29, 39]) == (63, 191, 255, 0)
-    assert np.unique(levels).tolist() == [0, 63, 191, 255]
+    assert (levels[0, 0], levels[10, 10], levels[5, 30], levels[29, 39]) == (85, 170, 255, 0)
+    assert np.unique(levels).tolist() == [0, 85, 170, 255]
     assert not np.asarray(mask_picture([], 40, 30)).any()
+    assert not np.asarray(mask_picture([None], 40, 30)).any()
+
+
+def test_the_mask_picture_has_levels_for_255_masks():
+    masks = [square(i // 40, i % 40, 1) for i in range(256)]
+    assert np.unique(np.asarray(mask_picture([*masks[:255], None], 40, 30))).tolist() == list(range(256))
+    with pytest.raises(InputError, match=r"--mask: there are 256 masks, .* levels for 255; .* --json"):
+        mask_picture(masks, 40, 30)
 
 
 # -- COCO's run-length encoding ----------------------------------------------------------------------

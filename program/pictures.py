@@ -45,7 +45,7 @@ def opened(path: str):
     except (InputError, MemoryError):
         raise
     except Image.UnidentifiedImageError:
-        raise InputError(f"{path} is not a picture{why_not_a_picture(path)}") from None
+        raise InputError(f"{path} is {what_instead(path)}") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise InputError(f"{path} has more than {Image.MAX_IMAGE_PIXELS:,} pixels: refused") from None
     except Exception as error:
@@ -54,12 +54,13 @@ def opened(path: str):
         raise InputError(f"cannot read picture {path}: {reason}") from error
 
 
-def why_not_a_picture(path: str) -> str:
+def what_instead(path: str) -> str:
+    """What a file is that Pillow does not know as a picture."""
     with open(path, "rb") as file:
         head = file.read(12)
     if head[4:8] == b"ftyp" and head[8:] in HEIC_BRANDS:
-        return " that Pillow can read but HEIC, as phones make it: save it as JPEG or PNG first"
-    return f" in a format that is read here ({', '.join(READABLE)})"
+        return "a HEIC picture, as phones take them, which cannot be read here: save it as JPEG or PNG first"
+    return f"not a picture in a format that can be read here ({', '.join(READABLE)})"
 
 
 def check_picture(path: str):

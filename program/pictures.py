@@ -41,6 +41,7 @@ def opened(path: str):
             # Above 89 million pixels Pillow warns, above twice that it raises an error.
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path, formats=[kind for kind in READABLE if kind in Image.OPEN]) as file:
+                refuse_measurements(file, path)
                 yield file
     except (InputError, MemoryError):
         raise
@@ -63,6 +64,18 @@ def what_instead(path: str) -> str:
     return f"not a picture in a format that can be read here ({', '.join(READABLE)})"
 
 
+def refuse_measurements(file: Image.Image, path: str):
+    """Refuses float, 32-bit and signed pixels: nothing in such a file says which value is white.
+
+    Taken as they are, values from 0 to 1 would come out black. (A 16-bit PPM is of mode I as well.)
+    """
+    if file.mode == "F" or (file.mode, file.format) == ("I", "TIFF"):
+        kind = "float" if file.mode == "F" else "32-bit or signed"
+        raise InputError(
+            f"{path} has {kind} pixels, and nothing says which value is white: save it as PNG first"
+        )
+
+
 def check_picture(path: str):
     """Looks at the head of a picture's file: finds what is missing or no picture, in no time."""
     with opened(path):
@@ -74,6 +87,7 @@ def open_picture(path: str) -> Image.Image:
 
     Turned as its EXIF entry says; transparent parts on white; 16 bits scaled to 8, where
     Pillow's own conversion would cut off all above 255; of an animation the first frame.
+    Float, 32-bit and signed pixels are refused: see refuse_measurements.
     """
     with opened(path) as file:
         picture = ImageOps.exif_transpose(file)

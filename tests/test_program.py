@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageOps, TiffImagePlugin
@@ -341,6 +342,30 @@ def test_what_is_no_picture_here(content, what, tmp_path):
     path.write_bytes(content)
     for look in (check_picture, open_picture):
         with pytest.raises(InputError, match=f"photo.jpg is {what}"):
+            look(str(path))
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype", "kind"),
+    [
+        ("x.tiff", np.float32, "float"),
+        ("x.pfm", np.float32, "float"),
+        ("x.tiff", np.int32, "32-bit or signed"),
+        ("signed.tiff", np.int16, "32-bit or signed"),
+    ],
+)
+def test_pixels_of_which_nobody_knows_what_is_white(name, dtype, kind, tmp_path):
+    """They came out black. What has 16 bits is scaled: tests/test_inference.py."""
+    path = tmp_path / name
+    values = np.linspace(0, 1, 48).reshape(6, 8)
+    if dtype is np.int16:  # Pillow writes none: here an unsigned one says it is signed
+        signed = TiffImagePlugin.ImageFileDirectory_v2()
+        signed[339] = 2
+        Image.fromarray((values * 30_000).astype(np.uint16)).save(path, tiffinfo=signed)
+    else:
+        Image.fromarray(values.astype(dtype)).save(path, "PPM" if path.suffix == ".pfm" else "TIFF")
+    for look in (check_picture, open_picture):
+        with pytest.raises(InputError, match=f"{name} has {kind} pixels, .*: save it as PNG first"):
             look(str(path))
 
 

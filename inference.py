@@ -194,7 +194,7 @@ def load(args: argparse.Namespace, device: str, model_set: ModelSet):
     )
     log(f"Model loaded in {time.perf_counter() - start:.2f} seconds")
     if args.precision == "int8":
-        log("Weights rounded to int8, which costs accuracy: how much is in README.md, How fast, how large")
+        log("Weights rounded to int8: benchmarks/README.md has a section on what that costs in accuracy")
     return model, tokenizer, processor
 
 

@@ -194,7 +194,7 @@ def load(args: argparse.Namespace, device: str, model_set: ModelSet):
     )
     log(f"Model loaded in {time.perf_counter() - start:.2f} seconds")
     if args.precision == "int8":
-        log("Weights rounded to int8, which costs accuracy: how much is in README.md, How fast, how large")
+        log("Weights rounded to int8: benchmarks/README.md has a section on what that costs in accuracy")
     return model, tokenizer, processor
 
 
@@ -416,19 +416,21 @@ def run(args: argparse.Namespace):
         say_if_another_base(args.adapter, args.model)
     args.image = expand_patterns(args.image)
     check_prompts(args)
-    # The first picture is opened now, and of the others only the heads are read: what cannot be used is
-    # found before the model runs, and yet there are never more pictures in memory than are worked on.
-    for path in dict.fromkeys(args.image[1:]):
+    # A single picture is opened now, and of several only the heads are read: what cannot be used is found
+    # before the model runs, and yet there are never more pictures in memory than are worked on. Of several,
+    # one whose damage shows only later is left out.
+    for path in dict.fromkeys(args.image):
         check_picture(path)
     open_once = functools.lru_cache(maxsize=1)(open_picture)  # for several questions in a row
-    size = open_once(args.image[0]).size
     num_pictures = len(set(args.image))
+    if num_pictures == 1:
+        open_once(args.image[0])
     for option, out, endings in (("--draw", args.draw, DRAWABLE), ("--mask", args.mask, (".png",))):
         if out is not None:
             if num_pictures > 1:
                 raise InputError(f"{option} takes one picture, not {num_pictures}")
             check_drawing(Path(out), args.image, args.overwrite, option, endings)
-            check_size(Path(out), size)
+            check_size(Path(out), open_once(args.image[0]).size)
     if None not in (args.draw, args.mask):
         # macOS and Windows take A.png and a.png for one file.
         drawing, mask = (os.path.realpath(out).casefold() for out in (args.draw, args.mask))
@@ -487,7 +489,8 @@ def run(args: argparse.Namespace):
     if args.draw is not None or args.mask is not None:
         boxes, masks = ([pair[i] for pair in drawn] for i in (0, 1))
         write_pictures(args, open_once(args.image[0]), boxes, masks)
-    log_times(times, device)
+    if times.first_token is not None:  # None: every picture was left out
+        log_times(times, device)
     if skipped:
         more = f" ({len(skipped)} of {len(questions)} pictures had to be left out)"
         raise InputError(f"{skipped[0]}{more}")

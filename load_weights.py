@@ -43,11 +43,12 @@ from torch.overrides import TorchFunctionMode
 import generation_1
 import mask_decoder_1
 from program.bar import bar
+from program.command_line import to_paste
 
 DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}  # safetensors' names
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 LFS_POINTER = b"version https://git-lfs"  # how such a file begins
-DOWNLOAD = "hf download google/paligemma-3b-pt-224 --local-dir"
+HUB_NAME = re.compile(r"paligemma-3b-(pt|mix|ft-.+)-(224|448|896)")  # besides google/
 # What each size and number of a config may be. The largest checkpoints stay well below, and no product
 # of sizes overflows.
 RANGES = {
@@ -97,6 +98,13 @@ def import_set(number: int) -> ModelSet:
     return ModelSet(vision, processor, decoder, number == 1, *others)
 
 
+def download_of(folder: Path) -> str:
+    """What puts a checkpoint into a folder: the one that it is named after, else the one to ask."""
+    name = folder.name if HUB_NAME.fullmatch(folder.name) else "paligemma-3b-mix-224"
+    words = ("hf", "download", f"google/{name}", "--revision", "bfloat16", "--local-dir", folder)
+    return f"`{to_paste(*words)}`"
+
+
 # ------------------------------------------------------------------------------ config.json
 
 
@@ -115,10 +123,12 @@ def read_entries(folder: Path) -> dict:
     """What config.json of a checkpoint folder holds."""
     if not folder.is_dir():
         what = "is a file, not a folder" if folder.exists() else "does not exist"
+        if HUB_NAME.fullmatch(folder.name) and not folder.exists():
+            what += f": get the model with {download_of(folder)}"
         raise CheckpointError(f"model folder {folder} {what}")
     if not (folder / "config.json").is_file():
         what = "has no config.json" if any(folder.iterdir()) else "is empty"
-        raise CheckpointError(f"model folder {folder} {what}: get the model with `{DOWNLOAD} {folder}`")
+        raise CheckpointError(f"model folder {folder} {what}: get the model with {download_of(folder)}")
     return read_json(folder / "config.json")
 
 
@@ -385,7 +395,7 @@ def hub_name(key: str) -> str:
 def refuse_lfs_pointer(path: Path):
     with path.open("rb") as file:
         if file.read(len(LFS_POINTER)) == LFS_POINTER:
-            how = f"run `git lfs pull` in {path.parent}, or `{DOWNLOAD} {path.parent}`"
+            how = f"run `git lfs pull` in {path.parent}, or {download_of(path.parent)}"
             if path.name in MASK_FILES:  # which that download does not hold
                 how = "see paligemma-3b-pt-224/GET_THE_WEIGHTS.md, Masks"
             raise CheckpointError(f"{path} is a git-lfs pointer, not the file itself: {how}")
@@ -397,7 +407,7 @@ def weight_files(folder: Path) -> list[Path]:
     if single.is_file():
         return [single]
     if not index.is_file():
-        hint = f"get them with `{DOWNLOAD} {folder}`"
+        hint = f"get them with {download_of(folder)}"
         if any(folder.glob("*.bin")) or any(folder.glob("*.pt*")):
             hint = "only safetensors files are read, since a pickled .bin or .pt could run any code"
         raise CheckpointError(f"{folder} has no weights (model.safetensors or {index.name}): {hint}")

@@ -81,7 +81,8 @@ def check_output(path: Path, option: str, endings: tuple[str, ...]):
     end = Path(os.path.realpath(path))  # where a link leads
     problem = None
     if path.suffix.lower() not in endings:
-        problem = f"the name must end in one of {' '.join(endings)}"
+        which = "" if len(endings) == 1 else "one of "
+        problem = f"the name must end in {which}{' '.join(endings)}"
     elif path.is_dir():
         problem = "is a folder"
     elif not path.parent.is_dir():

@@ -41,11 +41,12 @@ def opened(path: str):
             # Above 89 million pixels Pillow warns, above twice that it raises an error.
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path, formats=[kind for kind in READABLE if kind in Image.OPEN]) as file:
+                refuse_measurements(file, path)
                 yield file
     except (InputError, MemoryError):
         raise
     except Image.UnidentifiedImageError:
-        raise InputError(f"{path} is not a picture{why_not_a_picture(path)}") from None
+        raise InputError(f"{path} is {what_instead(path)}") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise InputError(f"{path} has more than {Image.MAX_IMAGE_PIXELS:,} pixels: refused") from None
     except Exception as error:
@@ -54,12 +55,25 @@ def opened(path: str):
         raise InputError(f"cannot read picture {path}: {reason}") from error
 
 
-def why_not_a_picture(path: str) -> str:
+def what_instead(path: str) -> str:
+    """What a file is that Pillow does not know as a picture."""
     with open(path, "rb") as file:
         head = file.read(12)
     if head[4:8] == b"ftyp" and head[8:] in HEIC_BRANDS:
-        return " that Pillow can read but HEIC, as phones make it: save it as JPEG or PNG first"
-    return f" in a format that is read here ({', '.join(READABLE)})"
+        return "a HEIC picture, as phones take them, which cannot be read here: save it as JPEG or PNG first"
+    return f"not a picture in a format that can be read here ({', '.join(READABLE)})"
+
+
+def refuse_measurements(file: Image.Image, path: str):
+    """Refuses float, 32-bit and signed pixels: nothing in such a file says which value is white.
+
+    Taken as they are, values from 0 to 1 would come out black. (A 16-bit PPM is of mode I as well.)
+    """
+    if file.mode == "F" or (file.mode, file.format) == ("I", "TIFF"):
+        kind = "float" if file.mode == "F" else "32-bit or signed"
+        raise InputError(
+            f"{path} has {kind} pixels, and nothing says which value is white: save it as PNG first"
+        )
 
 
 def check_picture(path: str):
@@ -73,6 +87,7 @@ def open_picture(path: str) -> Image.Image:
 
     Turned as its EXIF entry says; transparent parts on white; 16 bits scaled to 8, where
     Pillow's own conversion would cut off all above 255; of an animation the first frame.
+    Float, 32-bit and signed pixels are refused: see refuse_measurements.
     """
     with opened(path) as file:
         picture = ImageOps.exif_transpose(file)

@@ -452,7 +452,7 @@ def test_bad_pictures(case, pictures, tmp_path, refused):
     elif content is not None:
         whole = Path(pictures[1]).read_bytes()
         path.write_bytes(content if isinstance(content, bytes) else content(whole))
-    err = refused("--image", path, pictures[0], words=["bad.png", word])
+    err = refused("--image", path, words=["bad.png", word])
     assert "Loading model" not in err
 
 
@@ -568,7 +568,7 @@ def test_many_pictures_are_opened_when_they_are_needed(run, many, monkeypatch):
         code, out, err = run("--image", *many, "--prompt", "detect cat", "--max-tokens", 4)
     assert code == 0 and [line.split(": ")[0] for line in out.splitlines()] == many
     assert len(most) == 20 and max(most) <= inference.MOST_ROWS + 1  # the last one is kept for the next row
-    assert opened_first == [1]
+    assert opened_first == [0]
     assert answered[0] == inference.MOST_ROWS  # the first answers come before the rest
     alone = [
         run("--image", path, "--prompt", "detect cat", "--max-tokens", 4)[1] for path in (many[0], many[-1])
@@ -595,21 +595,29 @@ def test_batches_of_a_size_that_fits(run, many, loaded, monkeypatch):
     assert sizes == [8, 8, 4, 3, 3, 3, 3, 3, 3, 2]
 
 
-def test_a_damaged_picture_among_many(run, many):
+@pytest.mark.parametrize("bad", [0, 15])
+def test_a_damaged_picture_among_many(bad, run, many):
     """One that only shows when it is read: the others are answered, and the end says so."""
-    whole = Path(many[15]).read_bytes()
-    Path(many[15]).write_bytes(whole[: len(whole) // 2])
+    whole = Path(many[bad]).read_bytes()
+    Path(many[bad]).write_bytes(whole[: len(whole) // 2])
     code, out, err = run("--image", *many, "--prompt", "x", "--max-tokens", 2, "--json")
     assert code == 2
-    assert [json.loads(line)["image"] for line in out.splitlines()] == many[:15] + many[16:]
+    assert [json.loads(line)["image"] for line in out.splitlines()] == many[:bad] + many[bad + 1 :]
     last = err.splitlines()[-1]
-    assert last.startswith(f"inference.py: error: cannot read picture {many[15]}: ")
+    assert last.startswith(f"inference.py: error: cannot read picture {many[bad]}: ")
     assert last.endswith("(1 of 20 pictures had to be left out)")
 
 
-def test_what_is_no_picture_among_many_is_found_at_once(refused, many):
-    Path(many[15]).write_text("hello")
-    err = refused("--image", *many, words=["15.png", "not a picture"])
+def test_nothing_but_damaged_pictures(refused, many):
+    for path in many[:2]:
+        Path(path).write_bytes(Path(path).read_bytes()[:-100])
+    refused("--image", *many[:2], "--prompt", "x", words=["00.png", "(2 of 2 pictures had to be left out)"])
+
+
+@pytest.mark.parametrize("bad", [0, 15])
+def test_what_is_no_picture_among_many_is_found_at_once(bad, refused, many):
+    Path(many[bad]).write_text("hello")
+    err = refused("--image", *many, words=[f"{bad:02}.png", "not a picture"])
     assert "Loading model" not in err
 
 

@@ -18,6 +18,7 @@ from transformers import PreTrainedTokenizerFast
 import decoder_1
 import load_weights
 from load_weights import CheckpointError, hub_name, import_set, load_hf_model, read_config
+from program.command_line import to_paste
 from program.questions import TINY_MODEL
 from random_weights.small import (
     gemma_like_tokenizer,
@@ -361,6 +362,35 @@ def test_folders_that_are_not_checkpoints(tmp_path):
     (tmp_path / "file").write_text("")
     refuse(tmp_path / "file", "is a file")
     refuse(tmp_path, "no config.json", "hf download")
+
+
+@pytest.mark.parametrize(
+    ("name", "checkpoint"),
+    [
+        ("paligemma-3b-mix-224", "paligemma-3b-mix-224"),
+        ("paligemma-3b-pt-448", "paligemma-3b-pt-448"),
+        ("paligemma-3b-ft-vqav2-448", "paligemma-3b-ft-vqav2-448"),
+        ("paligemma-3b-pt-224-keras", "paligemma-3b-mix-224"),  # not in a format that is read here
+        ("my weights", "paligemma-3b-mix-224"),
+    ],
+)
+def test_what_to_download(name, checkpoint, tmp_path):
+    """A folder says by its name which checkpoint belongs there; the line can be pasted as it is."""
+    folder = tmp_path / name
+    folder.mkdir()
+    line = refuse(folder, "is empty").split("`")[1]
+    assert line == f"hf download google/{checkpoint} --revision bfloat16 --local-dir {to_paste(folder)}"
+    write_config(folder, small_config())
+    (folder / "tokenizer.json").write_text(POINTER)
+    refuse(folder, "git lfs pull", line)
+
+
+def test_a_name_on_the_hub(tmp_path, monkeypatch):
+    """As it is given to transformers; what is downloaded where it points to is then found."""
+    monkeypatch.chdir(tmp_path)
+    name = "google/paligemma-3b-mix-224"
+    refuse(name, "does not exist", f"`hf download {name} --revision bfloat16 --local-dir {Path(name)}`")
+    assert "hf download" not in refuse("google/paligemma2-3b-mix-224", "does not exist")
 
 
 # ----------------------------------------------------------------- tokenizer.json

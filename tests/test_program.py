@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageOps, TiffImagePlugin
@@ -313,6 +314,13 @@ def test_output_to_what_is_no_file(tmp_path):
     check_output(tmp_path / "good.html", "--out", (".html",))
 
 
+def test_an_output_of_another_ending(tmp_path):
+    with pytest.raises(InputError, match=r"the name must end in one of \.png \.jpg$"):
+        check_output(tmp_path / "out.gif", "--draw", (".png", ".jpg"))
+    with pytest.raises(InputError, match=r"the name must end in \.png$"):
+        check_output(tmp_path / "out.gif", "--mask", (".png",))
+
+
 # ------------------------------------------------------------------------------- pictures
 
 HEIC = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + b"\0" * 100
@@ -320,15 +328,44 @@ EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage
 
 
 @pytest.mark.parametrize(
-    ("content", "word"),
-    [(HEIC, "HEIC"), (EPS, "PNG, JPEG"), (b"<svg/>", "PNG, JPEG"), (b"%PDF-1.4\n", "PNG, JPEG")],
+    ("content", "what"),
+    [
+        (HEIC, "a HEIC picture, as phones take them, .*: save it as JPEG or PNG first"),
+        (EPS, "not a picture .*PNG, JPEG"),
+        (b"<svg/>", "not a picture .*PNG, JPEG"),
+        (b"%PDF-1.4\n", "not a picture .*PNG, JPEG"),
+    ],
 )
-def test_what_is_no_picture_here(content, word, tmp_path):
+def test_what_is_no_picture_here(content, what, tmp_path):
     """An EPS would let Pillow start Ghostscript, whatever its name says."""
     path = tmp_path / "photo.jpg"
     path.write_bytes(content)
     for look in (check_picture, open_picture):
-        with pytest.raises(InputError, match=f"photo.jpg is not a picture .*{word}"):
+        with pytest.raises(InputError, match=f"photo.jpg is {what}"):
+            look(str(path))
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype", "kind"),
+    [
+        ("x.tiff", np.float32, "float"),
+        ("x.pfm", np.float32, "float"),
+        ("x.tiff", np.int32, "32-bit or signed"),
+        ("signed.tiff", np.int16, "32-bit or signed"),
+    ],
+)
+def test_pixels_of_which_nobody_knows_what_is_white(name, dtype, kind, tmp_path):
+    """They came out black. What has 16 bits is scaled: tests/test_inference.py."""
+    path = tmp_path / name
+    values = np.linspace(0, 1, 48).reshape(6, 8)
+    if dtype is np.int16:  # Pillow writes none: here an unsigned one says it is signed
+        signed = TiffImagePlugin.ImageFileDirectory_v2()
+        signed[339] = 2
+        Image.fromarray((values * 30_000).astype(np.uint16)).save(path, tiffinfo=signed)
+    else:
+        Image.fromarray(values.astype(dtype)).save(path, "PPM" if path.suffix == ".pfm" else "TIFF")
+    for look in (check_picture, open_picture):
+        with pytest.raises(InputError, match=f"{name} has {kind} pixels, .*: save it as PNG first"):
             look(str(path))
 
 

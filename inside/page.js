@@ -236,7 +236,7 @@ function drawTop() {
   withBoxes($("hero"));
   $("prompt").textContent = facts.prompt || "(no prompt)";
   $("said").textContent = facts.answer || "(no answer)";
-  $("facts").textContent = `${facts.model} · ${grouped(facts.parameters)} parameters in ${facts.dtype} · ` +
+  $("facts").textContent = `${facts.ended ? "" : `cut off at ${answer.length} tokens · `}${facts.model} · ${grouped(facts.parameters)} parameters in ${facts.dtype} · ` +
     facts.image + (facts.set === "1" ? "" : ` · set ${facts.set}, your code`) + (facts.seconds === null ? "" : ` · ${clock(facts.seconds)}`);
 }
 function drawPath() {
@@ -1027,6 +1027,7 @@ function openCode(name) {
 
 function drawResult() {
   const {width, height} = picture;
+  $("cutWords").textContent = facts.ended ? "" : `The answer was cut off at ${answer.length} tokens: the model had not written <eos> yet.`;
   $("resultPart").hidden = !told.boxes.length;
   if (!told.boxes.length) {
     fill($("resultWords"), "The tokens are decoded to text, and the text is the answer: ", make("code", {}, facts.answer || "(nothing)"), ".");

@@ -814,6 +814,16 @@ def test_an_answer_without_a_head_is_not_kept_as_the_references(bench, monkeypat
     assert changed["text"] != whole["text"] == changed["before"]["text"] == whole["before"]["text"]
 
 
+@pytest.mark.parametrize("only_answer", [True, False])
+def test_an_answer_with_masks_is_not_cut_off(bench, only_answer):
+    """Also while a drawing is dragged, when the answer is had another way."""
+    request = {"picture": str(ROOT / "images" / "cats.png"), "prompt": "segment cat ; umbrella"}
+    request |= {"digest": "1", "choosing": {}, "switches": [], "off": [], "code": False}
+    request["only_answer"] = only_answer
+    answer = next(iter(bench.ask(request)))
+    assert answer["ended"] and answer["text"].count("<seg") == 3 * 16
+
+
 @pytest.mark.parametrize("of", ["boxes", "numbers"])
 def test_a_set_that_stops_after_its_answer_is_told(bench, monkeypatch, of):
     """All is solved but parse_boxes; or a loop does not see that the logits are no numbers."""

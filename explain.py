@@ -56,6 +56,7 @@ from speed.loading import PRECISIONS
 
 PAGES = (".html", ".htm")
 LONGEST_PROMPT = 512  # tokens; the page holds all that they attend to
+LONGEST_ANSWER = 70  # tokens: three things with their masks take 68
 
 
 def build_parser() -> Parser:
@@ -77,7 +78,13 @@ def build_parser() -> Parser:
         default="1",
         help="1: the reference files (default), 0: yours, mixed: yours where they are solved",
     )
-    add("--max-tokens", type=number(int, 1, 64), default=24, metavar="N", help="longest answer (default: 24)")
+    add(
+        "--max-tokens",
+        type=number(int, 1, LONGEST_ANSWER),
+        default=LONGEST_ANSWER,
+        metavar="N",
+        help=f"longest answer (default, and at most: {LONGEST_ANSWER})",
+    )
     add("--precision", choices=PRECISIONS, default="auto", help="of the weights (default: as stored)")
     add("--live", action="store_true", help="serves a page to this machine that answers as you change things")
     add("--no-browser", action="store_true", help="with --live: only prints the address")
@@ -122,6 +129,8 @@ def make_page(args: argparse.Namespace, folder: Path) -> tuple[str, dict]:
 
     if not recording.text.strip():
         log(f"{spelled_out(args.prompt[0])}: (nothing)")
+    if not recording.ended:
+        log(f"{spelled_out(args.prompt[0])}: (cut off at --max-tokens {args.max_tokens})")
     log("Collecting what was seen")
     facts = {
         "model": clean(Path(args.model).resolve().name),

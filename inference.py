@@ -477,8 +477,11 @@ def run(args: argparse.Namespace):
                 with progress.external_write_mode(sys.stdout):
                     if not stream:
                         write_answer(question, boxes, masks, args.json)
+                    name = question.label or question.opening
                     if not question.answer.text.strip():
-                        log(f"{question.label or question.opening}(nothing)")
+                        log(f"{name}(nothing)")
+                    if len(question.answer.tokens) == args.max_tokens:  # <eos> is not among them
+                        log(f"{name}(cut off at --max-tokens {args.max_tokens})")
                     for note in new_notes:
                         if note not in notes:  # once, however many pictures it is true of
                             log(f"Note: {note}")

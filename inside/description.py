@@ -16,6 +16,7 @@ the decoder, C width of the tower, V vocabulary, G patches along a side (N = G *
 import base64
 import io
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +31,7 @@ from inside.source import source_link
 SHOWN_SIDE = 440  # of the picture as given, in pixels
 MAX_CELLS = 16  # of attention maps, along a side
 MAP_BYTES = 10_500_000  # for the maps of tower and decoder
-PAIR_BYTES = 3_000_000  # for queries and keys
+PAIR_BYTES = 2_000_000  # for queries and keys
 NEXT_TOKENS = 5  # that are listed as most probable
 SAME_WEIGHTS = 0.05  # apart at most: bfloat16 rounds scores
 NUM_LOCATIONS = 1024  # <loc0000> to <loc1023>
@@ -301,22 +302,21 @@ def describe_merge(recording: Recording) -> dict:
 
 
 @torch.inference_mode()
-def logit_lens(recording: Recording) -> torch.Tensor:
+def logit_lens(recording: Recording) -> Iterator[torch.Tensor]:
     """What would be said if the decoder ended after each of its layers: probabilities.
 
     lm_head(norm(x)) for x before the first layer and after each, at the positions that predict
-    the answer's tokens. Output: float32 [A, layers + 1, V]; the last of a token are the model's own.
+    the answer's tokens. Output: for one after the other, because the 3B model's take 20 MB each,
+    float32 [layers + 1, V]; the last are the model's own.
     Source: "interpreting GPT: the logit lens" (nostalgebraist 2020).
     """
     language_model = recording.model.language_model
     calls = [recording.calls[f"{DECODER}layers.{i}"] for i in range(len(language_model.model.layers))]
-    probabilities = []
     for i in range(len(recording.tokens)):
         states = [calls[0][i].arguments[0], *(layer[i].output for layer in calls)]
         states = torch.stack([state[0, -1] for state in states])  # [layers + 1, D]
         logits = language_model.lm_head(language_model.model.norm(states)).float()
-        probabilities.append(logits.softmax(dim=-1).cpu())
-    return torch.stack(probabilities)
+        yield logits.softmax(dim=-1).cpu()
 
 
 def token_boxes(names: list[str]) -> list[list[float] | None]:
@@ -462,7 +462,6 @@ def describe_decoder(recording: Recording) -> dict:
     blocks = recording.grid // cells
     on_picture = weights[..., :N].unflatten(-1, (cells, blocks, cells, blocks)).sum(dim=(-3, -1)).flatten(-2)
 
-    lens = logit_lens(recording)  # [A, layers + 1, V]
     logits = torch.stack([call.output[0, -1] for call in recording.calls["language_model.lm_head"]])
     probabilities = logits.float().softmax(dim=-1).cpu()  # [A, V]
 
@@ -480,7 +479,7 @@ def describe_decoder(recording: Recording) -> dict:
         "next": [likeliest(row, NEXT_TOKENS) for row in probabilities],
         "lens": [
             [likeliest(row, 1)[0] | {"own": round(float(row[token]), 5)} for row in rows]
-            for token, rows in zip(recording.tokens, lens, strict=True)
+            for token, rows in zip(recording.tokens, logit_lens(recording), strict=True)
         ],
         "focus": describe_focus(recording, weights),
         "locations": describe_locations(recording, probabilities),
@@ -526,6 +525,7 @@ def describe(recording: Recording, picture: Image.Image, facts: dict, folder: Pa
         "facts": facts
         | {
             "answer": recording.text,
+            "ended": recording.ended,
             "dtype": str(next(recording.model.parameters()).dtype).removeprefix("torch."),
             "parameters": sum(parameter.numel() for parameter in recording.model.parameters()),
             "promptSeconds": whole[0].seconds,

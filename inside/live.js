@@ -187,16 +187,22 @@ async function loadImage(src) {
   await image.decode();
   return image;
 }
-// Undo takes back the last stroke, or else brings back what the last new picture, or Clear, has taken away.
-const cleared = [];
+// Undo takes back the last stroke, or else brings back what the last new picture, plain ground, or Clear has taken away.
+const cleared = [];  // stayed: how many strokes were still there afterwards
 function clearStage() {
   choose(null);
-  cleared.push({base, things, strokes});
+  cleared.push({base, things, strokes, stayed: 0});
   things.slice().forEach(removeThing);
   strokes = [];
 }
+// A plain ground takes the place of a picture alone: drawings and strokes stay.
+function takePlain(color) {
+  if (base.image) cleared.push({base, things: [], strokes: [...strokes], stayed: strokes.length});
+  setBase({color});
+  ask();
+}
 function undo() {
-  if (strokes.length) strokes.pop();
+  if (strokes.length > (cleared.at(-1)?.stayed || 0)) strokes.pop();
   else if (cleared.length) {
     const before = cleared.pop();
     things = [...before.things, ...things];
@@ -551,8 +557,8 @@ function drawTray() {
       2 * drawing.width * scale, 2 * drawing.height * scale);
     const one = make("button", {type: "button", ariaLabel: `Add: ${drawing.name}`, title: drawing.name}, canvas);
     let dragged = false;
-    one.addEventListener("click", () => {
-      if (dragged) { dragged = false; return; }
+    one.addEventListener("click", event => {
+      if (dragged && event.detail) return;  // 0: by keyboard
       choose(addThing(drawing, ...freePlace()));
       ask();
     });
@@ -589,7 +595,7 @@ function drawGrounds() {
     file.value = "";  // or choosing the same one again would be no change
   }});
   fill($("grounds"),
-    ...PLAIN.map((color, i) => named(color, `Plain ground ${i + 1}`, () => { setBase({color}); ask(); }, make("i", {style: {background: color}}))),
+    ...PLAIN.map((color, i) => named(color, `Plain ground ${i + 1}`, () => takePlain(color), make("i", {style: {background: color}}))),
     ...served.samples.map(name => named(name, `Sample: ${name}`, () => takeSample(name), make("img", {src: `${name}.png`, alt: ""}))),
     make("label", {class: "chip", htmlFor: "file"}, "Your picture…"), file);
 }

@@ -5,7 +5,8 @@
 
 What to notice:
   - whoever knows the address may ask. It has a random token in it, and the Host and Origin that a
-    browser sends must be this server's own: no other page can ask, even one that knows the port;
+    browser sends must be this server's own: no other page can ask, even one that knows the port. A link
+    to the page may stand anywhere, as in a terminal inside a browser;
   - what is served was read before the first request. No path from a request is opened;
   - nothing large is imported here. The address is there at once, and the model comes after it;
   - a learner's code runs in the other process alone. One that ends or hangs is killed and started again.
@@ -416,9 +417,11 @@ class Handler(BaseHTTPRequestHandler):
         origins = {f"http://{host}" for host in self.server.hosts}
         if {*self.headers.get_all("Origin", [])} - origins:
             return self.refuse("origin")
-        if self.headers.get("Sec-Fetch-Site", "none") not in ("same-origin", "none"):
-            return self.refuse("origin")
         begin, token, name = ([*self.path.split("/", 2), "", ""])[:3]
+        fetched = [self.headers.get(f"Sec-Fetch-{what}", "none") for what in ("Site", "Mode", "Dest")]
+        is_opened = not name and fetched[1:] == ["navigate", "document"]
+        if fetched[0] not in ("same-origin", "none") and not is_opened:
+            return self.refuse("origin")
         if begin or not hmac.compare_digest(token.encode(), self.server.token.encode()):
             return self.refuse("token")
         return name
@@ -613,6 +616,7 @@ def serve(folder: str, which: str, opens_browser: bool):
     """Serves the page until Ctrl-C."""
     if not (Path(folder) / "config.json").is_file():
         raise InputError(f"--model {folder}: there is no model (no config.json in it)")
+    folder = str(Path(folder).resolve())  # the model's process runs in another folder
 
     def end(*_):
         raise KeyboardInterrupt

@@ -33,7 +33,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 FOLDER_OF_PAGE = Path("/")  # the page has no links to files
-LONGEST_ANSWER, LONGEST_PROMPT = 24, 200  # in tokens
+LONGEST_ANSWER, LONGEST_PROMPT = 70, 200  # in tokens; three things with their masks take 68
 LONGEST_SIDE = 640  # of a picture of one's own on the stage, in pixels
 KEPT_ANSWERS = 64
 TELL_SECONDS = 1  # after which the page is told of each token
@@ -206,7 +206,7 @@ class Bench:
         from inside.choosing import describe_choices, watch_choices
 
         with watch_choices(kit.generation, self.goes_on) as choices:
-            [said] = kit.ask([prompt], [picture], **choosing)
+            [said] = kit.ask([prompt], [picture], LONGEST_ANSWER, **choosing)
         boxes = kit.generation.parse_boxes(said.text, *picture.size)
         return {
             "text": said.text,

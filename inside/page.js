@@ -236,7 +236,7 @@ function drawTop() {
   withBoxes($("hero"));
   $("prompt").textContent = facts.prompt || "(no prompt)";
   $("said").textContent = facts.answer || "(no answer)";
-  $("facts").textContent = `${facts.model} · ${grouped(facts.parameters)} parameters in ${facts.dtype} · ` +
+  $("facts").textContent = `${facts.ended ? "" : `cut off at ${answer.length} tokens · `}${facts.model} · ${grouped(facts.parameters)} parameters in ${facts.dtype} · ` +
     facts.image + (facts.set === "1" ? "" : ` · set ${facts.set}, your code`) + (facts.seconds === null ? "" : ` · ${clock(facts.seconds)}`);
 }
 function drawPath() {
@@ -583,8 +583,8 @@ function drawFocus() {
   fill($("focus"), make("thead", {}, make("tr", {}, ...heads.map(([text, kind]) => make("th", {scope: "col", class: kind}, text)))), make("tbody", {}, ...rows));
 }
 function drawLens() {
-  if (decoder.locations) $("lensWords").textContent = "A location wins with a few percent, because 1024 of them share what one number would say: " +
-    "choose one above to see them all.";
+  $("lensWords").textContent = decoder.locations ? "A location wins with a few percent, because 1024 of them share what one number would say: " +
+    "choose one above to see them all." : "";
   const rows = [];
   for (let layer = 0; layer <= decoder.layers; layer++) {
     rows.push(make("tr", {}, make("th", {scope: "row"}, layer ? `after layer ${layer - 1}` : "before layer 0"),
@@ -861,7 +861,6 @@ function codeTable(unit, values, opened, marks, placeOf, inspected) {
   const changed = new Set(unit.changed);
   const open = (made, button) => {
     const row = button.closest("tr"), key = `${made[0]} ${made[1]}`;
-    const close = () => { row.nextElementSibling.remove(); button.setAttribute("aria-expanded", "false"); };
     for (const other of row.querySelectorAll("[aria-expanded=true]")) {
       const same = other === button;
       other.setAttribute("aria-expanded", "false");
@@ -1028,6 +1027,7 @@ function openCode(name) {
 
 function drawResult() {
   const {width, height} = picture;
+  $("cutWords").textContent = facts.ended ? "" : `The answer was cut off at ${answer.length} tokens: the model had not written <eos> yet.`;
   $("resultPart").hidden = !told.boxes.length;
   if (!told.boxes.length) {
     fill($("resultWords"), "The tokens are decoded to text, and the text is the answer: ", make("code", {}, facts.answer || "(nothing)"), ".");

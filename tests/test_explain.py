@@ -110,7 +110,7 @@ def made(request, tmp_path_factory, checkpoint):
     else:
         model, image = checkpoint, draw_sample(folder / "sample.png")
     page = folder / "explain.html"
-    explain.main(["--model", str(model), "--image", str(image), "--out", str(page)])
+    explain.main(["--model", str(model), "--image", str(image), "--out", str(page), "--max-tokens", "24"])
     return Made(page, model, str(image), "detect cat")
 
 
@@ -339,6 +339,16 @@ def test_tiny_finds_the_cat_and_looks_at_it(made):
 
 
 @needs_tiny
+def test_an_answer_with_masks_is_not_cut_off(tmp_path, capfd):
+    """The longest that the tiny model gives: three things, each with its box, its mask, and its name."""
+    image, page = SAMPLES / "cats.png", tmp_path / "p.html"
+    explain.main(["--image", str(image), "--prompt", "segment cat ; umbrella", "--out", str(page)])
+    facts = data_of(page)["facts"]
+    assert "cut off" not in capfd.readouterr().err and facts["ended"]
+    assert facts["answer"].count("<seg") == 3 * 16
+
+
+@needs_tiny
 def test_without_arguments(tmp_path):
     done = subprocess.run([sys.executable, PROGRAM], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -541,7 +551,8 @@ def nasty_page(tmp_path_factory, checkpoint):
     name = "a 'single' & b.png" if os.name == "nt" else "a \"quoted\" 'single' <b>&amp; ü.png"
     image = draw_sample(folder / name)
     page = folder / "page #1.html"
-    explain.main(["--model", str(checkpoint), "--image", str(image), "--prompt", NASTY, "--out", str(page)])
+    arguments = ["--model", str(checkpoint), "--image", str(image), "--out", str(page), "--max-tokens", "24"]
+    explain.main([*arguments, "--prompt", NASTY])
     return page, image
 
 
@@ -704,7 +715,8 @@ def test_bfloat16_and_larger_grids(tmp_path):
     config = small_config(vision={"image_size": 64, "patch_size": 2})
     folder = random_checkpoint(tmp_path / "model", config, dtype=torch.bfloat16)
     image, page = draw_sample(tmp_path / "a.png"), tmp_path / "p.html"
-    explain.main(["--model", str(folder), "--image", str(image), "--out", str(page), "--png", str(tmp_path)])
+    arguments = ["--model", str(folder), "--image", str(image), "--out", str(page), "--max-tokens", "24"]
+    explain.main([*arguments, "--png", str(tmp_path)])
     data = data_of(page)
     assert data["picture"]["cells"] == 16 and data["picture"]["grid"] == 32
     assert abs(unpack(data["tower"]["byHead"]).sum(axis=-1) - 1).max() < 256 / 65_535
@@ -1233,16 +1245,19 @@ def test_pictures_in_docs_are_those_of_the_first_page():
         assert found.shape == expected.shape and abs(found - expected).mean() < 1, REMAKE
 
 
-def test_a_long_prompt_stays_readable(checkpoint, tmp_path, opened):
+def test_a_long_prompt_and_the_end_of_a_cut_answer_can_be_read(checkpoint, tmp_path, opened, capfd):
     arguments = ["--model", str(checkpoint), "--image", str(draw_sample(tmp_path / "a.png"))]
     arguments += ["--prompt", "x " * 60, "--out", str(tmp_path / "p.html"), "--png", str(tmp_path / "png")]
     explain.main([*arguments, "--max-tokens", "3"])
     explain.main([*arguments, "--max-tokens", "3"])  # its own pictures are known again
+    assert capfd.readouterr().err.count(": (cut off at --max-tokens 3)\n") == 2
     with Image.open(tmp_path / "png" / "explain-mask.png") as picture:
         assert max(picture.size) < 2000
     tab, told = opened(tmp_path / "p.html"), data_of(tmp_path / "p.html")["tokens"]
     assert len(told["list"]) > 60
     rows = tab.locator("#mask tbody tr").count()
+    for place in ("#facts", "#cutWords"):
+        assert "cut off at 3 tokens" in tab.locator(place).inner_text()
     assert (
         rows < 30
         and f"{len(told['list']) + 1 - rows} tokens in the middle" in tab.locator("#maskWords").inner_text()

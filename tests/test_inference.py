@@ -39,6 +39,7 @@ STATUS = [
     r"Model loaded in \d+\.\d\d seconds",
     r"Running inference",
     r"Result!!!",
+    r"\(cut off at --max-tokens 12\)",
     r"InferenceLatency: \d+\.\d\d seconds",
     r"Memory Usage: \d+\.\d\d GB",
     r"Time to first token: \d+\.\d\d seconds",

@@ -217,6 +217,53 @@ def test_undo_brings_back_what_a_new_picture_or_clear_removed(served, tabs):
     settle(tab)
 
 
+def test_undo_brings_back_the_picture_that_a_plain_ground_replaced(served, tabs):
+    tab = tabs(served)
+    stage, undo = tab.locator("#stage"), tab.locator("#undo")
+    ground, strokes = "document.getElementById('ground').toDataURL()", "strokes.length"
+    tab.locator("#file").set_input_files(ROOT / "images" / "night.png")
+    until(lambda: tab.evaluate("base.name") == "own")
+    tab.get_by_role("button", name="Add: dog").click()
+    tab.locator("#pen").click()
+    drag(tab, (stage, 0.1, 0.1), (stage, 0.8, 0.1))
+    before = tab.evaluate(ground)
+    for number in (2, 3):
+        tab.get_by_role("button", name=f"Plain ground {number}").click()
+    stage.scroll_into_view_if_needed()
+    drag(tab, (stage, 0.1, 0.2), (stage, 0.8, 0.2))
+    assert tab.evaluate(strokes) == 2
+    undo.click()  # the stroke that came after it
+    assert tab.evaluate(strokes) == 1 and tab.evaluate("base.name") == ""
+    undo.click()
+    assert tab.evaluate(ground) == before and tab.locator("#things .thing").count() == 1
+    undo.click()
+    assert tab.evaluate(strokes) == 0 and tab.evaluate("base.name") == "own"
+    settle(tab)
+
+
+def test_enter_adds_a_drawing_after_it_was_dragged_out_of_the_tray(served, tabs):
+    tab = tabs(served)
+    dog, things = tab.get_by_role("button", name="Add: dog"), tab.locator("#things .thing")
+    drag(tab, (dog, 0.2, 0.5), (dog, 0.8, 0.5))  # not out of the tray: it is gone, and no click adds another
+    assert things.count() == 1
+    drag(tab, (dog, 0.5, 0.5), (tab.locator("#stage"), 0.75, 0.5))
+    assert things.count() == 2
+    dog.focus()
+    tab.keyboard.press("Enter")
+    assert things.count() == 3
+    settle(tab)
+
+
+def test_what_is_said_of_locations_is_not_said_of_a_caption(served, tabs):
+    tab = tabs(served)
+    words = tab.locator("#lensWords")
+    for prompt, says_it in (("detect dog", True), ("caption en", False)):
+        tab.locator("#ask").fill(prompt)
+        until(lambda says_it=says_it: ("<loc" in reply(tab, "shown")) == says_it)
+        until(lambda says_it=says_it: ("A location wins" in words.text_content()) == says_it, 20)
+    settle(tab)
+
+
 def test_a_file_that_is_too_large_and_one_that_is_chosen_twice(served, tabs):
     tab, sent = tabs(served), []
     tab.evaluate("served.most_bytes = 1e6")
@@ -645,6 +692,15 @@ def test_it_listens_to_this_machine_alone(server):
     assert send(server) == 200
 
 
+LINKED = {"Sec_Fetch_Site": "cross-site", "Sec_Fetch_Mode": "navigate", "Sec_Fetch_Dest": "document"}
+
+
+def test_a_link_in_another_page_opens_the_page_alone(server):
+    """As the address does that a terminal inside a browser (JupyterLab) makes a link of."""
+    assert send(server, name="", **LINKED) == 200
+    assert send(server, name="/wrong-token/", **LINKED) == 404
+
+
 def shape(**changed) -> bytes:
     asked = {"page": "a", "words": list(range(16)), "box": [0, 0, 64, 64], "size": [64, 64]}
     return json.dumps(asked | changed).encode()
@@ -657,6 +713,9 @@ def shape(**changed) -> bytes:
         ("origin", {"Origin": "http://example.com"}, 403),
         ("origin", {"Origin": "null"}, 403),
         ("origin", {"Sec_Fetch_Site": "cross-site"}, 403),
+        ("origin", LINKED, 403),
+        ("origin", {"name": "", **LINKED, "Sec_Fetch_Dest": "iframe"}, 403),
+        ("origin", {"name": "", **LINKED, "Sec_Fetch_Mode": "no-cors"}, 403),
         ("token", {"name": "/facts"}, 404),
         ("token", {"name": "/wrong-token/facts"}, 404),
         ("token", {"name": "../README.md"}, 404),
@@ -753,6 +812,16 @@ def test_an_answer_without_a_head_is_not_kept_as_the_references(bench, monkeypat
     [changed] = bench.ask(request | {"off": [["decoder", 0, None]]})
     [whole] = bench.ask(request | {"off": []})
     assert changed["text"] != whole["text"] == changed["before"]["text"] == whole["before"]["text"]
+
+
+@pytest.mark.parametrize("only_answer", [True, False])
+def test_an_answer_with_masks_is_not_cut_off(bench, only_answer):
+    """Also while a drawing is dragged, when the answer is had another way."""
+    request = {"picture": str(ROOT / "images" / "cats.png"), "prompt": "segment cat ; umbrella"}
+    request |= {"digest": "1", "choosing": {}, "switches": [], "off": [], "code": False}
+    request["only_answer"] = only_answer
+    answer = next(iter(bench.ask(request)))
+    assert answer["ended"] and answer["text"].count("<seg") == 3 * 16
 
 
 @pytest.mark.parametrize("of", ["boxes", "numbers"])

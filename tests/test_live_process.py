@@ -142,6 +142,21 @@ def test_a_model_that_cannot_be_had_ends_the_program(model):
     assert made.started == 1 and made.state["problem"]["text"] == "it is cut"
 
 
+def test_the_model_s_folder_is_found_from_where_the_user_is(monkeypatch, tmp_path):
+    """Its process runs in the repository's root, where the same name may be another model's."""
+
+    def server(folder, which):
+        raise InterruptedError(folder)
+
+    (tmp_path / "m").mkdir()
+    (tmp_path / "m" / "config.json").touch()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(live, "Server", server)
+    with pytest.raises(InterruptedError) as started:
+        live.serve("m", "1", False)
+    assert str(started.value) == str((tmp_path / "m").resolve())
+
+
 def test_ctrl_c_while_it_starts_is_no_traceback():
     program = """
 import os, signal

@@ -33,15 +33,17 @@ class Kit(NamedTuple):
     processor: PaliGemmaProcessor
     generation: ModuleType
 
-    def ask(self, prompts: Sequence[str], pictures: Sequence[Image.Image], **choosing) -> list[Said]:
+    def ask(
+        self, prompts: Sequence[str], pictures: Sequence[Image.Image], max_tokens=MAX_TOKENS, **choosing
+    ) -> list[Said]:
         """The answers to some questions, as one batch. choosing: `temperature` and so on, of generate."""
-        return self.ask_batch(self.processor(list(prompts), list(pictures)), **choosing)
+        return self.ask_batch(self.processor(list(prompts), list(pictures)), max_tokens, **choosing)
 
-    def ask_batch(self, batch: dict[str, torch.Tensor], **choosing) -> list[Said]:
+    def ask_batch(self, batch: dict[str, torch.Tensor], max_tokens=MAX_TOKENS, **choosing) -> list[Said]:
         tokenizer = self.processor.tokenizer
         eos_token_id = tokenizer.token_to_id("<eos>")
         rows = [[] for _ in batch["input_ids"]]
-        for tokens in self.generation.generate(self.model, batch, eos_token_id, MAX_TOKENS, **choosing):
+        for tokens in self.generation.generate(self.model, batch, eos_token_id, max_tokens, **choosing):
             for row, token in zip(rows, tokens, strict=True):
                 row += [token] if token is not None else []
         said = []

@@ -74,7 +74,7 @@ def unchanged(before, after) -> bool:
         return len(before) == len(after) and all(map(unchanged, before, after))
     if isinstance(before, dict):
         return before.keys() == after.keys() and all(unchanged(before[key], after[key]) for key in before)
-    return before == after
+    return before is after or before == after  # NaN does not equal itself
 
 
 class Lender:

@@ -428,6 +428,11 @@ UNCLEAR = {
         ),
         ["writes into a tensor that the gradient still needs", "`x = x + y`, not `x += y`"],
     ),
+    "NaN that is not looked for": (
+        "generate",
+        changing("logits.isfinite().all()", "logits.isfinite().any()"),
+        ["A FloatingPointError has to be raised here, but nothing was."],
+    ),
 }
 
 

@@ -93,7 +93,7 @@ def shuffled_batches(num_examples: int, batch_size: int, epoch: int, seed: int) 
     Input: how many examples there are, how many a batch has, the epoch from 0, and the seed.
     Output: lists of indices; the last one may be shorter, because no example is left out.
     Example: (5, 2, 0, 0) -> [[2, 0], [4, 3], [1]], perhaps.
-    Source: "Stochastic Gradient Descent Tricks" (Bottou 2012), section 3.1.
+    Source: "Stochastic Gradient Descent Tricks" (Bottou 2012), section 4.1.
     """
     generator = torch.Generator().manual_seed(seed)
     for _ in range(epoch + 1):

@@ -74,7 +74,7 @@ def unchanged(before, after) -> bool:
         return len(before) == len(after) and all(map(unchanged, before, after))
     if isinstance(before, dict):
         return before.keys() == after.keys() and all(unchanged(before[key], after[key]) for key in before)
-    return before == after
+    return before is after or before == after  # NaN does not equal itself
 
 
 class Lender:
@@ -168,7 +168,16 @@ def gradients(value, leaves: dict[str, torch.Tensor]) -> dict[str, float]:
         return {}
     trained = {name: leaf for name, leaf in leaves.items() if leaf.requires_grad}
     total = sum(part.float().square().sum() for part in results)
-    found = torch.autograd.grad(total, list(trained.values()), allow_unused=True)
+    try:
+        found = torch.autograd.grad(total, list(trained.values()), allow_unused=True)
+    except RuntimeError as error:
+        if "inplace operation" not in str(error):
+            raise
+        raise Flaw(
+            "gradient",
+            "your code writes into a tensor that the gradient still needs: the model could not be trained.",
+            ["Make a new tensor: `x = x + y`, not `x += y`."],
+        ) from None
     sizes = [0.0 if gradient is None else float(gradient.norm()) for gradient in found]
     return dict(zip(trained, sizes, strict=True))
 
@@ -212,13 +221,17 @@ def observe(
             if other_device:
                 other_device.mark(value)
         outcome.value = value
-        outcome.gradients = gradients(value, leaves)
         outcome.changed = [name for name in inputs if not unchanged(before[name], frozen(inputs[name]))]
         outcome.changed += lender.lent_and_changed()
         after = weights_of(made)
         outcome.changed += [
             name for name in weights if name in after and not unchanged(weights[name], frozen(after[name]))
         ]
+        try:
+            outcome.gradients = gradients(value, leaves)
+        except Flaw:
+            if not outcome.changed:  # what is changed says more: it has a name
+                raise
     except Flaw as flaw:
         outcome.flaw = flaw.with_traceback(None)
     except BaseException as error:  # also exit() and TookTooLong

@@ -412,6 +412,27 @@ UNCLEAR = {
         changing("            self.key_cache.append(key)", "            self.key_cache = key"),
         ["instead of a list with one tensor"],
     ),
+    "a sum written into the input": (
+        "EncoderLayer",
+        changing("hidden_states = hidden_states + self", "hidden_states += self"),
+        ["Your code changes its input `hidden_states` in place", "`x = x + y`, not `x += y`"],
+    ),
+    "a sum written into a copy of the input": (
+        "EncoderLayer",
+        changing(
+            "hidden_states = hidden_states + self.self_attn(self.layer_norm1(hidden_states))\n        "
+            "hidden_states = hidden_states + self",
+            "hidden_states = hidden_states.clone()\n        "
+            "hidden_states += self.self_attn(self.layer_norm1(hidden_states))\n        "
+            "hidden_states += self",
+        ),
+        ["writes into a tensor that the gradient still needs", "`x = x + y`, not `x += y`"],
+    ),
+    "NaN that is not looked for": (
+        "generate",
+        changing("logits.isfinite().all()", "logits.isfinite().any()"),
+        ["A FloatingPointError has to be raised here, but nothing was."],
+    ),
 }
 
 
@@ -422,7 +443,7 @@ def test_message_is_clear(kind):
     assert result.state == "wrong", kind
     for word in words:
         assert word in result.message, result.message
-    for word in ("is not defined", "tuple of 1", "pip install"):
+    for word in ("is not defined", "tuple of 1", "pip install", "anomaly detection"):
         assert word not in result.message
 
 

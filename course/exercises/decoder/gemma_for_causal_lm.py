@@ -140,6 +140,7 @@ EXERCISE = Exercise(
             "without the axis of the tokens",
             {"hidden_states[:, -logits_to_keep:]": "hidden_states[:, -1]"},
             "the axis stays, even if its length is 1: [B, logits_to_keep, V].",
+            also=({"-logits_to_keep:]": "-logits_to_keep]"},),
         ),
         Mistake(
             "in the dtype of the weights",

@@ -123,6 +123,9 @@ EXERCISE = Exercise(
             "without the `1 +`",
             {"(1 + self.weight.float())": "self.weight.float()"},
             "Gemma stores the weight as an offset from one.",
+            also=(
+                {"(1 + self.weight.float())": "self.weight.float()", "torch.zeros(dim)": "torch.ones(dim)"},
+            ),
         ),
         Mistake(
             "when the mean is subtracted first",

@@ -105,6 +105,9 @@ def in_other_words(
     return dict(logits=logits, kv_cache=kv_cache, loss=loss)
 
 
+# Known mistakes of those who count the columns from the end, as the second hint does.
+LAST_COLUMNS = {"[:, num_cached:]": "[:, -T:]"}
+
 EXERCISE = Exercise(
     name="PaliGemmaForConditionalGeneration.forward",
     file="decoder",
@@ -337,6 +340,7 @@ EXERCISE = Exercise(
             "with a mask for the new tokens alone",
             {"new_ones(B, num_cached + T)": "new_ones(B, T)"},
             "the mask is over all L tokens, the cached ones too.",
+            also=({"new_ones(B, num_cached + T)": "new_ones(B, T)"} | LAST_COLUMNS,),
         ),
         Mistake(
             "with a mask made from the ids",
@@ -346,11 +350,20 @@ EXERCISE = Exercise(
                 ),
             },
             "None means that there is no padding, whatever the ids are.",
+            also=(
+                {
+                    "input_ids.new_ones(B, num_cached + T)": (
+                        "(input_ids != self.config.pad_token_id).long()"
+                    ),
+                }
+                | LAST_COLUMNS,
+            ),
         ),
         Mistake(
             "with a new cache at every call",
             {"KVCache() if kv_cache is None else kv_cache": "KVCache()"},
             "the one that is passed in holds the earlier tokens.",
+            also=({"KVCache() if kv_cache is None else kv_cache": "KVCache()"} | LAST_COLUMNS,),
         ),
         Mistake(
             "without returning the cache",

@@ -20,6 +20,13 @@ def when_each_token_is_decoded_alone(self, token):
     return new
 
 
+def when_each_token_is_decoded_alone_and_shown(self, token):
+    self.tokens.append(token)
+    new = self.tokenizer.decode([token], skip_special_tokens=False)
+    self.text += new
+    return new
+
+
 def with_the_entry_of_the_vocabulary(self, token):
     self.tokens.append(token)
     new = self.tokenizer.id_to_token(token)
@@ -110,6 +117,7 @@ EXERCISE = Exercise(
             "when each token is decoded alone",
             when_each_token_is_decoded_alone,
             "a byte is no letter by itself, so letters of several bytes never come.",
+            also=(when_each_token_is_decoded_alone_and_shown,),
         ),
         Mistake(
             "when half a letter is shown",

@@ -1,12 +1,14 @@
 """The exercise generate of generation_0.py."""
 
+import math
+
 import torch
 
 from course.exercise import Case, Exercise, Mistake, RightWay
 from course.exercises.generation.inputs import EOS, VOCABULARY, SmallModel, batch
 
 
-def answered(generate, ends, batch, max_tokens, broken_at=-1, broken=1, **options):
+def answered(generate, ends, batch, max_tokens, broken_at=-1, broken=(), **options):
     """The tokens of each step, and how the model was called."""
     model = SmallModel(ends, broken_at, broken)
     steps = [list(tokens) for tokens in generate(model, batch, EOS, max_tokens, **options)]
@@ -231,7 +233,24 @@ EXERCISE = Exercise(
         ),
         Case(
             "a logit that is NaN at the third step",
-            lambda: {"ends": (None,), "batch": batch(ONE), "max_tokens": 6, "broken_at": 2},
+            lambda: {
+                "ends": (None,),
+                "batch": batch(ONE),
+                "max_tokens": 6,
+                "broken_at": 2,
+                "broken": (math.nan,),
+            },
+            call=answered,
+        ),
+        Case(
+            "a logit that is minus infinity at the third step",
+            lambda: {
+                "ends": (None,),
+                "batch": batch(ONE),
+                "max_tokens": 6,
+                "broken_at": 2,
+                "broken": (-math.inf,),
+            },
             call=answered,
         ),
         Case(
@@ -241,7 +260,7 @@ EXERCISE = Exercise(
                 "batch": batch(ONE),
                 "max_tokens": 6,
                 "broken_at": 1,
-                "broken": VOCABULARY,
+                "broken": (math.nan,) * VOCABULARY,
             },
             call=answered,
         ),
@@ -355,6 +374,11 @@ EXERCISE = Exercise(
             "when a single finite logit is enough",
             {"logits.isfinite().all()": "logits.isfinite().any()"},
             "one that is NaN is enough to spoil argmax and softmax.",
+        ),
+        Mistake(
+            "when infinity is let through",
+            {"not logits.isfinite().all()": "logits.isnan().any()"},
+            "a number that has overflowed is infinite, and means as little as NaN.",
         ),
         Mistake(
             "when nothing is given out before the end",

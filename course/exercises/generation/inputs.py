@@ -27,11 +27,11 @@ class SmallModel:
     on other rows. So a token, a mask or a cache that is wrong changes what comes next.
 
     ends: the number of tokens in the answer of each row, `<eos>` included; None: it never ends.
-    calls: of each call, what a cost would be seen by. broken_at: the call of whose logits some are NaN,
-    as many as broken says.
+    calls: of each call, what a cost would be seen by. broken_at: the call of whose logits some are not
+    finite; broken: what these are.
     """
 
-    def __init__(self, ends: tuple[int | None, ...], broken_at: int = -1, broken: int = 1):
+    def __init__(self, ends: tuple[int | None, ...], broken_at: int = -1, broken: tuple[float, ...] = ()):
         self.ends, self.broken_at, self.broken = ends, broken_at, broken
         self.calls: list[dict] = []
 
@@ -73,7 +73,7 @@ class SmallModel:
         written = length - cache.prompt + 1
         scores[EOS] = 60.0 if written == self.ends[row] else -60.0
         if len(self.calls) - 1 == self.broken_at:
-            scores[-self.broken :] = [float("nan")] * self.broken
+            scores[-len(self.broken) :] = self.broken
         return scores
 
 

@@ -42,6 +42,12 @@ def sorted_by_likelihood(probabilities, top_p):
     return in_order * (in_order.cumsum(dim=-1) - in_order < top_p)
 
 
+def sent_back_by_the_order(probabilities, top_p):
+    in_order, tokens = probabilities.sort(descending=True)
+    in_order = in_order * (in_order.cumsum(dim=-1) - in_order < top_p)
+    return in_order[tokens]
+
+
 def with_the_others_left_out(probabilities, top_p):
     in_order, tokens = probabilities.sort(descending=True)
     kept = tokens[in_order.cumsum(dim=-1) - in_order < top_p]
@@ -175,7 +181,9 @@ EXERCISE = Exercise(
         Mistake(
             "with the order taken for the way back",
             with_the_order_taken_for_the_way_back,
-            "mask[tokens] takes from the places where tokens points; kept[tokens[...]] = 0 writes to them.",
+            "x[tokens] reads from the places that tokens names; the way back writes to them, as in "
+            "kept[tokens] = x.",
+            also=(sent_back_by_the_order,),
         ),
         Mistake(
             "with minus infinity in place of 0",

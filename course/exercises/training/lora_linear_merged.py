@@ -85,8 +85,9 @@ EXERCISE = Exercise(
     ],
     hints=(
         "lora_B is [O, R] and lora_A is [R, I]: in which order do they fit, and is the inner size R?",
-        ".float() makes a float32 copy of the weight; .to(weight.dtype) rounds once. A new nn.Linear's "
-        "weight may be replaced by any nn.Parameter of its shape.",
+        ".float() gives the weight in float32. If it is that already, it is the same tensor: add with `+`, "
+        "not with `+=`. .to(weight.dtype) rounds once. A new nn.Linear's weight may be replaced by any "
+        "nn.Parameter of its shape.",
         "linear.weight = nn.Parameter((weight.float() + self.lora_B.weight @ self.lora_A.weight * "
         "self.scaling).detach().to(weight.dtype)).",
     ),
@@ -154,6 +155,7 @@ EXERCISE = Exercise(
             "when the base layer itself is changed",
             when_the_base_layer_is_changed,
             "this module would then add the product a second time.",
+            also=({"weight.float() + update": "weight.float().add_(update)"},),
         ),
         Mistake(
             "without the bias",

@@ -53,6 +53,18 @@ def with_the_mean_of_the_parts_means(model, batches, parameters, optimizer, sum_
     return total
 
 
+def with_the_mean_of_the_parts_gradients(model, batches, parameters, optimizer, sum_loss, max_norm=1.0):
+    optimizer.zero_grad()
+    total, number = 0.0, 0
+    for batch in batches:
+        batch_sum, batch_number = batch_loss(model, batch, sum_loss)  # noqa: F821
+        (batch_sum / batch_number / len(batches)).backward()
+        total, number = total + batch_sum.item(), number + batch_number
+    clip_gradients(parameters, max_norm)  # noqa: F821
+    optimizer.step()
+    return total / number
+
+
 def when_each_part_is_clipped(model, batches, parameters, optimizer, sum_loss, max_norm=1.0):
     optimizer.zero_grad()
     total, number = 0.0, 0
@@ -184,6 +196,7 @@ EXERCISE = Exercise(
             "with the mean of the parts' means",
             with_the_mean_of_the_parts_means,
             "a part with few tokens would count as much as one with many: add sums and numbers, divide once.",
+            also=(with_the_mean_of_the_parts_gradients,),
         ),
         Mistake(
             "when each part is clipped",

@@ -6,17 +6,20 @@ import re
 
 import numpy as np
 import pytest
+import torch
 
 import learn
 from course import hints, worker
 from course.checking import check
 from course.differences import describe_values
 from course.exercises import EXERCISES, FILES, named, number_of
+from course.judging import judge, to_array
 from course.learner_file import LearnerFile
-from course.outcome import Result
+from course.outcome import Outcome, Result
 from course.path import count_line, path_line
 from course.skeletons import skeleton
 from course.source import ROOT, reference_source
+from course.trying import expected_outcome, variant_file
 from course.write import BEGIN, END, exercise_list, pages_with_the_list
 
 skeleton_of = functools.cache(skeleton)
@@ -187,3 +190,62 @@ def test_readme_says_how_many_exercises_there_are_and_how_long_they_take():
 def test_message_says_how_far_off_the_values_are(change, words):
     right = np.array([[0.5, 2.0, -3.0], [4.0, 1.5, 7.0]])
     assert words in " ".join(describe_values(right, change(right), 1e-5, "B D", {}))
+
+
+def test_a_wrong_size_is_that_of_the_test():
+    """What is compared is a small random model: no checkpoint has its sizes."""
+    [exercise] = named("VisionEmbeddings")
+    change = {"nn.Embedding(config.num_patches, config.hidden_size)": "nn.Embedding(256, config.hidden_size)"}
+    message = check(exercise, variant_file(exercise, change)).message
+    assert "has the shape [256, " in message and "but with the sizes of this test it has to be [" in message
+    assert "is one of them written as a number?" in message and "checkpoint" not in message
+
+
+def test_a_weight_the_wrong_way_round_is_called_so():
+    [exercise] = named("MLP")
+    sizes = ["config.hidden_size", "config.intermediate_size"]
+    change = {f"nn.Linear({', '.join(sizes)})": f"nn.Linear({', '.join(reversed(sizes))})"}
+    message = check(exercise, variant_file(exercise, change)).message
+    assert "input and output are swapped" in message and "written as a number" not in message
+
+
+IDS = [[4, 256_000, 7], [257_151, 3, 256_001]]
+
+
+@pytest.mark.parametrize(
+    ("got", "words"),
+    [
+        ([[4, 256_000, 7], [257_152, 3, 256_001]], "First difference at [B, T] = [1, 0]: 257152 instead of"),
+        ([[5, 256_001, 8], [257_152, 4, 256_002]], "All values are right up to a constant: 1 too large."),
+        (
+            [[7, 256_000, 4], [256_001, 3, 257_151]],
+            "These are the right values in reverse order along axis 1",
+        ),
+        ([[3, 256_000, 7], [257_151, 4, 256_001]], "These are the right values in the wrong places."),
+        ([[8, 512_000, 14], [514_302, 6, 512_002]], "Right: 0% of 6 values."),
+    ],
+)
+def test_ids_are_right_or_wrong_but_not_nearly_right(got, words):
+    """They are no measured numbers: no tolerance, no largest difference, no ratio."""
+    right, got = to_array(torch.tensor(IDS)), to_array(torch.tensor(got))
+    said = " ".join(describe_values(right, got, 1e-5, "B T", {}))
+    assert words in said
+    assert "Largest" not in said and "factor" not in said and "average" not in said
+
+
+def test_an_id_that_is_one_off_is_wrong():
+    [exercise] = named("PaliGemmaProcessor.__call__")
+    index = 0
+    right = expected_outcome(exercise, index)
+    ids = right.value["input_ids"].clone()
+    ids[0, 0] += 1
+    flaw = judge(right, Outcome(value=right.value | {"input_ids": ids}), exercise, exercise.cases[index])
+    assert flaw.kind == "values" and "input_ids" in flaw.headline
+
+
+def test_a_count_has_no_ratio():
+    [exercise] = named("KVCache.num_items")
+    index = 1
+    right = expected_outcome(exercise, index)
+    flaw = judge(right, Outcome(value=2 * right.value), exercise, exercise.cases[index])
+    assert flaw.kind == "values" and "times what it should be" not in " ".join(flaw.details)

@@ -10,6 +10,7 @@ import torch
 
 import learn
 from course import hints, worker
+from course.at_work import at_work, sentence, side_by_side
 from course.checking import check
 from course.differences import describe_values
 from course.exercises import EXERCISES, FILES, named, number_of
@@ -17,6 +18,7 @@ from course.judging import judge, to_array
 from course.learner_file import LearnerFile
 from course.outcome import Outcome, Result
 from course.path import count_line, path_line
+from course.show import show
 from course.skeletons import skeleton
 from course.source import ROOT, reference_source
 from course.trying import expected_outcome, variant_file
@@ -143,6 +145,59 @@ def test_all_solved(ask):
         ask.texts[file] = reference_source(file)
     all_solved = f"All {len(EXERCISES)} exercises are solved: python inference.py --set 0\n"
     assert ask()[1].endswith(f"\n{all_solved}") and ask("hint")[1] == all_solved
+
+
+# ------------------------------------------------------------------------------ show and try
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "words"),
+    [
+        (
+            "KVCache.num_items",
+            {"self.key_cache[0].shape[2] if self.key_cache else 0": "len(self.key_cache)"},
+            ["six tokens", "Yours\n    result: 2\n\n  Right\n    result: 6"],
+        ),
+        ("KVCache.num_items", {"self.key_cache else 0": "True else 0"}, ["nothing cached yet", "IndexError"]),
+        ("keep_top_p", {"reached_before >= top_p": "reached_before > top_p"}, ["reached exactly"]),
+        # Where the numbers are the same, what is wrong is said.
+        ("rotate_half", {"[-second, first], dim=-1)": "[-second, first], dim=-1).detach()"}, ["no gradient"]),
+        ("rescale", {}, ["Yours is right, in this case and in all others."]),
+        ("KVCache.num_items", {}, ["filled", "Yours is right, in this case and in all others."]),
+    ],
+)
+def test_show_looks_for_a_case_that_is_wrong(name, change, words):
+    [exercise] = named(name)
+    text = show(exercise, variant_file(exercise, change))
+    for word in words:
+        assert word in text
+    assert not change or "Yours is right" not in text
+
+
+def test_a_case_that_does_not_end_is_shown():
+    [exercise] = named("KVCache.num_items")
+    loop = "while len(self.key_cache) > 3:\n            pass\n        return"
+    endless = {"return self.key_cache[0]": f"{loop} self.key_cache[0]"}
+    text = show(exercise, variant_file(exercise, endless), 0.2)
+    assert "one token, four layers" in text and "still running after" in text
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("train_step", "in training"),
+        ("make_encoder", "for masks"),
+        ("keep_top_p", "where tokens are drawn"),
+        ("parse_boxes", "where boxes are read"),
+    ],
+)
+def test_what_no_answer_runs_is_not_asked_about(name, words, monkeypatch):
+    monkeypatch.setattr("course.at_work.effect_of", lambda _: pytest.fail("the model was asked"))
+    [exercise] = named(name)
+    effect = at_work(exercise, LearnerFile(exercise.file, reference_source(exercise.file)))
+    said = sentence(effect)
+    assert said.startswith("None of the small model's six answers runs this") and words in said
+    assert side_by_side(exercise, effect) == ["", said]
 
 
 # --------------------------------------------------------------------------- the learning path

@@ -288,14 +288,12 @@ def test_ids_are_right_or_wrong_but_not_nearly_right(got, words):
     assert "Largest" not in said and "factor" not in said and "average" not in said
 
 
-def test_an_id_that_is_one_off_is_wrong():
+def test_a_large_id_that_is_one_off_is_wrong():
+    """By the tolerance of measured numbers, 257151 would be 257152."""
     [exercise] = named("PaliGemmaProcessor.__call__")
-    index = 0
-    right = expected_outcome(exercise, index)
-    ids = right.value["input_ids"].clone()
-    ids[0, 0] += 1
-    flaw = judge(right, Outcome(value=right.value | {"input_ids": ids}), exercise, exercise.cases[index])
-    assert flaw.kind == "values" and "input_ids" in flaw.headline
+    right, got = (Outcome(value=torch.tensor(IDS) + shift) for shift in (0, 1))
+    flaw = judge(right, got, exercise, exercise.cases[0])
+    assert flaw is not None and flaw.kind == "values"
 
 
 def test_a_count_has_no_ratio():

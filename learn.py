@@ -4,7 +4,7 @@
     python learn.py list            all exercises, without trying them
     python learn.py why NAME        the idea behind an exercise, and its lesson
     python learn.py hint NAME       a hint; once more, another; three in all
-    python learn.py show NAME       the smallest case: its input, your output, the right one
+    python learn.py show NAME       the smallest case that is wrong: its input, your output, the right one
     python learn.py try NAME        what the small model answers with your code in it
     python learn.py experiment      what becomes of its answers if a line of the reference is changed
     python learn.py compare         the first module of your model whose output differs on a picture
@@ -38,7 +38,7 @@ def build_parser() -> Parser:
     hint.add_argument("--reset", action="store_true", help="forget how many hints were given")
     why = commands.add_parser("why", help="the idea behind an exercise")
     why.add_argument("name", metavar="NAME", help="of an exercise")
-    show = commands.add_parser("show", help="the smallest case in numbers")
+    show = commands.add_parser("show", help="the smallest case that is wrong, in numbers")
     show.add_argument("name", metavar="NAME", help="of an exercise")
     try_ = commands.add_parser("try", help="what the small model answers with your code in it")
     try_.add_argument("name", metavar="NAME", help="of an exercise")

@@ -22,17 +22,27 @@ FIRST = [
     ("night", "detect"),
 ]
 
+# What none of the six answers runs, by file or by exercise, and where it is used.
+ELSEWHERE = {
+    "keep_top_p": "where tokens are drawn at random (`--temperature`)",
+    "parse_boxes": "where boxes are read from an answer (`--draw`)",
+    "mask_decoder": "for masks (`segment`)",
+    "training": "in training (finetune.py)",
+}
+
 
 @dataclass
 class Effect:
     """The answers of the reference and with the learner's code, by picture and kind of prompt.
 
     stopped: why there are none with the learner's code; the first line says it, the others say where.
+    elsewhere: where code is used that none of the answers runs, so that nothing was asked.
     """
 
-    before: dict
+    before: dict = field(default_factory=dict)
     after: dict = field(default_factory=dict)
     stopped: list[str] = field(default_factory=list)
+    elsewhere: str = ""
 
     @property
     def changed(self) -> list[tuple[str, str]]:
@@ -74,6 +84,9 @@ def at_work(exercise: Exercise, file: LearnerFile, seconds: float = SECONDS) -> 
     """The effect of one exercise's code. Raises a Flaw if it does not end in time."""
     from course.learner_set import combine, learner_files
 
+    if elsewhere := ELSEWHERE.get(exercise.name) or ELSEWHERE.get(exercise.file):
+        return Effect(elsewhere=elsewhere)
+
     def work() -> Effect:
         return effect_of(combine(learner_files() | {exercise.file: file}, [exercise]))
 
@@ -87,6 +100,8 @@ def sentence(effect: Effect) -> str:
     """The effect in a sentence: the answer that shows it best, or that none does."""
     from course.experiments.experiment import QUESTIONS, one_line
 
+    if effect.elsewhere:
+        return f"None of the small model's six answers runs this: it is used {effect.elsewhere}."
     if effect.stopped:
         return f"With this, the model does not answer: {effect.stopped[0]}"
     if not effect.changed:
@@ -109,6 +124,8 @@ def side_by_side(exercise: Exercise, effect: Effect) -> list[str]:
     """All six answers, the reference's and the learner's."""
     from course.experiments.command import side_by_side
 
+    if effect.elsewhere:
+        return ["", sentence(effect)]
     if effect.stopped:
         first, *more = effect.stopped
         return ["", f"With your {exercise.name}, the model does not answer: {first}", *more[1:]]

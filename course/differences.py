@@ -114,9 +114,12 @@ def what_holds(
         if right.shape[axis] > 1 and wrong_here.any() and not wrong_here.all():
             name = axis_name(axis, axes)
             lines.append(f"Along {name}: right at {ranges(~wrong_here)}, wrong at {ranges(wrong_here)}.")
-    if right.dtype.kind != "f" or not np.isfinite(got).all() or right.size < 2:
-        found = same_numbers(right, got)
-        return lines + (found or (moved(right, got, tolerance, axes) if np.isfinite(got).all() else []))
+    if not np.isfinite(got).all() or right.size < 2:
+        return lines
+    if right.dtype.kind != "f":
+        found = [] if right.dtype.kind == "b" else up_to_a_constant(right, got, 0)
+        found = found or same_numbers(right, got) or moved(right, got, tolerance, axes)
+        return lines + (found or mixed_up(right, got))
 
     factor = float((got * right).sum() / max((right * right).sum(), 1e-30))
     if factor and distance(right * factor, got, 10 * tolerance) <= 1:
@@ -127,10 +130,8 @@ def what_holds(
             if abs(factor) != 1
             else "Every sign is flipped; apart from that, the values are right.",
         ]
-    shift = float((got - right).mean())
-    if distance(right + shift, got, 10 * tolerance) <= 1:
-        size = "large" if shift > 0 else "small"
-        return [*lines, f"All values are right up to a constant: {show(abs(shift))} too {size}."]
+    if found := up_to_a_constant(right, got, 10 * tolerance):
+        return lines + found
     if np.allclose(np.abs(got), np.abs(right), rtol=10 * tolerance, atol=tolerance):
         return [
             *lines,
@@ -143,9 +144,18 @@ def what_holds(
         or mixed_up(right, got)
         or row_by_row(right, got, tolerance, axes)
     )
-    if not found and abs(shift) < 1e-3 * right.std() and right.std() > 0:
+    if not found and abs((got - right).mean()) < 1e-3 * right.std() and right.std() > 0:
         found = ["The values are right on average."]
     return lines + found
+
+
+def up_to_a_constant(right: np.ndarray, got: np.ndarray, tolerance: float) -> list[str]:
+    difference = got.astype(np.float64) - right
+    shift = float(difference.mean())
+    if distance(right + shift, right + difference, tolerance) > 1:
+        return []
+    amount = show(abs(shift)) if right.dtype.kind == "f" else f"{abs(shift):.0f}"
+    return [f"All values are right up to a constant: {amount} too {'large' if shift > 0 else 'small'}."]
 
 
 def axis_name(axis: int, axes: list[str]) -> str:
@@ -210,21 +220,22 @@ def same_numbers(right: np.ndarray, got: np.ndarray) -> list[str]:
     if right.size < 2 or not np.isfinite(got.astype(float)).all():
         return []
     for axis in range(right.ndim):
-        if right.shape[axis] > 1 and np.allclose(np.flip(got, axis), right, rtol=1e-4, atol=1e-6):
+        if right.shape[axis] > 1 and alike(right, np.flip(got, axis)):
             return [f"These are the right values in reverse order along axis {axis}."]
     for one in range(right.ndim):
         for other in range(one):
-            if right.shape[one] == right.shape[other] and np.allclose(
-                got.swapaxes(one, other), right, rtol=1e-4, atol=1e-6
-            ):
+            if right.shape[one] == right.shape[other] and alike(right, got.swapaxes(one, other)):
                 return [f"These are the right values with axes {other} and {one} swapped."]
     return []
 
 
+def alike(right: np.ndarray, got: np.ndarray) -> bool:
+    """Equal, for a line of words about them: measured numbers up to what computing in another order does."""
+    return np.allclose(got, right, rtol=1e-4, atol=1e-6) if right.dtype.kind == "f" else (got == right).all()
+
+
 def mixed_up(right: np.ndarray, got: np.ndarray) -> list[str]:
-    if right.dtype.kind == "f" and np.allclose(
-        np.sort(got, None), np.sort(right, None), rtol=1e-4, atol=1e-6
-    ):
+    if right.dtype.kind != "b" and alike(np.sort(right, None), np.sort(got, None)):
         return ["These are the right values in the wrong places."]
     return []
 

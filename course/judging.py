@@ -411,8 +411,9 @@ def what_is_text(right, value) -> list[str]:
             return ["The letters are right, but in another order."]
         if right.strip() == value.strip():
             return ["They differ only in the spaces around them."]
-    is_number = all(isinstance(x, (int, float)) and not isinstance(x, bool) for x in (right, value))
-    if is_number and right and value and np.isfinite(float(value)):
+    # A right number of tokens is not twice a wrong one, but for chance: only what is measured has a ratio.
+    is_measured = isinstance(right, float) and isinstance(value, (int, float)) and not isinstance(value, bool)
+    if is_measured and right and value and np.isfinite(float(value)):
         ratio = value / right
         if abs(ratio) != 1 and (abs(ratio - round(ratio)) < 1e-6 or abs(1 / ratio - round(1 / ratio)) < 1e-6):
             return [f"It is {ratio:.6g} times what it should be."]
@@ -438,5 +439,5 @@ def tolerance_of(case: Case, right) -> float:
 def to_array(value) -> np.ndarray:
     if isinstance(value, torch.Tensor):
         value = value.detach().cpu() if value.device.type != "meta" else torch.zeros(value.shape)
-        return (value.double() if value.dtype != torch.bool else value).numpy()
+        return (value.double() if value.is_floating_point() else value).numpy()
     return value

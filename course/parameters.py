@@ -85,9 +85,10 @@ def check_parameters(made, expected: nn.Module, name: str, source: str = "the ch
         )
     for key, parameter in ours.items():
         if theirs[key].shape != parameter.shape:
-            turned = theirs[key].shape == parameter.shape[::-1]
-            raise Flaw(
-                "attribute",
-                f"`{key}` of {name} has the shape {list(theirs[key].shape)}, but {source} has "
-                f"{list(parameter.shape)}" + (": input and output are swapped." if turned else "."),
-            )
+            shape, right = list(theirs[key].shape), list(parameter.shape)
+            headline = f"`{key}` of {name} has the shape {shape}, but "
+            headline += f"with the sizes of this test it has to be {right}"
+            if shape == right[::-1]:
+                raise Flaw("attribute", f"{headline}: input and output are swapped.")
+            advice = "Sizes come in as arguments or with the config: is one of them written as a number?"
+            raise Flaw("attribute", f"{headline}.", [advice] if len(shape) == len(right) else [])

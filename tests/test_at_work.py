@@ -1,12 +1,15 @@
 """What a mistake does in the small model: learn.py try, and the end of a known mistake's message."""
 
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 
 import learn
 from course import worker
-from course.at_work import FIRST, Effect, at_work, effect_of, sentence, side_by_side
-from course.exercises import named
+from course.at_work import ELSEWHERE, FIRST, Effect, at_work, effect_of, sentence, side_by_side
+from course.exercises import EXERCISES, named
 from course.experiments.experiment import QUESTIONS, Said
 from course.experiments.run import reference_answers
 from course.learner_file import LearnerFile
@@ -125,6 +128,28 @@ def test_without_the_small_model(monkeypatch):
 def test_the_reference_has_no_effect():
     effect = effect_of(import_set(1))
     assert effect.after == effect.before == reference_answers()
+
+
+def test_what_is_asked_about_is_what_the_answers_run():
+    """All that they run is tried, and what they do not is said to be used elsewhere."""
+    modules, called = import_set(1), set()
+
+    def note(frame, event, _):
+        if event == "call":
+            called.add((Path(frame.f_code.co_filename).stem, frame.f_code.co_qualname))
+
+    sys.setprofile(note)
+    try:
+        effect_of(modules)
+    finally:
+        sys.setprofile(None)
+    run = {
+        exercise.name
+        for exercise in EXERCISES
+        if {(f"{exercise.file}_1", part) for part in exercise.parts} & called
+    }
+    elsewhere = {exercise.name for exercise in EXERCISES if {exercise.name, exercise.file} & ELSEWHERE.keys()}
+    assert run == {exercise.name for exercise in EXERCISES} - elsewhere
 
 
 def test_sentence_names_the_plainest_difference():

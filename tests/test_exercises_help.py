@@ -6,17 +6,22 @@ import re
 
 import numpy as np
 import pytest
+import torch
 
 import learn
 from course import hints, worker
+from course.at_work import at_work, sentence, side_by_side
 from course.checking import check
 from course.differences import describe_values
 from course.exercises import EXERCISES, FILES, named, number_of
+from course.judging import judge, to_array
 from course.learner_file import LearnerFile
-from course.outcome import Result
+from course.outcome import Outcome, Result
 from course.path import count_line, path_line
+from course.show import show
 from course.skeletons import skeleton
 from course.source import ROOT, reference_source
+from course.trying import expected_outcome, variant_file
 from course.write import BEGIN, END, exercise_list, pages_with_the_list
 
 skeleton_of = functools.cache(skeleton)
@@ -142,6 +147,59 @@ def test_all_solved(ask):
     assert ask()[1].endswith(f"\n{all_solved}") and ask("hint")[1] == all_solved
 
 
+# ------------------------------------------------------------------------------ show and try
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "words"),
+    [
+        (
+            "KVCache.num_items",
+            {"self.key_cache[0].shape[2] if self.key_cache else 0": "len(self.key_cache)"},
+            ["six tokens", "Yours\n    result: 2\n\n  Right\n    result: 6"],
+        ),
+        ("KVCache.num_items", {"self.key_cache else 0": "True else 0"}, ["nothing cached yet", "IndexError"]),
+        ("keep_top_p", {"reached_before >= top_p": "reached_before > top_p"}, ["reached exactly"]),
+        # Where the numbers are the same, what is wrong is said.
+        ("rotate_half", {"[-second, first], dim=-1)": "[-second, first], dim=-1).detach()"}, ["no gradient"]),
+        ("rescale", {}, ["Yours is right, in this case and in all others."]),
+        ("KVCache.num_items", {}, ["filled", "Yours is right, in this case and in all others."]),
+    ],
+)
+def test_show_looks_for_a_case_that_is_wrong(name, change, words):
+    [exercise] = named(name)
+    text = show(exercise, variant_file(exercise, change))
+    for word in words:
+        assert word in text
+    assert not change or "Yours is right" not in text
+
+
+def test_a_case_that_does_not_end_is_shown():
+    [exercise] = named("KVCache.num_items")
+    loop = "while len(self.key_cache) > 3:\n            pass\n        return"
+    endless = {"return self.key_cache[0]": f"{loop} self.key_cache[0]"}
+    text = show(exercise, variant_file(exercise, endless), 0.2)
+    assert "one token, four layers" in text and "still running after" in text
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("train_step", "in training"),
+        ("make_encoder", "for masks"),
+        ("keep_top_p", "where tokens are drawn"),
+        ("parse_boxes", "where boxes are read"),
+    ],
+)
+def test_what_no_answer_runs_is_not_asked_about(name, words, monkeypatch):
+    monkeypatch.setattr("course.at_work.effect_of", lambda _: pytest.fail("the model was asked"))
+    [exercise] = named(name)
+    effect = at_work(exercise, LearnerFile(exercise.file, reference_source(exercise.file)))
+    said = sentence(effect)
+    assert said.startswith("None of the small model's six answers runs this") and words in said
+    assert side_by_side(exercise, effect) == ["", said]
+
+
 # --------------------------------------------------------------------------- the learning path
 
 
@@ -187,3 +245,60 @@ def test_readme_says_how_many_exercises_there_are_and_how_long_they_take():
 def test_message_says_how_far_off_the_values_are(change, words):
     right = np.array([[0.5, 2.0, -3.0], [4.0, 1.5, 7.0]])
     assert words in " ".join(describe_values(right, change(right), 1e-5, "B D", {}))
+
+
+def test_a_wrong_size_is_that_of_the_test():
+    """What is compared is a small random model: no checkpoint has its sizes."""
+    [exercise] = named("VisionEmbeddings")
+    change = {"nn.Embedding(config.num_patches, config.hidden_size)": "nn.Embedding(256, config.hidden_size)"}
+    message = check(exercise, variant_file(exercise, change)).message
+    assert "has the shape [256, " in message and "but with the sizes of this test it has to be [" in message
+    assert "is one of them written as a number?" in message and "checkpoint" not in message
+
+
+def test_a_weight_the_wrong_way_round_is_called_so():
+    [exercise] = named("MLP")
+    sizes = ["config.hidden_size", "config.intermediate_size"]
+    change = {f"nn.Linear({', '.join(sizes)})": f"nn.Linear({', '.join(reversed(sizes))})"}
+    message = check(exercise, variant_file(exercise, change)).message
+    assert "input and output are swapped" in message and "written as a number" not in message
+
+
+IDS = [[4, 256_000, 7], [257_151, 3, 256_001]]
+
+
+@pytest.mark.parametrize(
+    ("got", "words"),
+    [
+        ([[4, 256_000, 7], [257_152, 3, 256_001]], "First difference at [B, T] = [1, 0]: 257152 instead of"),
+        ([[5, 256_001, 8], [257_152, 4, 256_002]], "All values are right up to a constant: 1 too large."),
+        (
+            [[7, 256_000, 4], [256_001, 3, 257_151]],
+            "These are the right values in reverse order along axis 1",
+        ),
+        ([[3, 256_000, 7], [257_151, 4, 256_001]], "These are the right values in the wrong places."),
+        ([[8, 512_000, 14], [514_302, 6, 512_002]], "Right: 0% of 6 values."),
+    ],
+)
+def test_ids_are_right_or_wrong_but_not_nearly_right(got, words):
+    """They are no measured numbers: no tolerance, no largest difference, no ratio."""
+    right, got = to_array(torch.tensor(IDS)), to_array(torch.tensor(got))
+    said = " ".join(describe_values(right, got, 1e-5, "B T", {}))
+    assert words in said
+    assert "Largest" not in said and "factor" not in said and "average" not in said
+
+
+def test_a_large_id_that_is_one_off_is_wrong():
+    """By the tolerance of measured numbers, 257151 would be 257152."""
+    [exercise] = named("PaliGemmaProcessor.__call__")
+    right, got = (Outcome(value=torch.tensor(IDS) + shift) for shift in (0, 1))
+    flaw = judge(right, got, exercise, exercise.cases[0])
+    assert flaw is not None and flaw.kind == "values"
+
+
+def test_a_count_has_no_ratio():
+    [exercise] = named("KVCache.num_items")
+    index = 1
+    right = expected_outcome(exercise, index)
+    flaw = judge(right, Outcome(value=2 * right.value), exercise, exercise.cases[index])
+    assert flaw.kind == "values" and "times what it should be" not in " ".join(flaw.details)

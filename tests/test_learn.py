@@ -171,7 +171,8 @@ def test_show(exercise):
     text = show(exercise, LearnerFile(exercise.file, reference_source(exercise.file)))
     _, rest = text.split("\n  Yours\n")
     yours, right = rest.split("\n\n  Right\n")
-    assert yours == right and f"the case: {exercise.cases[index].about}\n" in text
+    assert right == f"{yours}\n\n  Yours is right, in this case and in all others."
+    assert f"the case: {exercise.cases[index].about}\n" in text
     if not exercise.solved:
         assert "\n    is not done yet\n" in show(
             exercise, LearnerFile(exercise.file, skeleton(exercise.file))

@@ -59,13 +59,13 @@ EXPERIMENTS = (
         "The difference between LayerNorm and RMSNorm is the mean. How much of the answers hangs on it?",
         """Little, and where it does it shows late: [both captions](caption: same) and [both places](where:
         same) are as before, and there are still [two cats](cats detect: 2 boxes), the second where it was.
-        But the first one's box now reaches down as far as the second's, and as far [to the right](cats
-        detect: says <loc049) again, a tenth of the picture too far each way, and of the star there is [one
-        number and then the end](night detect: 0 boxes): "{night detect}". The mean is one direction out of
-        192, and no more of a vector lies there than in any other, about a third of a percent of its squared
-        length. This is what Zhang and Sennrich found: what helps about a norm is the fixed length, not the
-        mean of zero, so the mean can be saved. That holds for training; these weights were trained without
-        it, and captions and places alone would not have shown the mistake.""",
+        But the first one's box now reaches a tenth of the picture too far down, and [a tenth too far to the
+        right](cats detect: says <loc049), and of the star there is [one number and then the end](night
+        detect: 0 boxes): "{night detect}". The mean is one direction out of 192, and no more of a vector lies
+        there than in any other, about a third of a percent of its squared length. This is what Zhang and
+        Sennrich found: what helps about a norm is the fixed length, not the mean of zero, so the mean can be
+        saved. That holds for training; these weights were trained without it, and captions and places alone
+        would not have shown the mistake.""",
     ),
     Experiment(
         "fast-clocks",
@@ -361,17 +361,18 @@ EXPERIMENTS = (
             ),
         ),
         "Four layers. What does each of them do for an answer?",
-        """Read the table from top to bottom. Without layer 0 the model counts three cats and does not notice
-        that it has said so, [again and again in the caption](0 caption: says threethreethree), asked for a
-        place it [names the cats](0 where: "three cats"), and it finds [no box](0 detect: 0 boxes). Without
-        layer 1 [the umbrella's place](1 where: same) is right and the caption still begins with ["two"](1
-        caption: says two), but two of what is nearly a draw, "umbrellas" with 47 percent and "cats" with 42,
-        and `detect` gets letters instead of [boxes](1 detect: 0 boxes). Without layer 2 there are ["three
-        cats"](2 caption: "three cats"), and of [their boxes](2 detect: changed) the second begins at the left
-        with a guess of two percent; [the place](2 where: same) is right. Without layer 3, the last, [the
-        place](3 where: same) is right, too, and the caption begins with ["two"](3 caption: says two), after
-        which a second "two" is likelier than "cats"; but `detect` gets newlines and [no number](3 detect: 0
-        boxes; 3 detect: endless). No layer has a single task, but each leaves a gap of its own kind.""",
+        """Read the table from top to bottom. Without layer 0 the model does not notice that it has written a
+        word, and counts ["three" again and again](0 caption: says threethreethree); asked for a place, it
+        names [the cats](0 where: "three cats"), and it finds [no box](0 detect: 0 boxes). Without layer 1
+        [the umbrella's place](1 where: same) is right and the caption still begins with ["two"](1 caption:
+        says two), but two of what is nearly a draw, "umbrellas" with 47 percent and "cats" with 42, and
+        `detect` gets letters instead of [boxes](1 detect: 0 boxes). Without layer 2 there are ["three
+        cats"](2 caption: "three cats"), but only two of [their boxes](2 detect: changed), and the left edge
+        of the second is a guess, at two percent; [the place](2 where: same) is right. Without layer 3, the
+        last, [the place](3 where: same) is right, too, and the caption begins with ["two"](3 caption: says
+        two), after which a second "two" is likelier than "cats"; but `detect` gets newlines and [no number](3
+        detect: 0 boxes; 3 detect: endless). No layer has a single task, but each leaves a gap of its own
+        kind.""",
         (Parameter("layer", num_layers, 2),),
     ),
     Experiment(
@@ -492,9 +493,9 @@ EXPERIMENTS = (
         detect: nothing; cats where: nothing) before the first word. [No caption](caption: changed), [no
         place](where: changed) and [no box](detect: 0 boxes) is right. From the second token on the line is
         correct again, by accident, because a call with a single new token has a single position, so an answer
-        may still find its way back to what is in the picture, "{night caption}", or [not](cats caption: says
-        connaisse), when it has begun in another language; and `detect cat`, which needs its first number,
-        never does: "{cats detect}". Compare with `padded-right`, which reads off the wrong place for another
-        reason.""",
+        may still find its way back to [what is in the picture](night caption: says and a star), "{night
+        caption}", or [not](cats caption: says connaisse), when it has begun in another language; and `detect
+        cat`, which needs its first number, never does: "{cats detect}". Compare with `padded-right`, which
+        reads off the wrong place for another reason.""",
     ),
 )

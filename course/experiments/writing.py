@@ -105,7 +105,7 @@ EXPERIMENTS = (
             ),
         ),
         "The answer is finished, and the loop goes on. What comes after the end?",
-        """More ends, as in "{cats where}", and when there have been a few, an afterthought, a
+        """More ends, as in "{cats where}", and when there have been a few, an afterthought, a German
         ["kenne"](cats detect: says <eos> kenne) behind the boxes. The answer itself [is the
         same](cats caption: says two cats and an umbrella<eos>; cats where: says top<eos>; night
         where: says bottom left<eos>), because nothing before the end knows what comes after it. The

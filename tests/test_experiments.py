@@ -213,6 +213,17 @@ def test_weights_are_rounded_to_few_values_and_zeros_stay(checkpoint):
     assert ((rounded[1:] - weight[1:]).abs() <= step * 0.501).all()
 
 
+def test_two_bits_are_too_few():
+    """What the explanation of three-bits says of one bit less."""
+    kit = switched(reference(), [])
+    model = run.rounded_weights(kit.model, 2)
+    matrices = [m.weight for m in model.modules() if isinstance(m, (torch.nn.Linear, torch.nn.Embedding))]
+    zeros = sum((weight == 0).sum().item() for weight in matrices)
+    assert zeros / sum(map(torch.numel, matrices)) > 0.8
+    answers = kit._replace(model=model).answers()
+    assert all(answers[place].text != said.text for place, said in reference_answers().items())
+
+
 # --------------------------------------------------------------------------------- several at once
 
 

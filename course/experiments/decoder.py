@@ -58,14 +58,14 @@ EXPERIMENTS = (
         ),
         "The difference between LayerNorm and RMSNorm is the mean. How much of the answers hangs on it?",
         """Little, and where it does it shows late: [both captions](caption: same) and [both places](where:
-        same) are as before, and so are [the cats' boxes](cats detect: kept), but for one edge: the first cat
-        now reaches down [as far as the second](cats detect: says <loc0837><loc03), a tenth of the picture
-        too far. Of the star there is [one number and then the end](night detect: 0 boxes): "{night detect}".
-        The mean is one direction out of 192, and no more of a vector lies there than in any other, about a
-        third of a percent of its squared length. This is what Zhang and Sennrich found: what helps about a
-        norm is the fixed length, not the mean of zero, so the mean can be saved. That holds for training;
-        these weights were trained without it, and captions and places alone would not have shown the
-        mistake.""",
+        same) are as before, and there are still [two cats](cats detect: 2 boxes), the second where it was.
+        But the first one's box now reaches a tenth of the picture too far down, and [a tenth too far to the
+        right](cats detect: says <loc049), and of the star there is [one number and then the end](night
+        detect: 0 boxes): "{night detect}". The mean is one direction out of 192, and no more of a vector lies
+        there than in any other, about a third of a percent of its squared length. This is what Zhang and
+        Sennrich found: what helps about a norm is the fixed length, not the mean of zero, so the mean can be
+        saved. That holds for training; these weights were trained without it, and captions and places alone
+        would not have shown the mistake.""",
     ),
     Experiment(
         "fast-clocks",
@@ -105,14 +105,13 @@ EXPERIMENTS = (
             ),
         ),
         "The paper pairs neighbors, the checkpoint's code pairs halves. Does it matter which?",
-        """It does, and most where order counts. What there is can still be named, at least in part, [two
-        cats and an umbrella](cats caption: same) or ["a rocket"](night caption: "a rocket") without its
-        star, but [no box is complete](detect: 0 boxes), and to "where?" the model answers with a thing,
-        [umbrellas](cats where: says umbrella) or [rockets](night where: says rocket). Either way of pairing
-        would do, but these weights were trained to put into numbers i and i + 16 what is rotated together,
-        and now number i meets its neighbor, which has another angle besides. Published weights exist in both
-        orders, and to convert from one to the other is to permute the rows of q_proj and k_proj. The first
-        caption alone would have shown nothing.""",
+        """It does, and most where order counts. What there is can still be named, [two cats and an umbrella,
+        a rocket and a star](caption: same), but [no box is complete](detect: 0 boxes), and to "where?" the
+        model answers with a thing, [umbrellas](cats where: says umbrella) or [rockets](night where: says
+        rocket). Either way of pairing would do, but these weights were trained to put into numbers i and i +
+        16 what is rotated together, and now number i meets its neighbor, which has another angle besides.
+        Published weights exist in both orders, and to convert from one to the other is to permute the rows of
+        q_proj and k_proj. The captions alone would have shown nothing.""",
     ),
     Experiment(
         "no-rope",
@@ -182,10 +181,10 @@ EXPERIMENTS = (
         ),
         "< instead of <=: the classic off-by-one. Each token of the answer sees all tokens but itself. "
         "The answers?",
-        """[All captions and places](caption: same; where: same) stay, and [all boxes](detect: within 3), to
-        a thousandth or two. A token need not look at itself to know what it is: its own vector flows past
-        attention in the residual stream, and attention only adds to it. So this classic mistake leaves no
-        trace that anybody would notice in the answers, and a test that compares numbers is the only way to
+        """[All captions and places](caption: same; where: same) stay, and [all boxes](detect: within 3), to a
+        thousandth or two at most. A token need not look at itself to know what it is: its own vector flows
+        past attention in the residual stream, and attention only adds to it. So this classic mistake leaves
+        no trace that anybody would notice in the answers, and a test that compares numbers is the only way to
         find it. The residual stream forgives a great deal.""",
     ),
     Experiment(
@@ -195,12 +194,12 @@ EXPERIMENTS = (
         "gates",
         (Edit(FILE, "GemmaMLP.forward", GATED, "return self.down_proj(self.up_proj(hidden_states))"),),
         "down(gelu(gate(x)) * up(x)) without the first factor. What are the decoder's MLPs still good for?",
-        """For nothing that you would notice: [no answer is left](all: changed), and for most of them a
-        single letter comes out, "{cats caption}" for the first picture's caption, ["i"](cats where: "i") for
-        the umbrella's place, and "{cats detect}" instead of [a box](detect: 0 boxes). The gate decides,
-        number by number, what of `up` passes. With all gates open, everything is added that any token could
-        ever need, and what is left on top of the heap says nothing about the picture. And with the gate the
-        bend is gone as well: what is left of the MLP is a single matrix.""",
+        """For nothing that you would notice: [no answer is left](all: changed), and what comes out instead is
+        a letter or a few pieces that say nothing, "{cats caption}" for the first picture's caption,
+        ["i"](cats where: "i") for the umbrella's place, and "{cats detect}" instead of [a box](detect: 0
+        boxes). The gate decides, number by number, what of `up` passes. With all gates open, everything is
+        added that any token could ever need, and what is left on top of the heap says nothing about the
+        picture. And with the gate the bend is gone as well: what is left of the MLP is a single matrix.""",
     ),
     Experiment(
         "gate-alone",
@@ -211,13 +210,14 @@ EXPERIMENTS = (
         "The other way around: only gelu(gate(x)) goes into down. This is an ordinary MLP, as in GPT-2. "
         "Better?",
         """Hardly, for what comes is one token, again and again, [without an end](cats caption: endless;
-        where: endless; night: endless). Asked for a place, the model still names one, the right one for the
-        rocket, ["bottom"](night where: says bottombottom), and a wrong one for the umbrella, ["middle"](cats
-        where: says middlemiddle); the captions begin with newlines, the token at which the prompt ended, and
-        `detect` gets [no box](detect: 0 boxes). What says that a word has been written, and the next is due,
-        is lost. GELU never goes far below zero (-0.17 at the lowest), so an MLP of gates alone can only say
-        "how much", and it is `up` that says "of what, and with which sign". Shazeer, who brought gates into
-        transformers, offers no explanation and attributes their success to divine benevolence.""",
+        where: endless; night: endless). Asked for a place, the model still names one, half of the right one
+        for the rocket, ["bottom"](night where: says bottombottom), and a wrong one for the umbrella,
+        ["middle"](cats where: says middlemiddle); the captions begin with newlines, the token at which the
+        prompt ended, and `detect` gets [no box](detect: 0 boxes). What says that a word has been written, and
+        the next is due, is lost. GELU never goes far below zero (-0.17 at the lowest), so an MLP of gates
+        alone can only say "how much", and it is `up` that says "of what, and with which sign". Shazeer, who
+        brought gates into transformers, offers no explanation and attributes their success to divine
+        benevolence.""",
     ),
     Experiment(
         "silu",
@@ -233,13 +233,12 @@ EXPERIMENTS = (
             ),
         ),
         "Llama's activation in Gemma's MLP. Does the model become a llama?",
-        """Hardly anything happens: [the captions](caption: same) and [the umbrella's place](cats where:
-        same) stay, and [no edge of a box moves by more than two](detect: within 2) of the 1,024 steps. The
-        two curves look alike: zero on the left, x on the right, a dip in between. But look at what was
-        nearly even: that "left" follows on the rocket's ["bottom"](night where: says bottom) was 41 percent
-        likely and is now 52, and the end went from 59 to 47, so this answer turns. Somebody who copies
-        Llama's MLP gets a Gemma that seems to work, with every number a little off. Four layers forgive it;
-        what eighteen make of it you can only measure.""",
+        """Hardly anything happens: [the captions](caption: same) and [the places](where: same) stay, and [no
+        edge of a box moves by more than two](detect: within 2) of the 1,024 steps. The two curves look alike:
+        zero on the left, x on the right, a dip in between. But look below the words, at the one choice here
+        that is not all but certain: that "left" follows on the rocket's "bottom" was 81 percent likely and is
+        now 88. Somebody who copies Llama's MLP gets a Gemma that seems to work, with every number a little
+        off. Four layers forgive it; what eighteen make of it you can only measure.""",
     ),
     Experiment(
         "unscaled",
@@ -251,13 +250,13 @@ EXPERIMENTS = (
         "breaks?",
         """The first picture does not notice: [caption](cats caption: same), [place](cats where: same) and
         [boxes](cats detect: kept) are right, and no edge moves by [a hundredth](cats detect: within 10) of
-        the picture's side. The second keeps its [caption](night caption: same), too, but when its star has
-        been found, the model [goes on to look for another](night detect: changed), "{night detect}", and the
-        rocket is now at the ["bottom left"](night where: "bottom left"): that "left" has gone from 41
-        percent to 94. Larger scores make softmax sharper: each head looks at its best token nearly alone,
-        and mostly the best token is enough. It is not where several have to be weighed against each other,
-        as in "is there one more?" or "is this far enough to the left?". In training it would be fatal: a
-        softmax that has decided passes no gradient on.""",
+        the picture's side. The second keeps its [caption](night caption: same) and [place](night where:
+        same), too, but when its star has been found, the model finds it [a second time](night detect: 2
+        boxes), in nearly the same place: "{night detect}". Larger scores make softmax sharper: each head
+        looks at its best token nearly alone, and mostly the best token is enough. It is not where several
+        have to be weighed against each other, as in "is there one more?", and what was uncertain becomes less
+        so, if not more true: the "left" of the rocket's place has gone from 81 percent to 91. In training it
+        would be fatal: a softmax that has decided passes no gradient on.""",
     ),
     Experiment(
         "one-look",
@@ -267,14 +266,15 @@ EXPERIMENTS = (
         (Edit(FILE, "GemmaAttention.forward", SCORES, "scores = query @ key.transpose(2, 3) * 1000"),),
         "Scores times 1000: softmax becomes argmax, and nothing is averaged anymore. Can it still read "
         "a picture?",
-        """Mostly: [both captions](caption: same), the umbrella's place, [the top](cats where: says top), and
-        [the first four numbers](cats detect: says <loc0272><loc003) of the first cat's box are there, though
-        each of 16 heads now reads exactly one token. So most of what attention does here is to look
-        something up, not to average. What suffers is what needs more than one look, and that is to know how
-        much has been said. Both cats' boxes go on to a fifth number, so that [they are lost](cats detect:
-        changed); the star is found [a second time](night detect: 2 boxes), in nearly the same place; and
-        after the umbrella's "top" the end, which was certain, is only 29 percent likely. Attention is often
-        called a soft dictionary; here you see how little of the softness is used once a model has been
+        """Mostly: [the first caption](cats caption: same), [the rocket's place](night where: same) and [the
+        top](cats where: says top) for the umbrella's are right, and every box that is drawn lies on a thing
+        that was asked for, though each of 16 heads now reads exactly one token. So most of what attention
+        does here is to look something up, not to average. What suffers is what needs more than one look, and
+        that is to know how many there are and how much has been said. Of two cats there are [three
+        boxes](cats detect: 3 boxes) and of the star [two](night detect: 2 boxes), the last in each answer
+        nearly on top of the one before, the second caption has ["two stars"](night caption: says two stars),
+        and after the umbrella's "top" the end, which was certain, is only 5 percent likely. Attention is
+        often called a soft dictionary; here you see how little of the softness is used once a model has been
         trained, and for what.""",
     ),
     Experiment(
@@ -293,15 +293,15 @@ EXPERIMENTS = (
         ),
         "The decoder has 16 heads, and this one belongs to the boxes. What do captions become without it?",
         """Captions stay as they are, [every letter of them](caption: same), and so do [both places](where:
-        same). Boxes get a wrong bottom: the second cat's goes from 838 to [946](cats detect: says
-        <loc0600><loc0946>), the number that should come next, the right edge, and the star's [is now a
-        guess](night detect: changed), at a probability of three percent instead of nine. So this head helps
-        to tell which of the four numbers is due. Of the 16 heads 14 can be missing, one at a time, and [the
-        cats have their boxes and no others](lost: 0.0, 1.2), give or take a tenth of the picture for an
-        edge; without head 0 of layer 0 there is [no box at all](0.0 detect: nothing), and without head 2 of
-        layer 1 the first cat's [has no right edge](1.2 detect: 1 box). Nobody assigned the heads their
-        tasks: training did, and to switch things off and see what fails is how such heads are found in any
-        model.""",
+        same). Boxes get a wrong bottom: the second cat's goes from 836 to [946](cats detect: says
+        <loc0600><loc094), the number that should come next, the right edge, and the star's [is now a
+        guess](night detect: changed), at a probability of two percent instead of ten. So this head helps to
+        tell which of the four numbers is due. Of the 16 heads 14 can be missing, one at a time, and [the cats
+        have their boxes and no others](lost: 1.2, 3.0), give or take a tenth of the picture for an edge;
+        without head 2 of layer 1 the first cat's [has no right edge](1.2 detect: 1 box), and without head 0
+        of layer 3 the second cat's ends at [the picture's right edge](3.0 detect: says <loc10) instead of its
+        own, and too high. Nobody assigned the heads their tasks: training did, and to switch things off and
+        see what fails is how such heads are found in any model.""",
         (Parameter("layer", num_layers, 1), Parameter("head", num_heads, 1)),
     ),
     Experiment(
@@ -362,16 +362,17 @@ EXPERIMENTS = (
         ),
         "Four layers. What does each of them do for an answer?",
         """Read the table from top to bottom. Without layer 0 the model does not notice that it has written a
-        word, [be it for a caption or for a place](0 caption: says threethreethree; 0 where: says cats cats
-        cats), and finds [no box](0 detect: 0 boxes). Without layer 1 [the umbrella](1 caption: says
-        umbrella) and [its place](1 where: same) are right, but the cats are not: they have [no boxes](1
-        detect: 0 boxes), and whether there is "a" cat or "two" is nearly a draw, 49 percent to 39. Without
-        layer 2 there are ["three cats"](2 caption: "three cats"), and of the two boxes one has [its numbers
-        in a wrong order](2 detect: says <loc0838><loc028), the bottom above the top; [the place](2 where:
-        same) is right. Without layer 3, the last, [the place](3 where: same) is right, too, and the caption
-        begins with ["two"](3 caption: says two), after which "cats" and a second "two" are equally likely;
-        but `detect` gets newlines and [no number](3 detect: 0 boxes; 3 detect: endless). No layer has a
-        single task, but each leaves a gap of its own kind.""",
+        word, and counts ["three" again and again](0 caption: says threethreethree); asked for a place, it
+        names [the cats](0 where: "three cats"), and it finds [no box](0 detect: 0 boxes). Without layer 1
+        [the umbrella's place](1 where: same) is right and the caption still begins with ["two"](1 caption:
+        says two), but two of what is nearly a draw, "umbrellas" with 47 percent and "cats" with 42, and
+        `detect` gets letters instead of [boxes](1 detect: 0 boxes). Without layer 2 there are ["three
+        cats"](2 caption: "three cats"), but only two of [their boxes](2 detect: changed), and the left edge
+        of the second is a guess, at two percent; [the place](2 where: same) is right. Without layer 3, the
+        last, [the place](3 where: same) is right, too, and the caption begins with ["two"](3 caption: says
+        two), after which a second "two" is likelier than "cats"; but `detect` gets newlines and [no number](3
+        detect: 0 boxes; 3 detect: endless). No layer has a single task, but each leaves a gap of its own
+        kind.""",
         (Parameter("layer", num_layers, 2),),
     ),
     Experiment(
@@ -382,16 +383,15 @@ EXPERIMENTS = (
         (Edit(FILE, "GemmaModel.forward", LOOP, "for layer in self.layers[:{layers}]:"),),
         "lm_head can read any layer's output, because all of them write to the same stream. After how "
         "many layers is the answer there?",
-        """Only after the third of four, and not everywhere. After none, one or two layers there are
-        [newlines without end](0 all: endless; 1 all: endless; 2 all: endless): the stream is still nearest
-        to the token that it began with, the newline behind the prompt. After three, the places are there,
-        ["top"](cats where: same) for the umbrella and ["bottom left"](night where: "bottom left") for the
-        rocket, where four layers leave out the "left"; the captions are nearly there, "{cats caption}" and
-        "{night caption}", but hang by a thread: after ["two"](cats caption: says two), "cats" and a second
-        "two" have 42 percent each. Boxes have [not begun](detect: 0 boxes; detect: endless). So the last
-        layer turns a gist into exact numbers, and decides what was still a draw. Reading a middle layer with
-        the final norm and lm_head is known as the logit lens; `explain.py` draws it for every word of an
-        answer.""",
+        """Only after the third of four, and not everywhere. After none, one or two layers there are [newlines
+        without end](0 all: endless; 1 all: endless; 2 all: endless): the stream is still nearest to the token
+        that it began with, the newline behind the prompt. After three, [both places](where: same) are there,
+        but the captions have only begun: the first has its ["two"](cats caption: says two), after which a
+        second "two" has 47 percent and "cats" 36, and where the other should begin, the newline still has [55
+        percent](night caption: changed) and "a" has 43. Boxes have [not begun](detect: 0 boxes; detect:
+        endless). So the last layer turns a gist into exact numbers, and decides what was still open. Reading
+        a middle layer with the final norm and lm_head is known as the logit lens; `explain.py` draws it for
+        every word of an answer.""",
         (Parameter("layers", num_layers, 3),),
     ),
     Experiment(
@@ -404,11 +404,11 @@ EXPERIMENTS = (
         """[Captions](caption: same), [boxes](detect: kept) and [both places](where: same), all there. The
         norm does two things: it divides by a length, which makes all logits larger or smaller by the same
         factor, and it multiplies by a gain. A common factor does not change which logit is the largest, so
-        greedy decoding does not see it at all. The gain turns only what was nearly even: the last digit of
-        [a few edges](detect: within 6). Sampling would see more, because the factor acts as a temperature:
-        that "left" follows on the rocket's "bottom" was 41 percent likely, and now has less than one chance
-        in a million. And the tower's norm feeds a projector that adds a bias and a decoder with a length of
-        its own, so there the length counts.""",
+        greedy decoding does not see it at all. The gain turns only what was nearly even: the last digit of [a
+        few edges](detect: within 6). Sampling would see more, because the factor acts as a temperature: that
+        the rocket's place ends with "bottom", without a "left", had 19 percent and now has a tenth of one.
+        And the tower's norm feeds a projector that adds a bias and a decoder with a length of its own, so
+        there the length counts.""",
     ),
     Experiment(
         "words-unscaled",
@@ -489,12 +489,13 @@ EXPERIMENTS = (
         "One minus sign is missing: [:, :1] instead of [:, -1:]. What is predicted at the first position?",
         """Nothing was ever predicted there. At the last position, the newline, the model learned to say what
         comes next; at the first there is `<pad>` or an image token, on which training never put a loss, so
-        anything may come out: a token at one or two percent, as in "{cats caption}", or [the end](night
-        detect: nothing; where: nothing) before the first word. [No caption](caption: changed), [no
+        anything may come out: a token at one to four percent, as in "{cats caption}", or [the end](night
+        detect: nothing; cats where: nothing) before the first word. [No caption](caption: changed), [no
         place](where: changed) and [no box](detect: 0 boxes) is right. From the second token on the line is
-        correct again, by accident, because a call with a single new token has a single position: the
-        captions find their way back to what is in the picture, also in "{night caption}", while `detect
-        cat`, which needs its first number, does not: "{cats detect}". Compare with `padded-right`, which
+        correct again, by accident, because a call with a single new token has a single position, so an answer
+        may still find its way back to [what is in the picture](night caption: says and a star), "{night
+        caption}", or [not](cats caption: says connaisse), when it has begun in another language; and `detect
+        cat`, which needs its first number, never does: "{cats detect}". Compare with `padded-right`, which
         reads off the wrong place for another reason.""",
     ),
 )

@@ -29,12 +29,12 @@ EXPERIMENTS = (
         "Never the best word, always the second. Does it become wrong, or only clumsy?",
         """It depends on what there was to choose from. Of numbers, many neighbors are about equally
         likely, and the edges in "{night detect}" are as good as before. Of words, one is likely, and
-        the second is another thing or another language: ["{cats caption}"](cats caption: changed) for
-        the cats, and ["{night caption}"](night caption: "nothing") for a rocket and a star. And where
-        only one token makes sense, as after a finished answer, the second best is nonsense: [`<eos>`
-        is not chosen](night detect: endless) when it is due. After that the model reads its own
-        nonsense and goes on from there. Probabilities are not a ranking of good answers: most of the
-        time there is one good token and a thousand bad ones.""",
+        the second is another language or another thing: ["{cats caption}"](cats caption: changed)
+        for the cats, and ["{night caption}"](night caption: changed) for a rocket and a star. And
+        where only one token makes sense, as after a finished answer, the second best is nonsense:
+        [`<eos>` is not chosen](night detect: endless) when it is due. After that the model reads its
+        own nonsense and goes on from there. Probabilities are not a ranking of good answers: most of
+        the time there is one good token and a thousand bad ones.""",
     ),
     Experiment(
         "temperature",
@@ -61,13 +61,13 @@ EXPERIMENTS = (
         "The same temperature, with the long tail cut off. Better?",
         """Much better, thanks to `keep_top_p`: [captions](caption: same) and [the umbrella's
         place](cats where: same) are exactly the likeliest ones again. Where the model is sure, the
-        best token alone has more than half of the probability, and then nothing else can be drawn. Of
-        the rocket's place, ["{night where}"](night where: says bottom), only the first word is sure:
-        after it the reference itself gives the end 59 % and "left" 41 %, at temperature 2 neither has
-        half, and one of the two is drawn. And [numbers](detect: changed) vary, [a little](detect:
-        kept), because many neighbors are about equally likely. Temperature gives every token a chance,
-        a thousand bad ones among them; top-p takes it away from those that only together are
-        likely.""",
+        best token alone has more than half of the probability, and then nothing else can be drawn.
+        Of the rocket's place, ["{night where}"](night where: says bottom), only the first word is
+        sure: after it the reference itself gives "left" 81 % and the end 19 %, at temperature 2
+        "left" just misses one half, and one of the two is drawn. And [numbers](detect: changed)
+        vary, [a little](detect: kept), because many neighbors are about equally likely. Temperature
+        gives every token a chance, a thousand bad ones among them; top-p takes it away from those
+        that only together are likely.""",
     ),
     Experiment(
         "cache-forgotten",
@@ -105,11 +105,13 @@ EXPERIMENTS = (
             ),
         ),
         "The answer is finished, and the loop goes on. What comes after the end?",
-        """Mostly more ends, and sometimes an afterthought: "{cats where}". The answer itself [is the
-        same](cats caption: says two cats and an umbrella; cats where: says top; night where: says
-        bottom), because nothing before the end knows what comes after it. The model was never trained
-        to go on after `<eos>`, so what it writes there means nothing. In a batch all rows that are
-        done do exactly this until the last one ends, and the loop only looks the other way.""",
+        """More ends, as in "{cats where}", and when there have been a few, an afterthought, a German
+        ["kenne"](cats detect: says <eos> kenne) behind the boxes. The answer itself [is the
+        same](cats caption: says two cats and an umbrella<eos>; cats where: says top<eos>; night
+        where: says bottom left<eos>), because nothing before the end knows what comes after it. The
+        model was never trained to go on after `<eos>`, so what it writes there means nothing. In a
+        batch all rows that are done do exactly this until the last one ends, and the loop only looks
+        the other way.""",
     ),
     Experiment(
         "eight-bits",
@@ -148,15 +150,15 @@ EXPERIMENTS = (
         "",
         (rounded(3),),
         "Seven values: -3 to 3, times one step a row. Half as fine as 4 bits. Half as good?",
-        """No, worse: the second caption becomes ["nothing I know"](night caption: "nothing I know"),
-        and so does [the rocket's place](night where: "nothing I know"), while `detect cat` [goes
-        astray](cats detect: changed) between its two boxes, where with `four-bits` every edge was
-        right to a hundredth. And yet [the first caption](cats caption: same) and [the umbrella's
-        place](cats where: same) are right, and asked for [the star](night detect: kept), the model
-        finds it in the picture of which it knows nothing, so not everything falls at once. Quality
-        does not sink evenly with the bits; it holds, and then it breaks. The largest weight of a row
-        decides its step, so with seven values two fifths of all weights round to zero. Where to put
-        the steps is what the better methods of 4 bits and less are about.""",
+        """Not as good, but better than half: [the captions](caption: same) and [the umbrella's
+        place](cats where: same) are right, and [all boxes](detect: kept) are found, no edge of them
+        off by more than [two hundredths](detect: within 20) of the picture's side. What falls is
+        what was least certain: the rocket is at the ["bottom"](night where: "bottom"), and its
+        "left" has gone from 81 percent to 2. The largest weight of a row decides its step, so with
+        seven values two fifths of all weights round to zero. Quality does not sink evenly with the
+        bits; it holds, and then it breaks: with 2 bits, three values, more than four fifths are
+        zero, and not one of the six answers is left. Where to put the steps is what the better
+        methods of 4 bits and less are about.""",
         bits=3,
     ),
 )

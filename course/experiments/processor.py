@@ -71,10 +71,10 @@ EXPERIMENTS = (
         umbrella are "{cats caption}", although the prompt asks for English. All tokens of the prefix
         do see each other, but the first token of the answer is read off the last position, and that
         is now a piece of the picture instead of the newline. So it is a guess: the likeliest
-        beginning of that caption, the French word for umbrella, has a chance of 24 %. Positions count
-        too: queries learned that the picture lies some hundred tokens back, and now it is next door.
-        Nothing in the architecture wants the picture first; the weights do, because they never saw
-        anything else.""",
+        beginning of that caption, [the French word for umbrella](cats caption: says parapluie), has a
+        chance of 24 %. Positions count too: queries learned that the picture lies some hundred tokens
+        back, and now it is next door. Nothing in the architecture wants the picture first; the
+        weights do, because they never saw anything else.""",
     ),
     Experiment(
         "thumbnail",

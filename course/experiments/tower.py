@@ -155,7 +155,7 @@ EXPERIMENTS = (
             ),
         ),
         "A causal mask, as in a GPT. A picture is read from the top left then. Which parts suffer?",
-        """Least what is at the top: the umbrella is still [there](cats where: same), and [the
+        """What is at the top suffers least: the umbrella is still [there](cats where: same), and [the
         caption](cats caption: same) of its picture stays, if only just, because its first word,
         "two", has fallen from a chance of more than 99 % to 57 %. But the cats have [lost their
         boxes](cats detect: nothing), and of the rocket and the star the model says ["nothing I
@@ -229,12 +229,12 @@ EXPERIMENTS = (
             ),
         ),
         "PyTorch's default instead of Flax's. Does anybody notice?",
-        """Nobody: [captions and places](caption: same; where: same) are letter for letter the same, and
-        no edge of [a box](detect: kept) moves by more than [a thousandth](detect: within 1). The two
-        curves differ by less than 0.001 everywhere. Then why does the exercise insist? Because in a
-        test that compares numbers it shows, in 27 layers it adds up, and whoever looks for a real
-        difference to the original has to rule it out first. Agreement to the last digit is cheap, and
-        "nearly" hides mistakes.""",
+        """Nobody: [captions and places](caption: same; where: same) are letter for letter the same,
+        and no edge of [a box](detect: kept) moves by more than [three thousandths](detect: within 3).
+        The two curves differ by less than 0.001 everywhere. Then why does the exercise insist?
+        Because in a test that compares numbers it shows, in 27 layers it adds up, and whoever looks
+        for a real difference to the original has to rule it out first. Agreement to the last digit is
+        cheap, and "nearly" hides mistakes.""",
     ),
     Experiment(
         "tower-relu",
@@ -310,12 +310,12 @@ EXPERIMENTS = (
         """Only all five. After two layers the caption is ["three bells"](2 caption: "three bells"),
         after three there are still ["three"](3 caption: says three) of something, and after four it
         is ["three dogs"](4 caption: "three dogs"), with cats in third place at 14 %. [No cat](1
-        detect: nothing; 3 detect: nothing; 4 detect: nothing; cats detect: 0 boxes) is found, and the
-        umbrella, which is at the top, is still at the ["right"](4 where: "right") after four. That
-        does not mean that more is unknown until the end, only that nobody reads it: the projector and
-        the decoder were trained on the last layer's output, and what the others write is not meant
-        for them. Another model may read another layer, as LLaVA does with the last but one, but it
-        has to be trained to.""",
+        detect: nothing; 3 detect: nothing; 4 detect: nothing; cats detect: 0 boxes) is found, and
+        even after four layers the umbrella at the top is said to be at the ["right"](4 where:
+        "right"). That does not mean that more is unknown until the end, only that nobody reads it:
+        the projector and the decoder were trained on the last layer's output, and what the others
+        write is not meant for them. Another model may read another layer, as LLaVA does with the last
+        but one, but it has to be trained to.""",
         (Parameter("layers", num_layers, 4),),
     ),
     Experiment(
@@ -337,10 +337,9 @@ EXPERIMENTS = (
         residual stream, to which layer 1 only added something. Without layer 0 both pictures are
         ["nothing I know"](caption: "nothing I know"; 0 caption: "nothing I know"), because all others
         build on it. The last three are needed as well: without layer 2 there are ["three cats"](2
-        caption: "three cats"), and without layer 3 or 4 there is [no cat](3 detect: nothing; 4
-        detect: nothing) at all, because the decoder was trained on what they add. A layer is not a
-        step of a recipe; it is one more remark on what is already there, and some remarks can be
-        missed.""",
+        caption: "three cats"), and without layer 3 or 4 [no cat is found](3 detect: nothing; 4
+        detect: nothing), because the decoder was trained on what they add. A layer is not a step of a
+        recipe; it is one more remark on what is already there, and some remarks can be missed.""",
         (Parameter("layer", num_layers, 0),),
     ),
     Experiment(
@@ -363,11 +362,11 @@ EXPERIMENTS = (
         """Less than it might: [the caption](1 caption: same) and [the umbrella's place](1 where:
         same) stay, and [both cats](1 detect: kept) are found. It is not free, though: the star's box
         now [reaches up](night detect: 1 box; night detect: says <loc000; night detect: changed) to
-        the edge of the picture, and what the caption has beside the star, a rocket before, is a car
-        with 23 % and a rocket with 19 %. With layers [0 and 1](0 detect: nothing), [2 and 3](2
-        detect: nothing), or [3 and 4](3 detect: nothing) exchanged, no cat is found. Layers 1 and 2
-        speak the same language, the one of the stream; the first one translates into it, and the last
-        ones out of it, for the decoder.""",
+        the edge of the picture, and the caption hardly knows what is beside it: a car has a chance of
+        23 %, and a rocket of 19 %. With layers [0 and 1](0 detect: nothing), [2 and 3](2 detect:
+        nothing), or [3 and 4](3 detect: nothing) exchanged, no cat is found. Layers 1 and 2 speak the
+        same language, the one of the stream; the first one translates into it, and the last ones out
+        of it, for the decoder.""",
         (Parameter("layer", lambda config: num_layers(config) - 1, 1),),
     ),
     Experiment(

@@ -179,9 +179,9 @@ EXPERIMENTS = (
         ),
         "You recognize a cat in a black-and-white film. Does the model?",
         """It finds things, but it is less sure what they are. [Both cats](cats detect: kept) get
-        their boxes, with edges moved by [a twentieth at most](cats detect: within 60; cats detect:
-        changed): in gray their light yellow is 205 of 255 and the ground beside them 215 to 226, so
-        that the outline is nearly gone. What stands out in gray as well keeps its box: [the
+        their boxes, with edges moved by [6 % of the picture at most](cats detect: within 60; cats
+        detect: changed): in gray their light yellow is 205 of 255 and the ground beside them 215 to
+        226, so that the outline is nearly gone. What stands out in gray as well keeps its box: [the
         star's](night detect: within 8) is where it was. But the first caption's cats have a chance of
         only 50 %, against 43 % for dogs, and of the second only ["a star"](night caption: "a star")
         is left: it came out ahead of the rocket, 50 % to 37 %, and as captions go from left to right,

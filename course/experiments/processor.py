@@ -68,12 +68,13 @@ EXPERIMENTS = (
         ),
         "In the prefix everything sees everything, whatever its order. So does the order matter at all?",
         """[No caption](caption: changed) and [no box](detect: 0 boxes) survives: two cats and an
-        umbrella are "{cats caption}". All tokens of the prefix do see each other, but the first token
-        of the answer is read off the last position, and that is now a piece of the picture instead of
-        the newline. So it is a guess: the likeliest beginning of that caption has a chance of 8 %,
-        before the French word for umbrella with 7 %. Positions count too: queries learned that the
-        picture lies some hundred tokens back, and now it is next door. Nothing in the architecture
-        wants the picture first; the weights do, because they never saw anything else.""",
+        umbrella are "{cats caption}", although the prompt asks for English. All tokens of the prefix
+        do see each other, but the first token of the answer is read off the last position, and that
+        is now a piece of the picture instead of the newline. So it is a guess: the likeliest
+        beginning of that caption, [the French word for umbrella](cats caption: says parapluie), has a
+        chance of 24 %. Positions count too: queries learned that the picture lies some hundred tokens
+        back, and now it is next door. Nothing in the architecture wants the picture first; the
+        weights do, because they never saw anything else.""",
     ),
     Experiment(
         "thumbnail",
@@ -91,13 +92,14 @@ EXPERIMENTS = (
         ),
         "Of every 64 pixels that the tower is given, one is left. Do you still see two cats and an umbrella? "
         "Does the model?",
-        """The cats it does see, the umbrella it does not: the caption is ["two cats"](cats caption:
-        "two cats"), and the umbrella's place ["nothing I know"](cats where: "nothing I know"). In the
-        small picture a cat is 7 pixels wide and 9 high, the umbrella 4 and 5. What is large [is
-        found](detect: kept), with every edge [within a pixel](detect: within 50) of the small picture,
-        and [the rocket and the star](night caption: same) are told apart as before. This is why
-        PaliGemma comes for 224, 448, and 896 pixels: the larger ones are for what is small, such as
-        text.""",
+        """The cats it does see, the umbrella it takes for something else: the caption is ["two cats
+        and a mushroom"](cats caption: "two cats and a mushroom"), and the umbrella's place ["nothing
+        I know"](cats where: "nothing I know"). In the small picture a cat is 7 pixels wide and 9
+        high, the umbrella 4 and 5, which is enough for a cap on a stem. What is large [is
+        found](detect: kept), with every edge [within a pixel](detect: within 50) of the small
+        picture, and [the rocket and the star](night caption: same) are told apart as before. This is
+        why PaliGemma comes for 224, 448, and 896 pixels: the larger ones are for what is small, such
+        as text.""",
     ),
     Experiment(
         "not-rescaled",
@@ -108,11 +110,11 @@ EXPERIMENTS = (
         "The division by 255 is forgotten: the tower is given numbers from -1 to 509 instead of -1 to 1. "
         "And the answers?",
         """All is lost: the captions are ["{cats caption}"](cats caption: changed) and ["{night
-        caption}"](night caption: changed), there is [no box](detect: 0 boxes), and [neither
-        place](where: changed) comes out as it should. Numbers up to 509 instead of 1 drown the position
-        embeddings, which are added to them, and the biases. The layer norms after that bring the
-        vectors back to an ordinary length, so no number overflows and nothing warns you; what was small
-        beside the pixels is gone.""",
+        caption}"](night caption: changed), there is [no box](detect: 0 boxes), and the umbrella,
+        which is at the top, is said to be at the ["{cats where}"](cats where: changed). Numbers up to
+        509 instead of 1 drown the position embeddings, which are added to them, and the biases. The
+        layer norms after that bring the vectors back to an ordinary length, so no number overflows
+        and nothing warns you; what was small beside the pixels is gone.""",
     ),
     Experiment(
         "not-normalized",
@@ -136,15 +138,16 @@ EXPERIMENTS = (
         "patches",
         (Edit(FILE, "process_images", PIXELS, "pixels = normalize(rescale(pixels))[:, ::-1]"),),
         "Which of the six answers have to change, if the model really looks?",
-        """Exactly those that depend on left and right. The caption of the rocket begins with the star:
-        ["a star and a rocket"](night caption: "a star and a rocket"), because captions go from left to
-        right, and the star's box [changes sides](night detect: 1 box; night detect: changed). The
-        umbrella [is at the top as before](cats where: same). [Two cats](cats detect: 2 boxes; cats
-        detect: changed) are found again, mirrored, and [their caption](cats caption: same) stays. The
-        rocket itself is at the ["bottom right"](night where: "bottom right"), with a chance of 99 %,
-        while unmirrored the model stops after "bottom" with 59 % and goes on to "left" with 41 %: the
-        rocket's middle lies within a hundredth of the border of the outer third. Nothing was learned by
-        heart: the answers follow the pixels.""",
+        """Exactly those that depend on left and right. The caption of the rocket begins with the
+        star: ["a star and a rocket"](night caption: "a star and a rocket"), because captions go from
+        left to right, and the star's box [changes sides](night detect: 1 box; night detect: changed).
+        The umbrella [is at the top as before](cats where: same). [Two cats](cats detect: 2 boxes;
+        cats detect: changed) are found again, mirrored, and [their caption](cats caption: same)
+        stays. The rocket itself is at the ["bottom right"](night where: "bottom right"), with a
+        chance of 99 %, while unmirrored the model goes on to "left" with 81 % and stops after
+        "bottom" with 19 %: the rocket's middle lies on the border of the outer third, within a
+        hundredth, so that neither answer is false. Nothing was learned by heart: the answers follow
+        the pixels.""",
     ),
     Experiment(
         "bgr",
@@ -153,15 +156,13 @@ EXPERIMENTS = (
         "patches",
         (Edit(FILE, "process_images", CHANNELS, "prepared.append(pixels[:, :, ::-1].transpose(2, 0, 1))"),),
         "OpenCV reads pictures as blue, green, red. Which answers depend on color?",
-        """Hardly any: [captions](caption: same) and [the umbrella's place](cats where: same) are as
-        before, and [all boxes](detect: kept) are found, with edges moved by [a hundredth at
-        most](detect: within 10). Only the rocket's place gains a word, ["bottom left"](night where:
-        "bottom left"), and that is even the true one, if barely: the rocket's middle lies less than a
-        hundredth inside the left third. In training some drawings were given another hue, so that shape
-        had to be learned as well: a blue cat is a cat. Color itself is seen, though: asked "what colour
-        is the star?", the changed model says "blue" instead of "orange". So six answers without a
-        mistake do not prove that the channels are in order, and every picture that comes from
-        `cv2.imread` without a conversion looks like this to the model.""",
+        """Hardly any: [captions](caption: same) and [places](where: same) are as before, and [all
+        boxes](detect: kept) are found, with edges moved by [a hundredth at most](detect: within 10).
+        In training some drawings were given another hue, so that shape had to be learned as well: a
+        blue cat is a cat. Color itself is seen, though: asked "what colour is the star?", the changed
+        model says "blue" instead of "orange". So six answers without a mistake do not prove that the
+        channels are in order, and every picture that comes from `cv2.imread` without a conversion
+        looks like this to the model.""",
     ),
     Experiment(
         "gray",
@@ -177,14 +178,15 @@ EXPERIMENTS = (
             ),
         ),
         "You recognize a cat in a black-and-white film. Does the model?",
-        """In words, yes: [both captions](caption: same) and [the umbrella's place](cats where: same)
-        stay. But asked to detect a cat, the model gives [no box](cats detect: nothing), although it has
-        just spoken of two. In gray the cats' light yellow is 205 of 255 and the ground beside them 215
-        to 226, so that the outline is nearly gone, and edges are what a box is made of; on a white
-        ground, or on the ground in its own color, both gray cats get their boxes back. What stands out
-        in gray as well keeps its box: [the star's](night detect: within 8) is where it was. Words and
-        boxes come out of the same picture, but they do not need the same things of it, and that shows
-        only when you take something away.""",
+        """It finds things, but it is less sure what they are. [Both cats](cats detect: kept) get
+        their boxes, with edges moved by [6 % of the picture at most](cats detect: within 60; cats
+        detect: changed): in gray their light yellow is 205 of 255 and the ground beside them 215 to
+        226, so that the outline is nearly gone. What stands out in gray as well keeps its box: [the
+        star's](night detect: within 8) is where it was. But the first caption's cats have a chance of
+        only 50 %, against 43 % for dogs, and of the second only ["a star"](night caption: "a star")
+        is left: it came out ahead of the rocket, 50 % to 37 %, and as captions go from left to right,
+        nothing comes after it. Color is a part of what tells one thing from another, and what is lost
+        with it shows only when you take it away.""",
     ),
     Experiment(
         "transposed",
@@ -244,11 +246,12 @@ EXPERIMENTS = (
         """The [longest prompts](where: same), which need no padding, are answered as before, and [all
         others](caption: changed; detect: changed) wrongly. The next token is read off the last
         position, and that is a `<pad>` now, from which nothing was ever predicted. So the first token
-        is a guess: of the first caption's, the likeliest has a chance of 9 %, and of the cats' boxes of
-        1 %. The answer goes on from there as well as it can: the captions are "{cats caption}" and
-        "{night caption}", and the cats' boxes "{cats detect}". PaliGemma's makers trained with padding
-        on the right, without harm, because there every token's place is known; to generate, all rows
-        have to end at the same position. A test with a single prompt never finds this.""",
+        is a guess: of the first caption's, the likeliest has a chance of 26 %, and of the cats' boxes
+        of less than 3 %. The answer goes on from there as well as it can: the captions are "{cats
+        caption}" and "{night caption}", and the cats' boxes "{cats detect}". PaliGemma's makers
+        trained with padding on the right, without harm, because there every token's place is known;
+        to generate, all rows have to end at the same position. A test with a single prompt never
+        finds this.""",
     ),
     Experiment(
         "padding-seen",
@@ -270,15 +273,14 @@ EXPERIMENTS = (
             ),
         ),
         "Some 280 <pad> before a hundred image tokens, and no mask that hides them: can they do any harm?",
-        """What is large stays: [the first caption](cats caption: same), [both places](where: same), and
-        the boxes of [both cats](cats detect: kept), with edges moved by [less than a hundredth](cats
-        detect: within 9; cats detect: changed). But the star becomes another thing: ["a rocket and a
-        key"](night caption: "a rocket and a key"), and its box, which is [where it was](night detect: 1
-        box; night detect: changed), is labeled at random, with no label likelier than 28 %. Attention
-        shares out a whole, and whatever is not masked gets a share, also a token that means nothing: of
-        what the last token of the second caption's prompt has to give, the 280 pads get six tenths on
-        average, and 93 % in head 0 of layer 0. With the real mask the same pads change not a letter. A
-        few pads in a small batch hardly do any harm, which is why this mistake is found late, when
-        prompts of very different lengths come together.""",
+        """None that you would see in these answers: [both captions](caption: same) and [the
+        umbrella's place](cats where: same) stay, and [all boxes](detect: kept) are found, with edges
+        moved by [less than a hundredth](detect: within 9). But the model is less sure of them: the
+        star at the end of the second caption, which had a chance of more than 99 %, is down to 46 %,
+        before a key with 15 %. Attention shares out a whole, and whatever is not masked gets a share,
+        also a token that means nothing: of what the last token of the second caption's prompt has to
+        give, the 280 pads get nearly six tenths on average, and 93 % in head 0 of layer 0. With the
+        real mask the same pads change not a letter. An answer that was sure survives such a loss and
+        a close one does not, which is why this mistake is found late.""",
     ),
 )

@@ -42,8 +42,8 @@ CAUSAL = {"not_later[None] | is_prefix[:, None, :]": "not_later[None]"}
         (
             "GemmaAttention",
             UNSCALED,
-            [("night", "where"), ("cats", "detect"), ("night", "detect")],
-            '`bottom left` instead of `bottom` ("answer en where is the rocket?", images/night.png)',
+            [("cats", "detect"), ("night", "detect")],
+            'moves its boxes ("detect cat", images/cats.png); captions and places stay.',
         ),
         (
             "prefix_lm_mask",
@@ -190,8 +190,9 @@ def test_try(program):
     code, out, err = program("GemmaAttention", UNSCALED)
     assert (code, err) == (0, "")
     assert "is wrong. All else here is the reference's." in out
-    assert "reference" in out and "with your GemmaAttention" in out and "3 of 6 answers differ." in out
-    assert out.count("bottom left") == 1 and "What is wrong:  python -m pytest" in out
+    assert "reference" in out and "with your GemmaAttention" in out and "2 of 6 answers differ." in out
+    assert out.count("> star") == 3  # one box of the reference's, and two with the mistake
+    assert "What is wrong:  python -m pytest" in out
     code, out, err = program("GemmaAttention", {})
     assert code == 0 and "is solved." in out and "All six answers are the same." in out
 

@@ -35,7 +35,8 @@ def test_the_page_of_a_small_plan_names_only_what_it_has(facts):
     facts["plan"] |= {"things": ["cat", "car"], "styles": ["noto", "fxemoji"]}
     facts["plan"]["reading"]["batches"] = 0
     figures = {title: {"caption": 0.5} for title in list(COLUMNS)[:2]}
-    facts |= {"figures": figures, "scenes": 200, "nothing": 0, "earlier_codec": None, "is_extended": False}
+    facts |= {"figures": figures, "scenes": 200, "nothing": 0}
+    facts |= {"earlier_codec": None, "alone": None, "is_extended": False}
     text = text_of(facts)
     assert "(cat, car), one on a picture, and one prompt, `caption en`." in text
     assert "about 200 new scenes" in text and '"True colors"' in text and "with 1 question each" in text
@@ -48,16 +49,23 @@ def test_the_page_of_a_small_plan_names_only_what_it_has(facts):
 
 
 def test_the_page_says_what_was_done_beside_the_steps(facts):
-    facts |= {"seconds": 7200, "codec": "31 minutes", "earlier_codec": None, "is_extended": False}
+    facts |= {"seconds": 7200, "codec": "31 minutes", "earlier_codec": None, "alone": None}
+    facts["is_extended"] = False
     text = text_of(facts)
     assert "2.0 hours, and 31 minutes for the masks' words, on " in text
     assert "The plan grew" not in text and "were there before" not in text
-    facts |= {"codec": None, "earlier_codec": "an hour", "is_extended": True}
+    assert "other work" not in text
+    for stage, number in (("tower", 1000), ("answers", 2000), ("reading", 1000)):
+        facts["plan"][stage]["batches"] = number
+    facts |= {"codec": None, "earlier_codec": "an hour", "alone": [0.36, 0.9, 1.44], "is_extended": True}
     text = text_of(facts)
     assert "2.0 hours on " in text and "(seed 0, an hour)" in text
     assert "The plan grew" in text and "makes its own masks' words" in text
+    assert "1.44 s for reading: alone on it, the training takes 1.0 hours." in text
     facts["plan"]["reading"] |= {"batches": 9800, "restarts": [4000, 8800]}
-    assert "Its rounds had 4,000 and 4,800 and 1,000 batches." in text_of(facts)
+    text = text_of(facts)
+    assert "Its rounds had 4,000, 4,800 and 1,000 batches." in text
+    assert "the mean of the weights at the ends of these 3 rounds." in text
     facts["about"]["commits"] = ["a" * 40]
     assert f"(seed 0, commit `{'a' * 12}`): " in text_of(facts)
 

@@ -56,7 +56,7 @@ def facts_of(state: dict, codec: str | None, figures: dict, num_scenes: int, num
     facts = {name: state[name] for name in ("about", "choices", "seconds", "plan")}
     return facts | {
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "codec": codec, "earlier_codec": None, "is_extended": False,
+        "codec": codec, "earlier_codec": None, "alone": None, "is_extended": False,
         "scenes": num_scenes, "nothing": num_nothing, "figures": figures,
     }  # fmt: skip
 
@@ -86,7 +86,7 @@ def model_card(facts: dict) -> str:
     parts += ["## How often it is right", wrapped(about_the_table(facts, titles))]
     parts.append(markdown_table({title: facts["figures"][title] for title in titles}))
     parts += ["## How it was made", wrapped(how_it_was_made(facts))]
-    parts += [wrapped(sentences) for sentences in (rounds(plan), earlier(facts)) if sentences]
+    parts += [wrapped(sentences) for sentences in (rounds(plan), otherwise(facts)) if sentences]
     if has_masks:
         parts += ["## Masks", wrapped("""
             `mask_decoder.safetensors` is the VQ-VAE of `mask_decoder_1.py` (1.06 million parameters,
@@ -161,29 +161,39 @@ def how_it_was_made(facts: dict) -> str:
 
 def rounds(plan: dict) -> str:
     """Where the learning rates rise again, and what is special in the stage for reading."""
-    text = ""
+    text, last = "", "reading" if plan["reading"]["batches"] else "answers"
     if plan["answers"]["restarts"]:
         text += f"""The answers were learned in rounds of {batches_of_rounds(plan["answers"])} batches: at the
             end of each the learning rates come down to nothing, and then rise again. The tower was asked for
             colors from the second round on. """
-    if not plan["reading"]["batches"]:
-        return text
-    text += f"""Last came a stage for reading: {plan["reading"]["signs"]:.0%} of the scenes with things have
-        a sign instead of {plan["answers"]["signs"]:.0%}, its capitals are at least {HEIGHTS[0]:.0%} of the
-        picture high instead of {SMALL_HEIGHTS[0]:.1%}, and its letters weigh more."""
-    if plan["reading"]["restarts"]:
-        text += f" Its rounds had {batches_of_rounds(plan['reading'])} batches."
+    if last == "reading":
+        text += f"""Last came a stage for reading: {plan["reading"]["signs"]:.0%} of the scenes with things
+            have a sign instead of {plan["answers"]["signs"]:.0%}, its capitals are at least {HEIGHTS[0]:.0%}
+            of the picture high instead of {SMALL_HEIGHTS[0]:.1%}, and its letters weigh more. """
+        if plan["reading"]["restarts"]:
+            text += f"Its rounds had {batches_of_rounds(plan['reading'])} batches. "
+    if plan[last]["restarts"]:
+        text += f"""What is stored is the mean of the weights at the ends of these
+            {len(plan[last]["restarts"]) + 1} rounds."""
     return text
 
 
 def batches_of_rounds(stage: dict) -> str:
     ends = [0, *stage["restarts"], stage["batches"]]
-    return " and ".join(f"{end - start:,}" for start, end in itertools.pairwise(ends))
+    *numbers, last = [f"{end - start:,}" for start, end in itertools.pairwise(ends)]
+    return f"{', '.join(numbers)} and {last}"
 
 
-def earlier(facts: dict) -> str:
-    """What a run from nothing does otherwise than the one that made this checkpoint."""
+def otherwise(facts: dict) -> str:
+    """What a run from nothing on an idle machine does otherwise than the one that made this checkpoint."""
     text, own_words = "", ""
+    if facts["alone"]:
+        seconds = [f"{of_batch:g}" for of_batch in facts["alone"]]
+        batches = [facts["plan"][stage]["batches"] for stage in STAGES]
+        alone = sum(of_batch * number for of_batch, number in zip(facts["alone"], batches, strict=True))
+        text += f"""The machine had other work meanwhile. Where it had none, a batch took {seconds[0]} s for
+            the tower, {seconds[1]} s for the answers and {seconds[2]} s for reading: alone on it, the
+            training takes {alone / 3600:.1f} hours. """
     if facts["earlier_codec"]:
         text += f"""The masks' words were there before: `python -m tiny_model.train_masks` had made them (seed
             0, {facts["earlier_codec"]}) from the drawings that the repository held then. """
@@ -229,7 +239,7 @@ def run(args: argparse.Namespace):
     if args.state is not None:
         state = read_state(args.state / "state.pt")
         facts = facts_of(state, time_of_codec(args.state), *read_figures(args.figures))
-        facts |= {"earlier_codec": args.earlier_codec, "is_extended": args.extended}
+        facts |= {"earlier_codec": args.earlier_codec, "alone": args.alone, "is_extended": args.extended}
     else:
         facts = json.loads(SHIPPED.read_text(encoding="utf-8"))
     page = model_card(facts)
@@ -244,6 +254,10 @@ def main(argv: list[str] | None = None):
     parser.add_argument(
         "--earlier-codec", metavar="TIME", help="how long an earlier training of the masks' words took"
     )
+    parser.add_argument(
+        "--alone", type=float, nargs=len(STAGES), metavar="SECONDS",
+        help="what a batch of each stage takes on a machine that has nothing else to do",
+    )  # fmt: skip
     parser.add_argument("--extended", action="store_true", help="stages were added while the training ran")
     run_program(run, parser.parse_args(argv), parser)
 

@@ -297,7 +297,7 @@ ROWS = {
     "`answer en is there …?`": "is there",
     "`answer en how many …?`": "count",
     "`answer en how many things are there?`": "total",
-    "`answer en where is …?`": "where",
+    "`answer en where is …?` (its middle not within a hundredth of a border)": "where",
     "`answer en what colour is …?`": "color",
     "`answer en what is left (right) of …?`": "beside",
     "`detect …`: right labels and number of boxes": "detect",

@@ -3,8 +3,8 @@
     python -m finetuning.make_everything DIR        writes DIR/train.jsonl, DIR/eval.jsonl, DIR/pictures/
 
 The new question is `detect everything`: a box and a name for each thing, from left to right. The small
-model knows the things, and `detect cat`, but to this one it almost always says nothing. With every
-picture come two questions of the old kinds as well, so that what it could do before is not lost over the
+model knows the things, and `detect cat`, but to this one it says nothing, or `no`. With every picture
+come two questions of the old kinds as well, so that what it could do before is not lost over the
 new: without them `detect cat` soon finds everything, cat or not.
 """
 

@@ -24,7 +24,7 @@ LONGEST = 300 + len("inference.py: error: ")
 STATUS = re.compile(
     r"Not given, so chosen: .*|Device in use:  \w+|Loading model|Model loaded in .*|Running inference"
     r"|InferenceLatency: .*|Memory Usage: .*|Time to first token: .*|Tokens per second: .*|Boxes drawn in .*"
-    r"|Result!!!|(.*: )?\(nothing\)|Note: .*|Weights rounded to int8.*|"
+    r"|Result!!!|(.*: )?\((nothing|cut off at --max-tokens \d+)\)|Note: .*|Weights rounded to int8.*|"
 )
 
 

@@ -481,7 +481,7 @@ def run(args: argparse.Namespace):
                     if not question.answer.text.strip():
                         log(f"{name}(nothing)")
                     if len(question.answer.tokens) == args.max_tokens:  # <eos> is not among them
-                        log(f"{name}(cut off at --max-tokens {args.max_tokens})")
+                        log(f"{question.label}(cut off at --max-tokens {args.max_tokens})")
                     for note in new_notes:
                         if note not in notes:  # once, however many pictures it is true of
                             log(f"Note: {note}")

@@ -33,6 +33,7 @@ import inference
 from inside import pictures
 from inside.code import describe_code, trace_answer, trace_model
 from inside.description import describe, keep_weights
+from inside.live_model import LONGEST_ANSWER
 from inside.masks import describe_masks
 from inside.page import build_page
 from inside.recorder import record_answer
@@ -56,7 +57,6 @@ from speed.loading import PRECISIONS
 
 PAGES = (".html", ".htm")
 LONGEST_PROMPT = 512  # tokens; the page holds all that they attend to
-LONGEST_ANSWER = 70  # tokens: three things with their masks take 68
 
 
 def build_parser() -> Parser:

@@ -419,12 +419,11 @@ def run(args: argparse.Namespace):
     # A single picture is opened now, and of several only the heads are read: what cannot be used is found
     # before the model runs, and yet there are never more pictures in memory than are worked on. Of several,
     # one whose damage shows only later is left out.
-    for path in dict.fromkeys(args.image):
-        check_picture(path)
     open_once = functools.lru_cache(maxsize=1)(open_picture)  # for several questions in a row
     num_pictures = len(set(args.image))
-    if num_pictures == 1:
-        open_once(args.image[0])
+    look = open_once if num_pictures == 1 else check_picture
+    for path in dict.fromkeys(args.image):
+        look(path)
     for option, out, endings in (("--draw", args.draw, DRAWABLE), ("--mask", args.mask, (".png",))):
         if out is not None:
             if num_pictures > 1:
@@ -477,9 +476,8 @@ def run(args: argparse.Namespace):
                 with progress.external_write_mode(sys.stdout):
                     if not stream:
                         write_answer(question, boxes, masks, args.json)
-                    name = question.label or question.opening
                     if not question.answer.text.strip():
-                        log(f"{name}(nothing)")
+                        log(f"{question.label or question.opening}(nothing)")
                     if len(question.answer.tokens) == args.max_tokens:  # <eos> is not among them
                         log(f"{question.label}(cut off at --max-tokens {args.max_tokens})")
                     for note in new_notes:

@@ -121,11 +121,11 @@ def read_json(path: Path) -> dict:
 
 def read_entries(folder: Path) -> dict:
     """What config.json of a checkpoint folder holds."""
+    if not folder.exists():
+        how = f": get the model with {download_of(folder)}" if HUB_NAME.fullmatch(folder.name) else ""
+        raise CheckpointError(f"model folder {folder} does not exist{how}")
     if not folder.is_dir():
-        what = "is a file, not a folder" if folder.exists() else "does not exist"
-        if HUB_NAME.fullmatch(folder.name) and not folder.exists():
-            what += f": get the model with {download_of(folder)}"
-        raise CheckpointError(f"model folder {folder} {what}")
+        raise CheckpointError(f"model folder {folder} is a file, not a folder")
     if not (folder / "config.json").is_file():
         what = "has no config.json" if any(folder.iterdir()) else "is empty"
         raise CheckpointError(f"model folder {folder} {what}: get the model with {download_of(folder)}")

@@ -10,7 +10,6 @@ page and a card.json of its own at its end.
 
 import argparse
 import contextlib
-import itertools
 import json
 import textwrap
 from pathlib import Path
@@ -20,6 +19,7 @@ from program.files import replace_file
 from tiny_model.batches import STAGES
 from tiny_model.making import build_config, build_model, build_tokenizer
 from tiny_model.measure import COLUMNS, markdown_table
+from tiny_model.optimizer import rounds_of
 from tiny_model.scenes import DRAWINGS_FILE, HELD_OUT_STYLES
 from tiny_model.signs import HEIGHTS, SMALL_HEIGHTS
 from tiny_model.state import read_state
@@ -179,8 +179,7 @@ def rounds(plan: dict) -> str:
 
 
 def batches_of_rounds(stage: dict) -> str:
-    ends = [0, *stage["restarts"], stage["batches"]]
-    *numbers, last = [f"{end - start:,}" for start, end in itertools.pairwise(ends)]
+    *numbers, last = [f"{end - start:,}" for start, end in rounds_of(stage["batches"], stage["restarts"])]
     return f"{', '.join(numbers)} and {last}"
 
 

@@ -7,6 +7,7 @@ third of the time where matrices are as small as these.
 
 import itertools
 from collections import defaultdict
+from collections.abc import Sequence
 
 import torch
 from torch import nn
@@ -64,7 +65,7 @@ class Muon:
 class Optimizer:
     """Both, on one schedule; gradients are clipped to a norm of 1 together."""
 
-    def __init__(self, modules: list[tuple[nn.Module, float]], total: int, restarts: tuple[int, ...] = ()):
+    def __init__(self, modules: list[tuple[nn.Module, float]], total: int, restarts: Sequence[int] = ()):
         """`modules`: each with its learning rate; `total`: how many steps there will be; `restarts`: the
         numbers of those at which the schedule of the rates begins again."""
         matrices, others = [], []
@@ -77,7 +78,7 @@ class Optimizer:
         self.muon = Muon(matrices, weight_decay=0.03)
         groups = [{"params": [parameter], "lr": rate} for parameter, rate in others]
         self.adamw = torch.optim.AdamW(groups, betas=(0.9, 0.98), weight_decay=0.01)
-        self.rounds = list(itertools.pairwise([0, *restarts, total]))
+        self.rounds = rounds_of(total, restarts)
 
     def step(self, loss: torch.Tensor, done: int):
         """One step on the loss, as the step number `done`, counted from 0."""
@@ -102,6 +103,11 @@ class Optimizer:
     def load_state_dict(self, state: dict):
         self.muon.load_state_dict(state["muon"])
         self.adamw.load_state_dict(state["adamw"])
+
+
+def rounds_of(total: int, restarts: Sequence[int]) -> list[tuple[int, int]]:
+    """Where each round of the schedule starts and ends, in steps done."""
+    return list(itertools.pairwise([0, *restarts, total]))
 
 
 def share_of_rate(done: int, total: int) -> float:
